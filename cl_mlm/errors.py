@@ -1,0 +1,42 @@
+"""Errors that a user can cause; the command line prints them without a traceback and exits with 2."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class ClMlmError(Exception):
+    """Base of every error that a user can cause."""
+
+
+class ConfigError(ClMlmError):
+    """Every fault found in a config, all at once.
+
+    Attributes:
+        problems: one line each, `key.path: rule, got value`.
+    """
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(ClMlmError):
+    """Every fault found in a stream's rows, all at once.
+
+    Attributes:
+        problems: one line each, naming file and line, or stage and split.
+    """
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class RunFolderError(ClMlmError):
+    """A run folder that is missing, damaged, or in use."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Returns ` (did you mean 'x'?)`, or an empty string where nothing is near."""
+    matches = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

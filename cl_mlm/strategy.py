@@ -1,0 +1,175 @@
+"""Strategy and RunView: what guards old knowledge, and what it may see.
+
+Every hook is optional. A strategy returns values; the only things that it edits are gradients in `adjust_gradients` and
+the model in `before_stage` and `after_stage`. Constructor arguments are kept under their own names (`self.weight = weight`),
+as scikit-learn does, so that a run can record them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from cl_mlm.labels import LabelSpace
+    from cl_mlm.objective import Batch, Objective, Outputs, Sites
+    from cl_mlm.stream import Stage, Stream
+
+Regime = Literal["sequential", "cumulative", "joint"]
+Need = Literal["task_id", "old_rows", "old_model", "future"]
+
+
+class RunView(Protocol):
+    """What a strategy may see of a run; read-only."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def stream(self) -> Stream: ...
+    @property
+    def model(self) -> torch.nn.Module: ...
+    @property
+    def objective(self) -> Objective: ...
+    @property
+    def labels(self) -> LabelSpace: ...
+    @property
+    def stage_index(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def step(self) -> int:
+        """Optimiser steps done in this stage."""
+        ...
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def training_ids(self) -> npt.NDArray[np.int64]:
+        """Rows that this stage trains on, (N,)."""
+        ...
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Parameters that the optimiser moves, by name."""
+        ...
+
+    def rows(self, ids: npt.NDArray[np.int64]) -> Batch:
+        """Returns training rows, encoded, collated, on the device."""
+        ...
+
+    def batches(self, ids: npt.NDArray[np.int64], batch_size: int) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        """Yields `(positions in ids, batch)` in order of length: the cheapest way through many rows."""
+        ...
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Runs the model in its present mode and in the run's precision."""
+        ...
+
+    def task_loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
+        """Returns the objective's loss of every row, (rows,)."""
+        ...
+
+    def sites(self, outputs: Outputs, batch: Batch) -> Sites:
+        """Returns every place where the model chooses among classes."""
+        ...
+
+    def gradients(self, batch: Batch) -> list[torch.Tensor]:
+        """Returns the gradient of the mean task loss for every trainable parameter; `.grad` is left alone."""
+        ...
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Returns a CPU generator addressed by (seed, purpose, stage, epoch, step)."""
+        ...
+
+
+class Strategy:
+    """Naive sequential fine-tuning; subclasses override what they need.
+
+    Attributes:
+        regime: `sequential`: each stage on its own rows; `cumulative`: on all rows so far; `joint`: one
+            training over the union of all stages.
+        needs: what the strategy must be given; a stream that cannot give it is refused before training.
+    """
+
+    regime: ClassVar[Regime] = "sequential"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The name in tables and metric keys."""
+        return type(self).__name__.lower()
+
+    def validate(self) -> list[str]:
+        """Returns faults of the arguments, `argument: rule, got value`; empty is good."""
+        return []
+
+    def training_data(self, run: RunView, stage: Stage) -> npt.NDArray[np.int64] | None:
+        """Called first in a stage, old weights in place; returns row ids to train on, None for the regime's."""
+        return None
+
+    def before_stage(self, run: RunView, stage: Stage) -> torch.nn.Module | None:
+        """Called when labels are grown and no optimiser is built; returns a model to train, None for the same."""
+        return None
+
+    def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
+        """Called after the backward pass of the step's own rows; returns `(weight, memory batch)` pairs.
+
+        Each adds `weight * mean(task loss over its rows)` and is freed by itself.
+        """
+        return ()
+
+    def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, torch.Tensor]:
+        """Called in every micro-batch; returns scalar terms added to its loss and logged by name."""
+        return {}
+
+    def adjust_gradients(self, run: RunView) -> Mapping[str, torch.Tensor]:
+        """Called once a step, gradients unscaled and not clipped; may edit `.grad`; returns values to log."""
+        return {}
+
+    def after_step(self, run: RunView) -> None:
+        """Called after the optimiser's step, before gradients are cleared."""
+
+    def after_stage(self, run: RunView, stage: Stage) -> None:
+        """Called with the best weights restored, before the stage is evaluated."""
+
+    def evaluation(self, run: RunView, columns: Sequence[str]) -> AbstractContextManager[None]:
+        """Returns a context manager around each evaluation; may swap weights in and out."""
+        return nullcontext()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that later stages need: tensors and plain values only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+
+    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
+        """Returns the plain values that can change what training this stage computes; None: nothing can."""
+        return self.arguments()
+
+    def buffer_bytes(self, run: RunView) -> int:
+        """Bytes of kept rows: ids, payload, and the text that they keep alive."""
+        return 0
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, read back from the attributes of the same names.
+
+        Raises:
+            TypeError: an argument was not kept under its own name.
+        """
+        names = list(inspect.signature(type(self)).parameters)
+        missing = [name for name in names if not hasattr(self, name)]
+        if missing:
+            raise TypeError(f"{type(self).__name__} must keep its arguments {missing} as attributes of the same names")
+        return {name: getattr(self, name) for name in names}
+
+    def overrides(self, hook: str) -> bool:
+        """Says whether this class has its own version of `hook`."""
+        return getattr(type(self), hook) is not getattr(Strategy, hook)
