@@ -1,7 +1,8 @@
 """Continual learning of language models: streams, strategies, forgetting measured after every stage."""
 
+from cl_mlm.api import Result, run
 from cl_mlm.errors import ClMlmError, ConfigError, DataError
 from cl_mlm.stream import Stage, Stream
 from cl_mlm.strategy import RunView, Strategy
 
-__all__ = ["ClMlmError", "ConfigError", "DataError", "RunView", "Stage", "Strategy", "Stream"]
+__all__ = ["ClMlmError", "ConfigError", "DataError", "Result", "RunView", "Stage", "Strategy", "Stream", "run"]

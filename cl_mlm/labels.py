@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class LabelSpace:
     """The labels of a run, in the order in which stages bring them; position in that order = class index.
 
-    `seen` and `old` move forward with `advance`; the model never knows more than `seen`.
+    `seen` and `old` move forward with `begin`; the model never knows more than `seen`.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -21,11 +21,12 @@ class LabelSpace:
         self._num_seen = 0
         self._num_old = 0
 
-    def advance(self, last_stage: int) -> None:
-        """Counts every label up to `last_stage` as seen; what was seen before becomes old."""
-        self._num_old = self._num_seen
-        indices = [i for stage in self._by_stage[: last_stage + 1] for i in stage]
-        self._num_seen = max([*(i + 1 for i in indices), self._num_seen])
+    def begin(self, last_stage: int, last_trained: int) -> None:
+        """Counts the labels up to `last_stage` as seen and those up to `last_trained` (-1: none) as old."""
+        self._num_seen, self._num_old = self._through(last_stage), self._through(last_trained)
+
+    def _through(self, stage_index: int) -> int:
+        return max((i + 1 for stage in self._by_stage[: stage_index + 1] for i in stage), default=0)
 
     @property
     def seen(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class Batch:
         ids: names of the rows, int64 (R,), on the CPU.
         count: number of loss items of every row, float (R,); known before the forward pass, so that
             accumulation weighs every item alike.
+        num_tokens: tokens of all rows, padding left out.
         allowed: classes that a row may be given, bool (R, C); None: all that the model has.
         row_weight: factor on every row's loss, (R,); None: 1.
         origin: `stage` for the step's own rows, `memory` for rows that a strategy brings back.
@@ -35,6 +36,7 @@ class Batch:
     targets: torch.Tensor
     ids: torch.Tensor
     count: torch.Tensor
+    num_tokens: int = 0
     allowed: torch.Tensor | None = None
     row_weight: torch.Tensor | None = None
     origin: Literal["stage", "memory"] = "stage"
@@ -42,14 +44,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def tokens(self) -> int:
-        """Padded size, rows times tokens."""
-        return self.inputs["input_ids"].numel()
-
     def with_origin(self, origin: Literal["stage", "memory"]) -> Batch:
         """Returns the same batch under another origin."""
         return replace(self, origin=origin)
+
+    def with_allowed(self, allowed: torch.Tensor) -> Batch:
+        """Returns the same batch with a mask of allowed classes, bool (R, C)."""
+        return replace(self, allowed=allowed)
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the batch with its tensors on `device`; `ids` stay on the CPU."""
+        if device.type == "cpu":
+            return self
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        optional = {name: None if t is None else t.to(device) for name, t in (("allowed", self.allowed), ("row_weight", self.row_weight))}
+        return replace(self, inputs=moved, targets=self.targets.to(device), count=self.count.to(device), **optional)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,10 @@ class Objective(Protocol):
 
     def validate(self, rows: Mapping[str, Sequence[Any]], where: str) -> list[str]:
         """Returns the faults of raw rows (columns of equal length), each beginning with `where`; empty is good."""
+        ...
+
+    def key(self, rows: Mapping[str, Sequence[Any]]) -> list[str]:
+        """Returns the input of every row as one string, without its label: two rows with one key ask the same thing."""
         ...
 
     def encode(

@@ -50,6 +50,11 @@ class RunView(Protocol):
     @property
     def learning_rate(self) -> float: ...
     @property
+    def logging(self) -> bool:
+        """Whether this step's values are logged; a strategy may leave them out otherwise."""
+        ...
+
+    @property
     def batch_size(self) -> int: ...
     @property
     def training_ids(self) -> npt.NDArray[np.int64]:
@@ -70,6 +75,10 @@ class RunView(Protocol):
 
     def forward(self, batch: Batch) -> Outputs:
         """Runs the model in its present mode and in the run's precision."""
+        ...
+
+    def forward_fp32(self, batch: Batch) -> Outputs:
+        """Runs the model in fp32 whatever the run's precision: for quantities that are squared or compared."""
         ...
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:

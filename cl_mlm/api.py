@@ -1,0 +1,201 @@
+"""Runs experiments from Python; the command line is one caller of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.config import Config
+from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.loading import load_config
+from cl_mlm.slugs import slug
+from cl_mlm.strategy import Strategy
+from cl_mlm.stream import Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from transformers import PreTrainedModel
+
+    from cl_mlm.preparation import Prepared
+
+SENDING_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        folder: where everything of the run lies.
+        summary: the contents of `summary.json`.
+        is_new: False where the run had been finished before.
+        warnings: what the reader should know, such as a tracking server out of reach.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    is_new: bool = True
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """Test scores, (stages, columns); NaN where nothing was measured."""
+        import numpy as np
+
+        return np.array(self.summary["accuracy_matrix"], dtype=np.float64)
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The run's final figures; None where undefined, with the reason in `summary["reasons"]`."""
+        return dict(self.summary["metrics"])
+
+    def model(self, stage: int = -1) -> PreTrainedModel:
+        """Returns the model as it was after `stage` (-1: the last), from the run folder.
+
+        Raises:
+            RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`).
+        """
+        from transformers import AutoModelForSequenceClassification
+
+        stage_index = stage % len(self.summary["columns"])
+        folder = self.folder / "stages" / f"{stage_index:03d}" / "model"
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder)
+        return model
+
+
+def run(
+    config: str | Path | Mapping[str, Any],
+    *overrides: str,
+    arm: str | None = None,
+    again: bool = False,
+    progress: bool | None = None,
+    strategies: Sequence[Strategy | str] | None = None,
+    stream: Stream | str | Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Result:
+    """Runs one experiment, goes on with it where it was interrupted, or returns it where it is finished.
+
+    Args:
+        config: a YAML file, or a mapping of the same form.
+        overrides: `key.path=value`, as on the command line.
+        arm: one of the variants that the file declares.
+        again: makes a second run of a finished one.
+        progress: shows a live display; None: only on a terminal.
+        strategies: objects, or names.
+        stream: an object, a name, or a section of the config.
+        settings: further sections or values, such as `seed=1` or `training={"epochs": 1}`.
+
+    Raises:
+        ConfigError, DataError: every fault, before a model is loaded.
+        RunFolderError: another process works on this run, or its folder is damaged.
+    """
+    from cl_mlm.preparation import prepare, with_objects
+
+    built = _strategy_objects(strategies)
+    given = stream if isinstance(stream, Stream) else None
+    if strategies is not None and built is None:
+        settings["strategies"] = list(strategies)
+    if stream is not None and given is None:
+        settings["stream"] = stream
+    resolved = load_config(config, [*overrides, settings], arm, needs_stream=given is None)
+    resolved = with_objects(resolved, given, built)
+    return run_prepared(prepare(resolved, given, built), again=again, progress=progress)
+
+
+def run_prepared(prepared: Prepared, *, again: bool = False, progress: bool | None = None) -> Result:
+    """Runs, goes on with, or returns as finished the run that was prepared; see `run`."""
+    return run_in(prepared, run_folder(prepared.config, again), progress)
+
+
+def run_in(prepared: Prepared, folder: Path, progress: bool | None = None) -> Result:
+    """Does the same in a given folder."""
+    from cl_mlm.experiment import Experiment
+    from cl_mlm.journal import Journal
+    from cl_mlm.progress import Progress
+    from cl_mlm.tracking import MlflowSender
+
+    if is_finished(folder):
+        return Result(folder, read_summary(folder), is_new=False)
+    with locked(folder), Journal(folder / "journal.jsonl") as journal:
+        sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
+        sender.start()
+        try:
+            with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
+                summary = Experiment(prepared, folder, journal, display).execute()
+        except BaseException as error:
+            journal.status("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+            journal.sync()
+            sender.finish(SENDING_SECONDS)
+            raise
+        fault = sender.finish(SENDING_SECONDS)
+    return Result(folder, summary, warnings=[fault] if fault else [])
+
+
+def run_folder(config: Config, again: bool = False) -> Path:
+    """Returns the folder of this run; with `again`, of the first further one that is not finished."""
+    folder = Path(config.output) / slug(config.experiment) / config.run_name
+    number = 2
+    while again and is_finished(folder):
+        folder = folder.with_name(f"{config.run_name}-{number}")
+        number += 1
+    return folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Says whether a run folder holds a finished run: its summary, and the journal's word that all is written."""
+    if not (folder / "summary.json").is_file() or not (folder / "journal.jsonl").is_file():
+        return False
+    last = ""
+    for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines():
+        last = line if '"status"' in line else last
+    status = json.loads(last) if last else {}
+    return status.get("stage") is None and status.get("value") == "FINISHED"
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Returns the contents of a finished run's `summary.json`.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    path = folder / "summary.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read as a summary: {error}") from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a run folder for this process.
+
+    Raises:
+        RunFolderError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(f"{folder}: another process works on this run") from error
+        yield
+
+
+def _strategy_objects(strategies: Sequence[Strategy | str] | None) -> list[Strategy] | None:
+    """Returns strategies handed over as objects; None where names were given, or nothing.
+
+    Raises:
+        ConfigError: objects and names are mixed.
+    """
+    objects = [strategy for strategy in strategies or () if isinstance(strategy, Strategy)]
+    if objects and len(objects) != len(strategies or ()):
+        raise ConfigError("strategies: must be all objects or all names")
+    return objects or None

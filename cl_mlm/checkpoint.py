@@ -1,0 +1,145 @@
+"""What a run needs to go on from the end of a stage: written beside, flushed to disk, renamed; checksummed; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.errors import RunFolderError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cl_mlm.backbone import Backbone
+
+MANIFEST = "manifest.json"
+
+
+def write_stage(folder: Path, stage_index: int, backbone: Backbone, states: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
+    """Writes `folder/<stage>/`: `model/`, `strategies.safetensors`, `strategies.json`, `record.json`, `manifest.json`.
+
+    The folder appears whole or not at all. Returns it.
+    """
+    from safetensors.torch import save_file
+
+    final, temporary = folder / f"{stage_index:03d}", folder / f".{stage_index:03d}.tmp"
+    for leftover in (temporary, final):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    backbone.save(temporary / "model")
+    tensors: dict[str, torch.Tensor] = {}
+    plain = split_state(dict(states), "", tensors)
+    save_file(tensors, temporary / "strategies.safetensors")
+    (temporary / "strategies.json").write_text(json.dumps(plain))
+    (temporary / "record.json").write_text(json.dumps(record, indent=1))
+    files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+    manifest = {str(path.relative_to(temporary)): _digest(path) for path in files}
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in [*files, temporary / MANIFEST]:
+        _flush(path)
+    temporary.rename(final)
+    _flush(folder)
+    return final
+
+
+def read_stage(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns `(strategy states, record)` of a checkpoint whose every file has its checksum.
+
+    Raises:
+        RunFolderError: a file is missing or damaged.
+    """
+    from safetensors.torch import load_file
+
+    fault = damage(folder)
+    if fault:
+        raise RunFolderError(fault)
+    plain = json.loads((folder / "strategies.json").read_text())
+    states = join_state(plain, load_file(folder / "strategies.safetensors"))
+    return states, json.loads((folder / "record.json").read_text())
+
+
+def last_good(folder: Path) -> tuple[Path | None, list[str]]:
+    """Returns the newest undamaged checkpoint below `folder` (or None), and what was found damaged."""
+    faults = []
+    for candidate in sorted((p for p in folder.glob("[0-9]*") if p.is_dir()), reverse=True):
+        if not (candidate / MANIFEST).is_file():
+            continue
+        fault = damage(candidate)
+        if fault is None:
+            return candidate, faults
+        faults.append(fault)
+    return None, faults
+
+
+def damage(folder: Path) -> str | None:
+    """Returns what is wrong with a checkpoint, or None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return f"{folder / MANIFEST}: cannot be read: {error}"
+    for name, digest in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path}: is missing"
+        if _digest(path) != digest:
+            return f"{path}: is damaged (its checksum differs)"
+    return None
+
+
+def split_state(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Returns `value` with every tensor and array moved to `tensors` under its path and replaced by a reference.
+
+    Raises:
+        TypeError: a value is neither tensor, array, number, text, None, list nor dict.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().cpu().clone().contiguous()
+        return {"$tensor": path}
+    if isinstance(value, Mapping):
+        return {str(key): split_state(item, f"{path}/{key}", tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [split_state(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"state{path}: must be tensors and plain values only, got {type(value).__name__}")
+
+
+def join_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Returns what `split_state` took apart; arrays come back as tensors."""
+    if isinstance(value, dict):
+        if set(value) == {"$tensor"}:
+            return tensors[value["$tensor"]]
+        return {key: join_state(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [join_state(item, tensors) for item in value]
+    return value
+
+
+def state_bytes(value: Any) -> int:
+    """Returns the bytes of all tensors in a state."""
+    tensors: dict[str, torch.Tensor] = {}
+    split_state(value, "", tensors)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,191 @@
+"""The command line: `cl-mlm run | resume | rerun | compare | check | list | sync | ui`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cl_mlm.errors import ClMlmError
+
+if TYPE_CHECKING:
+    from cl_mlm.api import Result
+
+app = typer.Typer(
+    name="cl-mlm",
+    help="Continual learning of language models: run task streams, measure what is forgotten, compare strategies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML file.", metavar="CONFIG")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, such as seed=1 or strategies=[replay].", metavar="[KEY=VALUE]...")]
+Arms = Annotated[list[str] | None, typer.Option("--arm", help="A variant that the file declares under `arms`; `all` runs each. May be repeated.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="May be repeated: one run for each seed.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="A smoke run: so many rows a split, 2 steps a stage.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart/<run>.", metavar="RUN")]
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    arm: Arms = None,
+    seed: Seeds = None,
+    limit: Limit = None,
+    again: Annotated[bool, typer.Option("--again", help="Makes a second run of a finished one.")] = False,
+) -> None:
+    """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
+    from cl_mlm.loading import load_config
+    from cl_mlm.plan import planned
+    from cl_mlm.preparation import prepare
+
+    variants = planned(config, arm or [], seed or [])
+    extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
+    # Every variant is read before the first one trains: a fault in the last must not show after hours.
+    configs = [load_config(config, [*extra, *variant.overrides], variant.arm) for variant in variants]
+    folders = set()
+    for resolved in configs:
+        from cl_mlm.api import run_prepared
+
+        result = run_prepared(prepare(resolved), again=again)
+        _show(result)
+        folders.add(result.folder.parent)
+    if len(configs) > 1:
+        for folder in sorted(folders):
+            compare(folder)
+
+
+@app.command()
+def resume(folder: RunFolder) -> None:
+    """Goes on with an interrupted run from its last checkpoint."""
+    from cl_mlm.again import resume_run
+
+    _show(resume_run(folder))
+
+
+@app.command()
+def rerun(folder: RunFolder) -> None:
+    """Runs a finished run again from its resolved config and says whether the accuracy matrix is equal."""
+    from cl_mlm.again import rerun_run
+
+    same, lines = rerun_run(folder)
+    _print_lines(lines)
+    if not same:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs, such as runs/quickstart.", metavar="FOLDER")],
+    output: Annotated[Path | None, typer.Option(help="Where tables and figures go; default: FOLDER.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Prints the tables as Markdown.")] = False,
+) -> None:
+    """Compares runs: one row for each strategy over seeds, and forgetting curves in one figure."""
+    from rich.console import Console
+
+    from cl_mlm.comparison import compare as compare_runs
+
+    found = compare_runs(folder, output)
+    console = Console()
+    if markdown:
+        console.print(found.markdown(), markup=False, highlight=False, soft_wrap=True)
+        return
+    for table in found.tables:
+        console.print(table)
+    _print_lines([*found.lines, *(f"written: {path}" for path in found.paths)])
+
+
+@app.command()
+def check(config: ConfigFile, overrides: Overrides = None, arm: Arms = None, limit: Limit = None) -> None:
+    """Validates config and data and says what a run would do; trains nothing, loads no model."""
+    from cl_mlm.loading import load_config
+    from cl_mlm.plan import describe, planned
+    from cl_mlm.preparation import prepare
+
+    extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
+    for variant in planned(config, arm or [], []):
+        _print_lines(describe(prepare(load_config(config, [*extra, *variant.overrides], variant.arm))))
+
+
+@app.command(name="list")
+def list_(what: Annotated[str, typer.Argument(help="strategies, streams, objectives, or configs.", metavar="WHAT")]) -> None:
+    """Lists what a config may name, with a line on each."""
+    from cl_mlm.plan import listing
+
+    _print_lines(listing(what))
+
+
+@app.command()
+def sync(folder: RunFolder) -> None:
+    """Sends what an unreachable tracking server has missed."""
+    from cl_mlm.tracking import sync as send
+
+    _print_lines([f"sent {send(folder)} journal lines"])
+
+
+@app.command()
+def ui(
+    uri: Annotated[str | None, typer.Option(help="Tracking store; default: MLFLOW_TRACKING_URI, else ./mlflow.db.")] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Opens the MLflow UI on the store that runs write to."""
+    import subprocess
+
+    from cl_mlm.tracking import tracking_uri, ui_command
+
+    address = tracking_uri(uri)
+    if address.startswith("http"):
+        _print_lines([f"the tracking server itself shows its UI: {address}"])
+        return
+    raise typer.Exit(subprocess.run([*ui_command(address), "--port", str(port)], check=False).returncode)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; what a user can cause exits with 2 and no traceback, Ctrl-C with 130."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app(arguments, standalone_mode=True)
+    except ClMlmError as error:
+        lines = str(error).splitlines()
+        head = "error" if len(lines) == 1 else f"{len(lines)} errors"
+        print(f"{head}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what was measured is kept; the same command goes on from the last finished stage", file=sys.stderr)
+        sys.exit(130)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Lets SIGTERM end a run as tidily as Ctrl-C does."""
+    raise SystemExit(128 + number)
+
+
+def _show(result: Result) -> None:
+    """Prints the metrics of a run and where everything lies."""
+    from rich.console import Console
+
+    from cl_mlm.report import metrics_table, notes
+
+    console = Console()
+    if not result.is_new:
+        console.print(f"already finished (--again runs it once more): {result.folder}", markup=False, highlight=False, soft_wrap=True)
+        return
+    table = metrics_table(result.summary)
+    table.title = result.folder.name
+    console.print(table)
+    cost = result.summary["cost"]
+    spent = f"train {cost['train_seconds']:.1f} s, evaluation {cost['eval_seconds']:.1f} s"
+    figures = result.folder / "figures"
+    _print_lines([*notes(result.summary), spent, f"run: {result.folder}", f"figures: {figures}", *(f"warning: {w}" for w in result.warnings)])
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line)

@@ -1,0 +1,302 @@
+"""Runs side by side: those that differ only by seed are one row, and one table holds one stream."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from cl_mlm.errors import ClMlmError
+from cl_mlm.metrics import DEFINITIONS, mean_interval
+from cl_mlm.report import UNDEFINED, hundredths, is_undefined, unit_of, write_csv
+from cl_mlm.summaries import MAX_DEPTH, RunSummary, load_runs, unfinished_runs
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHORT_NAMES: Final[dict[str, str]] = {
+    "average_accuracy": "ACC",
+    "average_incremental_accuracy": "AIA",
+    "backward_transfer": "BWT",
+    "forward_transfer": "FWT",
+    "forgetting": "FGT",
+    "learning_accuracy": "LA",
+}
+# Title, key in the summary's `cost`, and how many of its units make one of the shown unit.
+COSTS: Final = (
+    ("train s", "train_seconds", 1),
+    ("eval s", "eval_seconds", 1),
+    ("peak MiB", "peak_memory_bytes", 2**20),
+    ("buffer KiB", "buffer_bytes", 2**10),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only by seed, one run per seed."""
+
+    label: str
+    runs: tuple[RunSummary, ...]
+
+    def metric(self, name: str) -> tuple[float, float]:
+        """Returns mean over seeds and half width of its 95 % interval; NaN where undefined."""
+        return mean_interval([run.metrics.get(name, np.nan) for run in self.runs])
+
+    def cost(self, name: str) -> float:
+        """Returns the mean over seeds."""
+        return mean_interval([run.cost.get(name, np.nan) for run in self.runs])[0]
+
+    def reason(self, name: str) -> str:
+        """Returns why the metric is undefined."""
+        return next((run.reasons[name] for run in self.runs if name in run.reasons), "not measured by every run")
+
+
+@dataclass(frozen=True)
+class StreamTable:
+    """Groups that ran on the same rows and were scored on the same columns."""
+
+    stream: str
+    fingerprint: str
+    columns: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def title(self) -> str:
+        """The stream's name and the head of its fingerprint."""
+        return f"{self.stream} ({self.fingerprint[:8]}, {len(self.columns)} columns)"
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that any run has, in the order of `DEFINITIONS`."""
+        found = dict.fromkeys(name for group in self.groups for run in group.runs for name in run.metrics)
+        return (*(name for name in DEFINITIONS if name in found), *(name for name in found if name not in DEFINITIONS))
+
+    def score_cells(self, group: Group) -> list[str]:
+        """Returns label, number of seeds and `mean ±half width` of every metric, in percent or points."""
+        shown = [group.label, str(len(group.runs))]
+        for mean, half in map(group.metric, self.metrics):
+            shown.append(hundredths(mean) + ("" if is_undefined(half) else f" ±{hundredths(half)}"))
+        return shown
+
+    def legend(self) -> list[str]:
+        """Returns the definition of every metric, and why values are missing, one line each."""
+        lines = [f"{_short(name)}: {name.replace('_', ' ')}: {DEFINITIONS.get(name, '')}" for name in self.metrics]
+        if any(len(group.runs) > 1 for group in self.groups):
+            lines.append("±: half width of the 95 % interval of the mean over seeds (Student's t)")
+        absent: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name in self.metrics:
+            without = [group for group in self.groups if is_undefined(group.metric(name)[0])]
+            for reason in dict.fromkeys(group.reason(name) for group in without):
+                labels = [group.label for group in without if group.reason(name) == reason]
+                who = "" if len(labels) == len(self.groups) else f" of {', '.join(labels)}"
+                absent[who, reason].append(_short(name))
+        lines += [f"{', '.join(names)} {UNDEFINED}{who}: {reason}" for (who, reason), names in absent.items()]
+        return lines
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tables of what can be compared, the files written, and what must be said with them."""
+
+    sections: tuple[StreamTable, ...]
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Two tables for every stream: scores, and costs."""
+        return [table for section in self.sections for table in (_score_table(section), _cost_table(section))]
+
+    @property
+    def lines(self) -> list[str]:
+        """What to print below the tables: definitions, reasons and notes."""
+        legends = dict.fromkeys(line for section in self.sections for line in section.legend())
+        return [*legends, *self.notes]
+
+    def markdown(self) -> str:
+        """Returns every table with scores and costs, its legend, and the notes, as Markdown."""
+        parts: list[str] = []
+        for section in self.sections:
+            header = [*_score_header(section), *(title for title, _, _ in COSTS)]
+            rows = [[*section.score_cells(group), *_cost_cells(group)] for group in section.groups]
+            rule = ["---", *["---:"] * (len(header) - 1)]
+            lines = ["| " + " | ".join(_escape_cell(cell) for cell in row) + " |" for row in (header, rule, *rows)]
+            parts += [f"**{section.title}**", "\n".join(lines), "\n".join(f"- {line}" for line in section.legend())]
+        return "\n\n".join([*parts, *self.notes]) + "\n"
+
+
+def compare(folder: Path, output: Path | None = None) -> Comparison:
+    """Groups the runs below `folder` by everything but seed and writes tables and curves.
+
+    Writes `compare.csv` (a row per group), `curves.csv` (a row per measured score) and `compare.png` into `output`,
+    by default `folder`; scores are in 0-1. Runs on different rows or columns are never put into one table: each stream
+    gets its own files then, `compare-1.csv` and so on.
+
+    Raises:
+        ClMlmError: no finished run, or one that cannot be read.
+    """
+    unfinished = [f"unfinished, left out: {path}" for path in unfinished_runs(folder)]
+    runs = load_runs(folder)
+    if not runs:
+        raise ClMlmError(
+            "\n".join([f"{folder}: no finished run (summary.json) at most {MAX_DEPTH} below", *unfinished])
+        )
+    kept, repeated = _one_per_seed(runs)
+    by_stream: dict[tuple[object, ...], list[RunSummary]] = defaultdict(list)
+    for run in kept:
+        by_stream[_comparable(run)].append(run)
+    sections = tuple(make_table(members) for members in by_stream.values())
+    split = [f"{len(sections)} tables: the runs differ in stream rows or columns, so they cannot share one"]
+    paths: list[Path] = []
+    for k, section in enumerate(sections, start=1):
+        paths += _write(section, output or folder, f"-{k}" if len(sections) > 1 else "")
+    return Comparison(sections, tuple(paths), (*(split if len(sections) > 1 else []), *repeated, *unfinished))
+
+
+def make_table(runs: Sequence[RunSummary]) -> StreamTable:
+    """Returns one table of runs on one stream, a row per group, in order of the first run of each.
+
+    Raises:
+        ClMlmError: the runs differ in stream rows or columns.
+    """
+    first = runs[0]
+    for run in runs:
+        if _comparable(run) != _comparable(first):
+            raise ClMlmError(f"{run.folder} and {first.folder} differ in stream rows or columns: not comparable")
+    by_settings: dict[tuple[str, str], list[RunSummary]] = defaultdict(list)
+    for run in runs:
+        by_settings[_group_key(run)].append(run)
+    members = [tuple(sorted(group, key=lambda run: run.seed)) for group in by_settings.values()]
+    groups = tuple(Group(label, group) for label, group in zip(_labels(members), members, strict=True))
+    return StreamTable(first.stream, first.fingerprint, first.columns, groups)
+
+
+def _comparable(run: RunSummary) -> tuple[object, ...]:
+    """Returns what runs in one table must share."""
+    return run.fingerprint, run.columns, run.matrix.shape
+
+
+def _group_key(run: RunSummary) -> tuple[str, str]:
+    # Sorting forgets the order of the strategies, which the label keeps.
+    return run.label, json.dumps(run.settings, sort_keys=True)
+
+
+def _one_per_seed(runs: Sequence[RunSummary]) -> tuple[list[RunSummary], list[str]]:
+    """Returns one run per group and seed, the last by path, and a line for each left out: it is no new evidence."""
+    last = {(_comparable(run), _group_key(run), run.seed): run for run in runs}
+    kept = list(last.values())
+    return kept, [f"same settings and seed as a later run, left out: {run.folder}" for run in runs if run not in kept]
+
+
+def _labels(groups: Sequence[tuple[RunSummary, ...]]) -> list[str]:
+    """Returns a label for every group; groups with one label get the settings in which they differ."""
+    labels = [group[0].label for group in groups]
+    named = list(labels)
+    for label in {label for label in labels if labels.count(label) > 1}:
+        places = [k for k, other in enumerate(labels) if other == label]
+        flat = [dict(_flatten(groups[k][0].settings)) for k in places]
+        keys = [
+            key
+            for key in dict.fromkeys(key for each in flat for key in each)
+            if len({each.get(key) for each in flat}) > 1
+        ]
+        short = _shortest_unique(keys)
+        for k, each in zip(places, flat, strict=True):
+            named[k] = f"{label} ({', '.join(f'{short[key]}={each[key]}' for key in keys if key in each)})"
+    return named
+
+
+def _flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields `(dotted key, value as text)` for every leaf of nested settings."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value if isinstance(value, str) else json.dumps(value)
+
+
+def _shortest_unique(keys: Sequence[str]) -> dict[str, str]:
+    """Returns for every dotted key its last part, or all of it where another key ends alike."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}
+
+
+def _write(section: StreamTable, folder: Path, suffix: str) -> list[Path]:
+    """Writes the three files of one table."""
+    from cl_mlm import figures
+
+    header = ["stream", "fingerprint", "group", "seeds"]
+    header += [column for name in section.metrics for column in (name, f"{name}_ci95")]
+    rows = [_csv_row(section, group) for group in section.groups]
+    curves = [
+        figures.Curves(group.label, np.stack([run.matrix for run in group.runs]), group.runs[0].home)
+        for group in section.groups
+    ]
+    return [
+        write_csv(folder / f"compare{suffix}.csv", [*header, *(key for _, key, _ in COSTS)], rows),
+        write_csv(folder / f"curves{suffix}.csv", ["group", "seed", "stage", "column", "score"], _curve_rows(section)),
+        figures.save(figures.comparison_curves(curves, section.columns), folder / f"compare{suffix}.png"),
+    ]
+
+
+def _csv_row(section: StreamTable, group: Group) -> list[str | float]:
+    numbers = [number for name in section.metrics for number in group.metric(name)]
+    costs = [group.cost(key) for _, key, _ in COSTS]
+    return [section.stream, section.fingerprint, group.label, len(group.runs), *numbers, *costs]
+
+
+def _curve_rows(section: StreamTable) -> Iterator[tuple[str | int | float, ...]]:
+    """Yields one row per measured score; stages are counted from 0."""
+    for group in section.groups:
+        for run in group.runs:
+            for (i, j), score in np.ndenumerate(run.matrix):
+                if not np.isnan(score):
+                    yield group.label, run.seed, i, run.columns[j], float(score)
+
+
+def _score_header(section: StreamTable) -> list[str]:
+    units = {"%": "%", "points": "pt"}
+    return ["strategy", "seeds", *(f"{_short(name)} {units[unit_of(name)]}" for name in section.metrics)]
+
+
+def _score_table(section: StreamTable) -> Table:
+    return _rich_table(section.title, _score_header(section), [section.score_cells(group) for group in section.groups])
+
+
+def _cost_table(section: StreamTable) -> Table:
+    rows = [[group.label, *_cost_cells(group)] for group in section.groups]
+    return _rich_table("mean cost of a run", ["strategy", *(title for title, _, _ in COSTS)], rows)
+
+
+def _cost_cells(group: Group) -> list[str]:
+    costs = [(group.cost(key), scale) for _, key, scale in COSTS]
+    return [UNDEFINED if is_undefined(cost) else f"{cost / scale:,.1f}" for cost, scale in costs]
+
+
+def _rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")
+    for k, name in enumerate(header):
+        # Folded, not cut: in a narrow terminal a number may take two lines, but never loses a digit.
+        table.add_column(name, justify="right" if k else "left", overflow="fold")
+    for row in rows:
+        # Text, not str: a label such as `replay [x]` would else be read as markup.
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _short(name: str) -> str:
+    return SHORT_NAMES.get(name, name)
+
+
+def _escape_cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,109 @@
+"""From a name in a config to the code that it means.
+
+A bare name stays inside the project's packages: `ewc` is the one public class of `strategies/ewc.py`, `clinc150` the
+one public function of `streams/clinc150.py`. A dotted path (`my_project.mine.Mine`) imports that module, so a config is
+trusted as a script is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.strategy import Strategy
+
+if TYPE_CHECKING:
+    from cl_mlm.objective import Objective
+    from cl_mlm.stream import Stream
+
+PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
+
+
+def names(kind: str) -> list[str]:
+    """Returns the names that a config may use for `kind` (stream, strategy or objective), sorted."""
+    package = importlib.import_module(PACKAGES[kind])
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def find(kind: str, name: str) -> Any:
+    """Returns the class or function that `name` means.
+
+    Raises:
+        ConfigError: there is no such module, or it holds nothing of that kind.
+    """
+    if "." in name:
+        return _check(kind, name, _import_path(kind, name))
+    if name.startswith("_") or name not in names(kind):
+        known = names(kind)
+        raise ConfigError(f"{kind}: no {kind} is called {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
+    module = importlib.import_module(f"{PACKAGES[kind]}.{name}")
+    return _check(kind, name, _only_public(kind, module))
+
+
+def make_objective(name: str, options: Mapping[str, Any]) -> Objective:
+    """Returns the objective called `name`, built with `options`."""
+    objective: Objective = find("objective", name)(**options)
+    return objective
+
+
+def parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Returns the arguments that a config may set, by name, with evaluated annotations."""
+    signature = inspect.signature(component, eval_str=True)
+    return {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def _import_path(kind: str, path: str) -> Any:
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{kind}: cannot import {module_name!r} for {path!r}: {error}") from error
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(f"{kind}: {module.__file__} has no {attribute!r}{nearest(attribute, public)}")
+    return getattr(module, attribute)
+
+
+def _only_public(kind: str, module: ModuleType) -> Any:
+    wanted = inspect.isfunction if kind == "stream" else inspect.isclass
+    own = [
+        value
+        for name, value in vars(module).items()
+        if wanted(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    exported = [value for value in own if value.__name__ in getattr(module, "__all__", [value.__name__])]
+    if len(exported) != 1:
+        found = ", ".join(value.__name__ for value in exported) or "none"
+        raise ConfigError(f"{kind}: {module.__file__} must hold exactly one public {kind}, found {found}")
+    return exported[0]
+
+
+def _check(kind: str, name: str, component: Any) -> Any:
+    origin = getattr(inspect.getmodule(component), "__file__", "an unknown place")
+    if kind == "strategy" and not (inspect.isclass(component) and issubclass(component, Strategy)):
+        raise ConfigError(f"strategy: {name!r} must be a subclass of cl_mlm.Strategy, got {component!r} from {origin}")
+    if kind == "stream" and not callable(component):
+        raise ConfigError(f"stream: {name!r} must be a function that returns a Stream, got {component!r} from {origin}")
+    return component
+
+
+def make_stream(name: str, arguments: Mapping[str, Any]) -> Stream:
+    """Returns the stream that `name` means, built with `arguments`.
+
+    Raises:
+        ConfigError: what was built is no Stream.
+    """
+    from cl_mlm.stream import Stream
+
+    factory = find("stream", name)
+    stream = factory(**arguments)
+    if not isinstance(stream, Stream):
+        origin = getattr(inspect.getmodule(factory), "__file__", "an unknown place")
+        raise ConfigError(f"stream.name: {name!r} must return a Stream, got {type(stream).__name__} from {origin}")
+    return stream

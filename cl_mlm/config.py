@@ -1,0 +1,124 @@
+"""The schema of an experiment: dataclasses whose field metadata is the help text and the allowed range.
+
+Metadata keys: `help`; `min`, `max` (inclusive) and `above` (exclusive) bound numbers and the items of lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Overlap = Literal["error", "drop", "keep"]
+
+
+def _option(default: Any, help: str, **bounds: float) -> Any:  # noqa: A002 - the word of argparse and typer
+    return field(default=default, metadata={"help": help, **bounds})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which pretrained (or tiny) model is fine-tuned."""
+
+    name: str = _option("tiny", "a hub id, a local folder, or `tiny`: a small encoder built here, no download")
+    revision: str | None = _option(None, "hub revision; null: the newest")
+    dropout: float | None = _option(None, "every dropout probability of the model; null: the model's own", min=0, max=0.95)
+
+
+@dataclass(frozen=True)
+class FinetuningConfig:
+    """What is trainable."""
+
+    mode: Literal["full", "head"] = _option("full", "`full`: every weight; `head`: all but the pretrained body")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimisation of one stage."""
+
+    epochs: int = _option(3, "passes over a stage's rows", min=1)
+    steps: int | None = _option(None, "optimiser steps a stage; replaces epochs", min=1)
+    batch_size: int = _option(32, "rows of a micro-batch", min=1)
+    accumulation: int = _option(1, "micro-batches of an optimiser step", min=1)
+    optimizer: Literal["adamw", "sgd"] = _option("adamw", "AdamW (fused where the device has it) or SGD")
+    learning_rate: float = _option(5e-5, "peak learning rate", above=0)
+    head_factor: float = _option(1.0, "learning rate of the head / that of the body", above=0)
+    momentum: float = _option(0.9, "of SGD", min=0, max=1)
+    weight_decay: float = _option(0.01, "decoupled; biases and norms are left out", min=0)
+    schedule: Literal["constant", "linear", "cosine"] = _option("linear", "after the warm-up, within each stage")
+    warmup: float = _option(0.1, "fraction of a stage's steps", min=0, max=1)
+    clip: float | None = _option(1.0, "largest norm of the gradient; null: no clipping", above=0)
+    patience: int | None = _option(None, "epochs without a better validation score before a stage stops; null: never", min=1)
+    precision: Precision = _option("fp32", "autocast precision of forward passes; weights stay fp32")
+    threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
+    device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
+    max_length: int = _option(128, "tokens; longer rows are cut", min=4)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is scored after every stage."""
+
+    batch_size: int = _option(256, "rows of an evaluation batch", min=1)
+    splits: list[Literal["validation", "test"]] = field(
+        default_factory=lambda: ["validation", "test"], metadata={"help": "splits scored after every stage"}
+    )
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where MLflow lives."""
+
+    uri: str | None = _option(None, "null: MLFLOW_TRACKING_URI, else SQLite in the working folder")
+    log_every: int = _option(10, "optimiser steps between two points of training curves", min=1)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What of a run is kept on disk."""
+
+    keep_stages: Literal["all", "last", "none"] = _option("last", "models kept after the run; a running one keeps its last")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, resolved: everything that can change its result is in here.
+
+    Attributes:
+        stream: `name`, `overlap` and the arguments of the stream's factory.
+        strategies: name -> arguments, in order; empty is naive fine-tuning.
+    """
+
+    experiment: str = _option("experiment", "folder below `output`, and the MLflow experiment")
+    seed: int = _option(0, "of initialisation, order, dropout and buffers", min=0)
+    stream: dict[str, Any] = field(default_factory=dict, metadata={"help": "name, overlap (error, drop, keep) and arguments"})
+    model: ModelConfig = field(default_factory=ModelConfig)
+    finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
+    strategies: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"help": "name -> arguments, in order"})
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    limit: int | None = _option(None, "rows a split, and 2 steps a stage: a smoke run", min=1)
+    output: str = _option("runs", "folder of all runs")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain nested dicts."""
+        return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what can change a result: all but where it is written and how it is tracked and kept."""
+        return {k: v for k, v in self.to_dict().items() if k not in ("output", "tracking", "checkpoint")}
+
+    @property
+    def label(self) -> str:
+        """The strategies in one word: `naive`, `replay`, `ewc+replay`."""
+        return "+".join(name.rpartition(".")[2].lower() for name in self.strategies) or "naive"
+
+    @property
+    def run_name(self) -> str:
+        """`<strategies>-seed<seed>-<hash8>`: one name for one identity."""
+        text = json.dumps(self.identity(), sort_keys=True, default=str)
+        return f"{self.label}-seed{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,126 @@
+"""Encoded rows on disk: each column of token ids as one flat memory-mapped array with offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.cache import building, cache_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from cl_mlm.objective import Objective
+
+CHUNK_ROWS = 2000
+VERSION = 1
+
+
+class EncodedRows:
+    """One split, encoded; a row is read without touching the others.
+
+    Attributes:
+        lengths: tokens of every row, int32 (N,).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        self._ragged: dict[str, tuple[npt.NDArray[Any], npt.NDArray[np.int64]]] = {}
+        self._plain: dict[str, npt.NDArray[Any]] = {}
+        layout = json.loads((folder / "layout.json").read_text())
+        for name, ragged in layout["columns"].items():
+            values = _open(folder / f"{name}.values.npy")
+            if ragged:
+                self._ragged[name] = (values, _open(folder / f"{name}.offsets.npy"))
+            else:
+                self._plain[name] = values
+        self.lengths: npt.NDArray[np.int32] = np.diff(self._ragged["input_ids"][1]).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def row(self, position: int) -> dict[str, Any]:
+        """Returns one row: an int32 array for each token column, a number for each plain one."""
+        row: dict[str, Any] = {name: values[position] for name, values in self._plain.items()}
+        for name, (values, offsets) in self._ragged.items():
+            row[name] = values[offsets[position] : offsets[position + 1]]
+        return row
+
+
+def encode_rows(
+    dataset: Dataset,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Mapping[str, int],
+    max_length: int,
+    rows_fingerprint: str,
+) -> EncodedRows:
+    """Returns `dataset` encoded, from the cache where the same rows, tokenizer and labels were encoded before."""
+    key = json.dumps(
+        [VERSION, rows_fingerprint, objective.name, _tokenizer_hash(tokenizer), list(labels), max_length], sort_keys=True
+    )
+    folder = cache_folder("encoded") / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if not folder.is_dir():
+        with building(folder) as temporary:
+            _write(temporary, dataset, objective, tokenizer, labels, max_length)
+    return EncodedRows(folder)
+
+
+def _write(
+    folder: Path,
+    dataset: Dataset,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Mapping[str, int],
+    max_length: int,
+) -> None:
+    """Encodes in chunks, so that memory holds one chunk and the offsets, never all rows."""
+    import numpy as np
+
+    ragged: dict[str, bool] = {}
+    counts: dict[str, list[npt.NDArray[np.int64]]] = {}
+    for start in range(0, len(dataset), CHUNK_ROWS):
+        rows = dataset[start : start + CHUNK_ROWS]
+        for name, values in objective.encode(rows, tokenizer, labels, max_length).items():
+            is_ragged = isinstance(values[0], list)
+            ragged[name] = is_ragged
+            flat = [i for row in values for i in row] if is_ragged else values  # type: ignore[union-attr]
+            with (folder / f"{name}.raw").open("ab") as file:
+                np.asarray(flat, dtype=np.int32).tofile(file)
+            if is_ragged:
+                counts.setdefault(name, []).append(np.fromiter(map(len, values), dtype=np.int64))  # type: ignore[arg-type]
+    for name, is_ragged in ragged.items():
+        _finish_column(folder, name)
+        if is_ragged:
+            np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate(counts[name]))]))
+    (folder / "layout.json").write_text(json.dumps({"columns": ragged}))
+
+
+def _finish_column(folder: Path, name: str) -> None:
+    import numpy as np
+
+    raw = folder / f"{name}.raw"
+    values = np.memmap(raw, dtype=np.int32, mode="r") if raw.stat().st_size else np.zeros(0, dtype=np.int32)
+    np.save(folder / f"{name}.values.npy", values)
+    del values
+    raw.unlink()
+
+
+def _open(path: Path) -> npt.NDArray[Any]:
+    import numpy as np
+
+    array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,259 @@
+"""One run, stage by stage: train, measure, write down, keep; goes on where the run folder ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cl_mlm.backbone import load_backbone
+from cl_mlm.checkpoint import last_good, read_stage, state_bytes, write_stage
+from cl_mlm.evaluation import Evaluated, evaluate, known_columns, per_class
+from cl_mlm.hardware import describe_hardware, make_accelerator, peak_memory_bytes
+from cl_mlm.journal import Journal
+from cl_mlm.labels import LabelSpace
+from cl_mlm.loop import train_stage
+from cl_mlm.preparation import Prepared
+from cl_mlm.progress import Progress
+from cl_mlm.record import Record, summary, versions
+from cl_mlm.report import write_csv, write_run_report
+from cl_mlm.slugs import slugs
+from cl_mlm.view import Run
+
+log = logging.getLogger(__name__)
+
+
+class Experiment:
+    """A prepared run and its folder.
+
+    Files: `config.yaml`, `journal.jsonl`, `stages/<i>/` (checkpoints), `predictions/<i>.parquet`, and at the end
+    `summary.json`, matrices, figures and `per_class.csv`.
+    """
+
+    def __init__(self, prepared: Prepared, folder: Path, journal: Journal, progress: Progress) -> None:
+        self.prepared, self.folder, self.journal, self.progress = prepared, folder, journal, progress
+        self.stages = folder / "stages"
+        self.slugs = slugs([stage.name for stage in prepared.stream.stages])
+        self.stage_index = 0
+
+    def execute(self) -> dict[str, Any]:
+        """Trains and measures every stage that is not yet kept; returns the summary."""
+        self._write_head()
+        run, record = self._restore()
+        last = len(run.stream) - 1
+        joint = any(strategy.regime == "joint" for strategy in run.strategies)
+        for stage_index in [last] if joint else range(last + 1):
+            if stage_index >= record.next_stage:
+                self._stage(run, record, stage_index, is_first=joint or stage_index == 0)
+        return self._finish(record)
+
+    def training(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
+        """Hears of every optimiser step."""
+        self.progress.step(step, num_steps, epoch, rows, values)
+        if values:
+            self.journal.metrics(values, step, self.stage_index)
+
+    def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Hears of every epoch that was validated."""
+        self.journal.metrics(values, epoch, self.stage_index)
+
+    def _stage(self, run: Run, record: Record, stage_index: int, *, is_first: bool) -> None:
+        self.stage_index = run.stage_index = stage_index
+        stage = run.stream.stages[stage_index]
+        self.journal.stage_start(stage_index, self.slugs[stage_index])
+        self.journal.tags({"stage": stage.name, "labels": ", ".join(stage.labels)}, stage_index)
+        if is_first:
+            self._measure_baseline(run, record)
+        self.progress.stage(stage_index, len(run.stream), stage.name)
+        cost = train_stage(run, self)
+        started = time.perf_counter()
+        found = {split: evaluate(run, split, known_columns(run)) for split in run.config.evaluation.splits}
+        record.add_cost(cost, time.perf_counter() - started, _sizes(run))
+        record.flags += [f"{stage.name}: {flag}" for flag in cost.flags]
+        self._note_scores(run, record, found)
+        record.next_stage = stage_index + 1
+        states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
+        self.journal.metrics({"time/train_seconds": cost.train_seconds, "cost/steps": cost.steps}, stage_index, stage_index)
+        self.journal.status("FINISHED", stage_index)
+        self.journal.sync()
+        write_stage(self.stages, stage_index, run.backbone, states, record.to_dict())
+        self._forget_stages(stage_index)
+
+    def _measure_baseline(self, run: Run, record: Record) -> None:
+        """Scores, before any training, the columns whose labels the model all knows; the others have no baseline."""
+        run.labels.begin(0, -1)
+        known = len(run.labels.seen)
+        columns = [j for j in range(len(run.stream)) if all(i < known for i in run.labels.of(j))]
+        if "test" in run.config.evaluation.splits:
+            record.baseline = evaluate(run, "test", columns).row(len(run.stream))
+            self.journal.metrics({f"baseline/{self.slugs[j]}": record.baseline[j] for j in columns}, 0)
+
+    def _note_scores(self, run: Run, record: Record, found: Mapping[str, Evaluated]) -> None:
+        i = run.stage_index
+        for split, matrix, key in (("test", record.matrix, "accuracy"), ("validation", record.validation, "validation")):
+            if split not in found:
+                continue
+            matrix[i] = found[split].row(len(run.stream))
+            self.journal.metrics({f"{key}/{self.slugs[j]}": matrix[i][j] for j in found[split].scores}, i)
+            own = found[split].scores.get(i, {})
+            self.journal.metrics({f"{split}/{name}": value for name, value in own.items()}, i, i)
+        scored = found.get("test") or found.get("validation")
+        if scored is not None:
+            flag = _at_chance(run, scored)
+            record.flags += [flag] * bool(flag)
+        self.progress.scores(run.stream.stages[i].name, (record.matrix if "test" in found else record.validation)[i])
+        if "test" in found:
+            self._write_predictions(run, found["test"])
+
+    def _write_predictions(self, run: Run, found: Evaluated) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from cl_mlm.stream import unpack_row_ids
+
+        columns, _ = unpack_row_ids(found.ids)
+        labels = pa.array(run.labels.names)
+        table = pa.table(
+            {
+                "column": pa.DictionaryArray.from_arrays(pa.array(columns), pa.array([s.name for s in run.stream.stages])),
+                "id": found.ids,
+                "prediction": pa.DictionaryArray.from_arrays(pa.array(found.prediction), labels),
+                "reference": pa.DictionaryArray.from_arrays(pa.array(found.reference), labels),
+                "probability": found.probability,
+                "reference_probability": found.reference_probability,
+            }
+        )
+        path = self.folder / "predictions" / f"{run.stage_index}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(table, path)
+
+    def _write_head(self) -> None:
+        """Writes the resolved config and what identifies the run; the same again when a run goes on."""
+        from omegaconf import OmegaConf
+
+        config, stream = self.prepared.config, self.prepared.stream
+        path = self.folder / "config.yaml"
+        path.write_text(OmegaConf.to_yaml(OmegaConf.create(config.to_dict())), encoding="utf-8")
+        self.journal.start(config.experiment, self.folder.name)
+        self.journal.status("RUNNING")
+        self.journal.params(_flat(config.to_dict()))
+        found = versions()
+        tags = {f"version/{name}": value for name, value in found.items() if name != "commit"}
+        hardware = {f"hardware/{name}": value for name, value in describe_hardware().items()}
+        overlap = {f"overlap/{name}": count for name, count in self.prepared.overlap.items()}
+        identity = {"stream": stream.name, "stream/fingerprint": stream.fingerprint, "strategies": config.label}
+        self.journal.tags({**identity, "git_commit": found["commit"], **tags, **hardware, **overlap})
+        self.journal.artifact("config.yaml")
+        self.journal.sync()
+
+    def _restore(self) -> tuple[Run, Record]:
+        """Returns the run as its last good checkpoint left it, or a new one."""
+        prepared = self.prepared
+        config, stream, strategies = prepared.config, prepared.stream, prepared.strategies
+        accelerator = make_accelerator(config)
+        kept, faults = last_good(self.stages)
+        for fault in faults:
+            log.warning("%s; the checkpoint before it is used", fault)
+        record = Record.empty(len(stream))
+        model = config.model
+        if kept is not None:
+            states, values = read_stage(kept)
+            record = Record.from_dict(values)
+            model = replace(model, name=str(kept / "model"), revision=None, dropout=None)
+            for i, strategy in enumerate(strategies):
+                strategy.load_state_dict(states[str(i)])
+        labels = LabelSpace(stream)
+        joint = any(strategy.regime == "joint" for strategy in strategies)
+        labels.begin(max(0, record.next_stage - 1), -1)
+        backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length)
+        backbone.set_trainable(config.finetuning.mode)
+        backbone.model.to(config.training.device)
+        if kept is None:
+            backbone.grow(labels.seen, config.seed, 0)
+        last_trained = -1 if joint else record.next_stage - 1
+        run = Run(config, stream, strategies, backbone, prepared.objective, labels, accelerator, last_trained)
+        return run, record
+
+    def _forget_stages(self, stage_index: int) -> None:
+        """Removes the checkpoints that `checkpoint.keep_stages` does not want."""
+        if self.prepared.config.checkpoint.keep_stages == "all":
+            return
+        for older in self.stages.glob("[0-9]*"):
+            if int(older.name) < stage_index:
+                shutil.rmtree(older)
+
+    def _finish(self, record: Record) -> dict[str, Any]:
+        """Writes the summary, tables and figures, and hands them to the journal."""
+        made = summary(self.prepared, record, self.folder.name)
+        (self.folder / "summary.json").write_text(json.dumps(made, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        paths = [self.folder / "summary.json", *write_run_report(self.folder, made), *self._write_per_class()]
+        for path in paths:
+            self.journal.artifact(path.relative_to(self.folder))
+        final = len(self.prepared.stream) - 1
+        known = {name: value for name, value in made["metrics"].items() if value is not None}
+        self.journal.metrics({f"summary/{name}": value for name, value in known.items()}, final)
+        self.journal.metrics({f"cost/{name}": value for name, value in made["cost"].items()}, final)
+        if made["flags"]:
+            self.journal.tags({"flags": "; ".join(made["flags"])})
+        if self.prepared.config.checkpoint.keep_stages == "none":
+            shutil.rmtree(self.stages, ignore_errors=True)
+        self.journal.status("FINISHED")
+        self.journal.sync()
+        return made
+
+    def _write_per_class(self) -> list[Path]:
+        """Writes precision, recall and F1 of every label under the final model, from its kept predictions."""
+        import pyarrow.parquet as pq
+
+        path = self.folder / "predictions" / f"{len(self.prepared.stream) - 1}.parquet"
+        if not path.is_file():
+            return []
+        table = pq.read_table(path, columns=["prediction", "reference"])
+        rows = per_class(table["prediction"].to_pylist(), table["reference"].to_pylist(), self.prepared.stream.labels)
+        return [write_csv(self.folder / "per_class.csv", list(rows[0]), [list(row.values()) for row in rows])]
+
+
+def _sizes(run: Run) -> dict[str, float]:
+    return {
+        "peak_memory_bytes": peak_memory_bytes(),
+        "buffer_bytes": sum(strategy.buffer_bytes(run) for strategy in run.strategies),
+        "strategy_state_bytes": sum(state_bytes(strategy.state_dict()) for strategy in run.strategies),
+        "trainable_parameters": sum(p.numel() for p in run.trainable().values()),
+    }
+
+
+def _at_chance(run: Run, scored: Evaluated) -> str:
+    """Returns a flag where the stage just trained scores no better than always its most frequent label, within 2 SE."""
+    import numpy as np
+
+    from cl_mlm.stream import unpack_row_ids
+
+    stages, _ = unpack_row_ids(scored.ids)
+    references = scored.reference[stages == run.stage_index]
+    if run.stage_index not in scored.scores or not len(references):
+        return ""
+    chance = np.bincount(references).max() / len(references)
+    margin = 2 * math.sqrt(chance * (1 - chance) / len(references))
+    accuracy = scored.scores[run.stage_index]["score"]
+    if accuracy > chance + margin:
+        return ""
+    name = run.stream.stages[run.stage_index].name
+    return f"{name}: its own accuracy {accuracy:.3f} stays at chance ({chance:.3f} ± {margin:.3f}) after it was trained"
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Returns nested settings with key paths for keys; an empty section shows as `{}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        where = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, where)
+        else:
+            flat[where] = value if value != {} else "{}"
+    return flat

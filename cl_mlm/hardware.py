@@ -1,0 +1,95 @@
+"""Threads, device and precision of a run: resolved before it starts, because they belong to its identity."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cl_mlm.config import Config
+from cl_mlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def resolve_hardware(config: Config) -> Config:
+    """Returns `config` with threads and device filled in.
+
+    Raises:
+        ConfigError: the device is not there, or cannot run the precision.
+    """
+    import torch
+
+    training = config.training
+    device = training.device or _best_device()
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"training.device: must be cpu, cuda, cuda:<n> or mps, got {device!r}") from error
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(kind, False):
+        there = ", ".join(name for name, is_there in present.items() if is_there)
+        raise ConfigError(f"training.device: must be one that this machine has ({there}), got {device!r}")
+    if training.precision == "fp16" and kind == "cpu":
+        raise ConfigError("training.precision: fp16 needs an accelerator; on a CPU it must be fp32 or bf16, got fp16")
+    threads = training.threads or torch.get_num_threads()
+    return replace(config, training=replace(training, device=device, threads=threads))
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """Returns the process's accelerator, for `config`'s precision and device.
+
+    Raises:
+        ConfigError: this process already runs another precision.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    training = config.training
+    wanted = "no" if training.precision == "fp32" else training.precision
+    state = AcceleratorState._shared_state
+    if state and state.get("_mixed_precision", wanted) != wanted:
+        raise ConfigError(f"training.precision: one process runs one precision; this one runs {state['_mixed_precision']}, got {wanted}")
+    torch.set_num_threads(training.threads or torch.get_num_threads())
+    return Accelerator(mixed_precision=wanted, cpu=training.device == "cpu")
+
+
+def describe_hardware() -> dict[str, str]:
+    """Returns what the run's tags say of the machine: processor, cores, accelerator; no host name."""
+    import torch
+
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"processor": _processor(), "cores": str(os.cpu_count()), "accelerator": accelerator}
+
+
+def peak_memory_bytes() -> int:
+    """Returns the most memory that the process has held: on the accelerator where there is one, else resident."""
+    import resource
+    import sys
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - a kernel file, not a path of ours
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,387 @@
+"""The gate before training: what a stream's rows are, whether they are sound, and which of them occur twice.
+
+Rows are read in Arrow batches, so that a memory-mapped split is never a Python list of everything; 16 bytes a row
+are kept to compare inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from cl_mlm.components import make_objective
+from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.stream import SPLITS, Stage, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from cl_mlm.objective import Objective
+
+    Keys = npt.NDArray[np.bytes_]
+    Marks = dict[str, npt.NDArray[np.bool_]]
+
+Overlap = Literal["error", "drop", "keep"]
+OVERLAPS: tuple[str, ...] = get_args(Overlap)
+BATCH_ROWS = 10_000
+MAX_PROBLEMS = 20
+NUM_EXAMPLES = 3
+EXAMPLE_CHARACTERS = 60
+
+
+def fingerprint(stream: Stream) -> str:
+    """Returns a SHA-256 over scenario, stage names, labels and every row of every split, in order (64 digits).
+
+    The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
+    not they are read through an indices mapping. The order of columns does not count.
+    """
+    stages = [
+        {"name": stage.name, "labels": stage.labels, "splits": [_split_digest(stage.split(name)) for name in SPLITS]}
+        for stage in stream.stages
+    ]
+    text = json.dumps({"scenario": stream.scenario, "stages": stages}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
+    """Returns the stream that may be trained on, and counts of rows whose input occurs in two splits.
+
+    Two rows have the same input when the objective's key is the same after NFKC and folding of white space; they are
+    compared within and across stages.
+
+    Args:
+        stream: what a stream's factory made.
+        overlap: `error` refuses rows in two splits; `drop` removes training rows that occur in a validation or test
+            split and validation rows that occur in a test split, never test rows; `keep` only counts.
+
+    Returns:
+        The stream (splits that lose nothing are the same objects) and the counts `train_in_validation`,
+        `train_in_test`, `validation_in_test`; with `drop` also `dropped_train` and `dropped_validation`.
+
+    Raises:
+        ConfigError: `overlap` is none of the three.
+        DataError: every fault of the stream, all at once.
+    """
+    if overlap not in OVERLAPS:
+        raise ConfigError(f"stream.overlap: must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
+    problems = _stream_problems(stream)
+    scans = _scan(stream, problems)
+    if overlap != "keep":
+        problems += _dev_is_test(stream, scans)
+    marks, counts = _mark(scans)
+    if overlap == "error":
+        problems += _overlap_problems(stream, marks)
+    after = ""
+    if overlap == "drop" and not problems:
+        stream, dropped = _drop(stream, marks)
+        counts |= dropped
+        after = ", after stream.overlap=drop" if any(dropped.values()) else ""
+    problems += [problem for stage in stream.stages for problem in _stage_problems(stage, after)]
+    if problems:
+        raise DataError(problems)
+    return stream, counts
+
+
+def limit(stream: Stream, rows: int) -> Stream:
+    """Returns the stream with at most `rows` rows a split, spread over its labels; its notes say so.
+
+    A training split keeps at least one row of each of its labels, even where that is more than `rows`. The same
+    stream gives the same rows, in their old order: the first of each label, then the second of each, and so on.
+
+    Raises:
+        ConfigError: `rows` is less than 1.
+    """
+    if rows < 1:
+        raise ConfigError(f"limit: must be at least 1 row a split, got {rows}")
+    stages = tuple(
+        replace(stage, **{name: _limit_split(stage.split(name), rows, name == "train") for name in SPLITS})
+        for stage in stream.stages
+    )
+    return replace(stream, stages=stages, notes=(*stream.notes, f"limited to {rows} rows a split"))
+
+
+def _batches(dataset: Dataset) -> Iterator[pa.Table]:
+    """Yields all columns as Arrow tables; an indices mapping is followed."""
+    return dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)  # type: ignore[no-any-return]
+
+
+def _split_digest(dataset: Dataset) -> dict[str, object]:
+    """Returns what identifies the rows of a split: their number and a digest of each part of each column."""
+    parts: dict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
+    for table in _batches(dataset):
+        for name in table.column_names:
+            for chunk in table[name].chunks:
+                _feed(parts, name, chunk)
+    digests = {part: digest.hexdigest() for part, digest in parts.items()}
+    return {"rows": len(dataset), "columns": sorted(dataset.column_names), "digests": digests}
+
+
+def _feed(parts: dict[str, hashlib._Hash], path: str, array: pa.Array) -> None:
+    """Adds an Arrow array to the digests of its parts: which values are null, their lengths, their bytes.
+
+    Every part is a plain sequence over the rows, so that it does not matter where a batch or chunk ends; widths of
+    types (string or large_string, int32 or int64) are made equal first.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = pa.types
+    if types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    parts[f"{path} valid"].update(array.is_valid().to_numpy(zero_copy_only=False).tobytes())
+    if types.is_struct(array.type):
+        for field, child in zip(array.type, array.flatten(), strict=True):
+            _feed(parts, f"{path}.{field.name}", child)
+    elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+        parts[f"{path} lengths"].update(_fixed_width(pc.call_function("list_value_length", [array]), pa.int64()))
+        _feed(parts, f"{path}[]", array.flatten())
+    elif types.is_string(array.type) or types.is_large_string(array.type):
+        text = array.cast(pa.large_string()).fill_null("")
+        parts[f"{path} lengths"].update(_fixed_width(pc.call_function("binary_length", [text]), pa.int64()))
+        parts[f"{path} text"].update(_text_bytes(text))
+    elif types.is_integer(array.type) or types.is_boolean(array.type):
+        parts[f"{path} integers"].update(_fixed_width(array, pa.int64()))
+    elif types.is_floating(array.type):
+        parts[f"{path} floats"].update(_fixed_width(array, pa.float64()))
+    else:  # times, decimals, bytes: rare in text, so the slow way is good enough
+        parts[f"{path} values"].update("".join(f"{value!r}\n" for value in array.to_pylist()).encode())
+
+
+def _fixed_width(array: pa.Array, width: pa.DataType) -> bytes:
+    values: bytes = array.cast(width, safe=False).fill_null(0).to_numpy(zero_copy_only=False).tobytes()
+    return values
+
+
+def _text_bytes(text: pa.Array) -> memoryview:
+    """Returns the UTF-8 bytes of a large_string array without nulls, end to end."""
+    import numpy as np
+
+    _, offsets, data = text.buffers()
+    if len(text) == 0 or data is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, dtype=np.int64)[[text.offset, text.offset + len(text)]]
+    return memoryview(data)[int(ends[0]) : int(ends[1])]
+
+
+def _stream_problems(stream: Stream) -> list[str]:
+    """Returns faults that show without reading a row."""
+    if not stream.stages:
+        return [f"stream {stream.name!r}: must have at least one stage, got none"]
+    problems = [
+        f"stage {name!r}: a stage's name must be unique, {count} stages have this one"
+        for name, count in Counter(stage.name for stage in stream.stages).items()
+        if count > 1
+    ]
+    first = stream.stages[0]
+    if stream.scenario == "domain_incremental":
+        problems += [
+            f"stage {stage.name!r}: domain_incremental needs the same labels in every stage; "
+            f"compared with stage {first.name!r} {_difference(first.labels, stage.labels)}"
+            for stage in stream.stages
+            if set(stage.labels) != set(first.labels)
+        ]
+    if len(set(first.labels)) < 2:
+        problems.append(f"stage {first.name!r}: the first stage must have at least 2 labels, got {list(first.labels)}")
+    return problems
+
+
+def _difference(expected: Sequence[str], got: Sequence[str]) -> str:
+    missing, extra = (sorted(set(a) - set(b)) for a, b in ((expected, got), (got, expected)))
+    parts = [f"{word} {_listing(labels)}" for word, labels in (("it lacks", missing), ("it adds", extra)) if labels]
+    return " and ".join(parts)
+
+
+def _listing(items: Sequence[str], most: int = 10) -> str:
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(repr, items[:most])) + rest
+
+
+def _scan(stream: Stream, problems: list[str]) -> list[dict[str, Keys]]:
+    """Returns the keys of every split of every stage, and adds the faults of rows to `problems`.
+
+    A split with faulty rows has no keys: they cannot be trusted, and the stream is refused anyway.
+    """
+    import numpy as np
+
+    none: Keys = np.empty(0, dtype="S16")
+    scans = []
+    faults: list[str] = []
+    for stage in stream.stages:
+        objective = make_objective(stage.objective, stage.options)
+        keys = dict.fromkeys(SPLITS, none)
+        for split in SPLITS:
+            if len(faults) < MAX_PROBLEMS:
+                num_before = len(faults)
+                found = _scan_split(stage.split(split), objective, f"stage {stage.name!r} {split}", faults)
+                keys[split] = found if len(faults) == num_before else none
+        scans.append(keys)
+    if len(faults) >= MAX_PROBLEMS:
+        faults = [*faults[:MAX_PROBLEMS], f"stopped reading after {MAX_PROBLEMS} faults of rows: there may be more"]
+    problems += faults
+    return scans
+
+
+def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list[str]) -> Keys:
+    """Returns the keys of the rows, (rows,); adds what the objective finds wrong to `faults`."""
+    import numpy as np
+
+    parts = [np.empty(0, dtype="S16")]
+    for index, table in enumerate(_batches(dataset)):
+        if len(faults) >= MAX_PROBLEMS:
+            break
+        rows = table.to_pydict()
+        # Objectives count rows from the start of what they are given, so a later batch says where it starts.
+        start = f", counted from row {index * BATCH_ROWS}" if index else ""
+        found = objective.validate(rows, f"{where}{start}")
+        faults += found
+        if not found:
+            parts.append(_hashed(objective.key(rows)))
+    return np.concatenate(parts)
+
+
+def _hashed(keys: Sequence[str]) -> Keys:
+    """Returns a 16-byte hash of every normalised key."""
+    import numpy as np
+
+    digests = (hashlib.blake2b(_normalised(key).encode(), digest_size=16).digest() for key in keys)
+    return np.fromiter(digests, dtype="S16", count=len(keys))
+
+
+def _normalised(key: str) -> str:
+    # The unit separator between the texts of a pair counts as white space for str.split, and must outlive it.
+    return "\x1f".join(" ".join(unicodedata.normalize("NFKC", part).split()) for part in key.split("\x1f"))
+
+
+def _dev_is_test(stream: Stream, scans: Sequence[dict[str, Keys]]) -> list[str]:
+    """Returns a line for each stage whose validation and test splits hold the same inputs, in whatever order."""
+    import numpy as np
+
+    return [
+        f"stage {stage.name!r} validation: must not be the test split ({len(keys['test'])} equal rows): settings would "
+        f"be chosen on test rows; carve a validation split from train, or set stream.overlap=keep"
+        for stage, keys in zip(stream.stages, scans, strict=True)
+        if len(keys["test"]) and np.array_equal(np.sort(keys["validation"]), np.sort(keys["test"]))
+    ]
+
+
+def _mark(scans: Sequence[dict[str, Keys]]) -> tuple[list[Marks], dict[str, int]]:
+    """Returns which train and validation rows of every stage occur in a later split of any stage, and the counts."""
+    import numpy as np
+
+    known = {
+        split: np.unique(np.concatenate([np.empty(0, dtype="S16"), *(keys[split] for keys in scans)]))
+        for split in ("validation", "test")
+    }
+    counts = Counter({"train_in_validation": 0, "train_in_test": 0, "validation_in_test": 0})
+    marks = []
+    for keys in scans:
+        in_validation = np.isin(keys["train"], known["validation"])
+        in_test = np.isin(keys["train"], known["test"])
+        validation = np.isin(keys["validation"], known["test"])
+        counts["train_in_validation"] += int(in_validation.sum())
+        counts["train_in_test"] += int(in_test.sum())
+        counts["validation_in_test"] += int(validation.sum())
+        marks.append({"train": in_validation | in_test, "validation": validation})
+    return marks, dict(counts)
+
+
+def _overlap_problems(stream: Stream, marks: Sequence[Marks]) -> list[str]:
+    """Returns a line for each split that holds rows of a later one, with examples and what can be done."""
+    later = {"train": "validation or test", "validation": "test"}
+    return [
+        f"stage {stage.name!r} {split}: no input may occur in a {later[split]} split too, got {marked.sum()} such: "
+        f"{_examples(stage, split, marked)}; stream.overlap=drop removes them (never test rows), keep leaves them"
+        for stage, mark in zip(stream.stages, marks, strict=True)
+        for split, marked in mark.items()
+        if marked.any()
+    ]
+
+
+def _examples(stage: Stage, split: str, marked: npt.NDArray[np.bool_]) -> str:
+    rows = stage.split(split).with_format(None)[marked.nonzero()[0][:NUM_EXAMPLES].tolist()]
+    keys = make_objective(stage.objective, stage.options).key(rows)
+    texts = [" ".join(key.replace("\x1f", " | ").split()) for key in keys]
+    cut = [text if len(text) <= EXAMPLE_CHARACTERS else f"{text[: EXAMPLE_CHARACTERS - 3]}..." for text in texts]
+    return ", ".join(map(repr, cut))
+
+
+def _drop(stream: Stream, marks: Sequence[Marks]) -> tuple[Stream, dict[str, int]]:
+    """Returns the stream without its marked rows, a note that says how many, and the numbers."""
+    stages = tuple(
+        replace(stage, **{split: _without(stage.split(split), marked) for split, marked in mark.items()})
+        for stage, mark in zip(stream.stages, marks, strict=True)
+    )
+    num = {split: sum(int(mark[split].sum()) for mark in marks) for split in ("train", "validation")}
+    note = f"overlap: {num['train']} training and {num['validation']} validation rows dropped"
+    notes = (*stream.notes, note) if any(num.values()) else stream.notes
+    return replace(stream, stages=stages, notes=notes), {f"dropped_{split}": count for split, count in num.items()}
+
+
+def _without(dataset: Dataset, marked: npt.NDArray[np.bool_]) -> Dataset:
+    return dataset.select((~marked).nonzero()[0]) if marked.any() else dataset
+
+
+def _stage_problems(stage: Stage, after: str) -> list[str]:
+    """Returns empty splits and labels out of place; asked `after` dropping, which can empty a split or a label."""
+    problems = [
+        f"stage {stage.name!r} {split}{after}: must have rows, got none"
+        for split in SPLITS
+        if not len(stage.split(split))
+    ]
+    counts = {split: _label_counts(stage.split(split)) for split in SPLITS}
+    known = set(stage.labels)
+    problems += [
+        f"stage {stage.name!r} {split}{after}: a label must be one of the stage's, got {label!r} in "
+        f"{counts[split][label]} rows{nearest(label, known)}; allowed: {_listing(stage.labels)}"
+        for split in SPLITS
+        for label in sorted(counts[split].keys() - known)
+    ]
+    for split in ("validation", "test"):
+        lacking = sorted((counts[split].keys() & known) - counts["train"].keys())
+        if lacking and counts["train"]:
+            num_rows = sum(counts[split][label] for label in lacking)
+            problems.append(
+                f"stage {stage.name!r} {split}{after}: train has no row of {_listing(lacking)}, {split} has {num_rows}"
+            )
+    return problems
+
+
+def _label_counts(dataset: Dataset) -> dict[str, int]:
+    """Returns how many rows have each label; what is no text is left to the objective to refuse."""
+    if "label" not in dataset.column_names or not len(dataset):
+        return {}
+    pairs = _label_column(dataset).value_counts().to_pylist()
+    return {pair["values"]: pair["counts"] for pair in pairs if isinstance(pair["values"], str)}
+
+
+def _label_column(dataset: Dataset) -> pa.ChunkedArray:
+    table: pa.Table = dataset.select_columns("label").with_format("arrow")[:]
+    return table.column("label")
+
+
+def _limit_split(dataset: Dataset, rows: int, every_label: bool) -> Dataset:
+    """Returns at most `rows` rows, taken from the labels in turn; with `every_label` at least one of each."""
+    import numpy as np
+
+    if len(dataset) <= rows:
+        return dataset
+    if "label" not in dataset.column_names:
+        return dataset.select(range(rows))
+    # Arrow numbers the values of a column in the order of their first rows.
+    encoded = _label_column(dataset).combine_chunks().dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    by_label = np.argsort(codes, kind="stable")
+    sizes = np.unique(codes, return_counts=True)[1]
+    turn = np.empty(len(codes), dtype=np.int64)
+    turn[by_label] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    num_kept = max(rows, len(sizes)) if every_label else rows
+    kept = np.lexsort((codes, turn))[:num_kept]
+    return dataset.select(np.sort(kept))

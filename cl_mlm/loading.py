@@ -1,0 +1,201 @@
+"""From YAML files and `key=value` overrides to a `Config`: schema < file < arm < command line, every error at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from cl_mlm.components import find, parameters
+from cl_mlm.config import Config, Overlap
+from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.strategy import Strategy
+from cl_mlm.typecheck import build, check, defaults, describe, unknown_keys
+
+ARMS = "arms"
+
+
+def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a YAML file (or a mapping), interpolations resolved.
+
+    Raises:
+        ConfigError: no such file, broken YAML (with line), an interpolation that leads nowhere, or no mapping.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if not isinstance(source, Mapping) and not Path(source).is_file():
+        raise ConfigError(f"config: no such file: {source}")
+    try:
+        node = OmegaConf.create(dict(source)) if isinstance(source, Mapping) else OmegaConf.load(source)
+        values = OmegaConf.to_container(node, resolve=True)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else str(source)
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{source}: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: must be a mapping of settings, got {type(values).__name__}")
+    return {str(key): value for key, value in values.items()}
+
+
+def read_override(text: str) -> dict[str, Any]:
+    """Returns the nested mapping of one `key.path=value`; the value is read as YAML.
+
+    Raises:
+        ConfigError: there is no `=`, or the value is not valid YAML.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    key, equals, _ = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{text}: an override is key=value, such as training.epochs=5")
+    try:
+        values = OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{text}: not a valid override: {str(error).splitlines()[0]}") from error
+    return dict(values)  # type: ignore[arg-type]
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str | Mapping[str, Any]] = (),
+    arm: str | None = None,
+    needs_stream: bool = True,
+) -> Config:
+    """Returns the config that `source`, one of its arms, and the overrides give together.
+
+    `needs_stream=False` leaves the stream section unread: the stream is handed over as an object.
+
+    Raises:
+        ConfigError: every fault found, each by key path.
+    """
+    layer = read_layer(source)
+    arms = arm_layers(layer)
+    layer.pop(ARMS, None)
+    values = merge(defaults(Config), layer)
+    if arm is not None:
+        if arm not in arms:
+            raise ConfigError(f"arms: no arm is called {arm!r}{nearest(arm, arms)}; allowed: {', '.join(arms) or 'none'}")
+        values = merge(values, arms[arm])
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            values = merge(values, read_override(override) if isinstance(override, str) else override)
+        except ConfigError as error:
+            problems += error.problems
+    config = _validated(values, problems, needs_stream)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def arm_layers(layer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the named variants that a config file declares under `arms`."""
+    arms = layer.get(ARMS) or {}
+    if not isinstance(arms, Mapping) or not all(isinstance(value or {}, Mapping) for value in arms.values()):
+        raise ConfigError(f"arms: must be a mapping from a name to settings, got {arms!r}")
+    return {str(name): dict(value or {}) for name, value in arms.items()}
+
+
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `base` with `layer` on top; nothing is mutated.
+
+    A bare name for `stream` or `model`, another name there, or a list for `strategies`, replaces the section.
+    """
+    merged = deepcopy(dict(base))
+    for key, value in layer.items():
+        old = merged.get(key)
+        if key in ("stream", "model") and isinstance(value, str):
+            merged[key] = {"name": value}
+        elif key == "strategies" and not isinstance(value, Mapping):
+            merged[key] = _strategy_section(value)
+        elif key in ("stream", "model") and isinstance(value, Mapping) and value.get("name", _name(old)) != _name(old):
+            merged[key] = deepcopy(dict(value))
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = deepcopy(value)
+    return merged
+
+
+def _name(section: Any) -> Any:
+    return section.get("name") if isinstance(section, Mapping) else None
+
+
+def _strategy_section(value: Any) -> Any:
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    return value
+
+
+def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) -> Config:
+    strategies = values.get("strategies")
+    if isinstance(strategies, Mapping):
+        values["strategies"] = {name: dict(args or {}) for name, args in strategies.items() if name != "naive" or args}
+    config: Config = build("", values, Config, problems)
+    if not isinstance(config.stream, dict) or not isinstance(config.strategies, dict):
+        return config
+    stream = _validated_stream(config.stream, problems) if needs_stream else config.stream
+    made = {name: _validated_strategy(name, args, problems) for name, args in config.strategies.items()}
+    kept = {f.name: getattr(config, f.name) for f in fields(Config)}
+    return Config(**{**kept, "stream": stream, "strategies": made})
+
+
+def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    arguments = dict(section)
+    name = arguments.pop("name", None)
+    overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
+    if not isinstance(name, str):
+        problems.append(f"stream.name: must name a stream, got {name!r}; see `cl-mlm list streams`")
+        return section
+    found = _component("stream", name, "stream.name", problems)
+    if found is None:
+        return section
+    return {"name": name, "overlap": overlap, **_arguments("stream", arguments, found, problems)}
+
+
+def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    path = f"strategies.{name}"
+    found = _component("strategy", name, path, problems)
+    if found is None:
+        return arguments
+    before = len(problems)
+    complete = _arguments(path, arguments, found, problems)
+    if len(problems) == before:
+        strategy: Strategy = found(**complete)
+        problems += [f"{path}.{fault}" for fault in strategy.validate()]
+    return complete
+
+
+def _component(kind: str, name: str, path: str, problems: list[str]) -> Any:
+    try:
+        return find(kind, name)
+    except ConfigError as error:
+        problems += [f"{path}: {fault.partition(': ')[2]}" for fault in error.problems]
+        return None
+
+
+def _arguments(path: str, given: Mapping[str, Any], component: Any, problems: list[str]) -> dict[str, Any]:
+    """Returns all arguments of `component`, defaults filled in, each checked against its annotation."""
+    known = parameters(component)
+    unknown_keys(path, given, known, problems)
+    complete = {}
+    for name, parameter in known.items():
+        if name in given:
+            complete[name] = check(f"{path}.{name}", given[name], parameter.annotation, {}, problems)
+        elif parameter.default is parameter.empty:
+            problems.append(f"{path}.{name}: is needed ({describe(parameter.annotation)})")
+        else:
+            complete[name] = parameter.default
+    return complete

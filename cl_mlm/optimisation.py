@@ -1,0 +1,58 @@
+"""The optimiser and the learning-rate schedule of one stage; both are made anew for every stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.config import TrainingConfig
+
+if TYPE_CHECKING:
+    import torch
+
+
+def make_optimizer(
+    parameters: Mapping[str, torch.nn.Parameter], head_names: Iterable[str], config: TrainingConfig
+) -> torch.optim.Optimizer:
+    """Returns AdamW (fused where the device has it) or SGD over the trainable parameters.
+
+    Matrices decay; biases, norms and other vectors do not. Parameters of the head move `head_factor` times faster.
+    """
+    import torch
+
+    heads = set(head_names)
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault((name in heads, parameter.dim() >= 2), []).append(parameter)
+    settings: list[dict[str, Any]] = [
+        {
+            "params": group,
+            "lr": config.learning_rate * (config.head_factor if is_head else 1.0),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (is_head, decays), group in groups.items()
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(settings, momentum=config.momentum, foreach=True)
+    return torch.optim.AdamW(settings, fused=True)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, num_steps: int, config: TrainingConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    """Returns a schedule stepped once an optimiser step: linear warm-up, then constant, linear or cosine to zero."""
+    import torch
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, num_steps, config))
+
+
+def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> float:
+    """Returns the learning rate of `step` (0 is the first) as a fraction of its peak."""
+    warm = round(config.warmup * num_steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - warm) / max(1, num_steps - warm)
+    if config.schedule == "linear":
+        return max(0.0, 1.0 - progress)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,133 @@
+"""Everything that can be refused is refused here, all at once, before a model is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cl_mlm.backbone import check_model
+from cl_mlm.components import find, make_objective, make_stream
+from cl_mlm.config import Config
+from cl_mlm.errors import ClMlmError, ConfigError, DataError
+from cl_mlm.hardware import resolve_hardware
+from cl_mlm.hygiene import clean, limit
+from cl_mlm.strategy import Strategy
+from cl_mlm.stream import Stream
+
+if TYPE_CHECKING:
+    from cl_mlm.objective import Objective
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may start.
+
+    Attributes:
+        config: with threads and device filled in.
+        stream: cleaned, and limited where the config says so.
+        overlap: counts of rows found in two splits, and of rows dropped.
+    """
+
+    config: Config
+    stream: Stream
+    strategies: tuple[Strategy, ...]
+    objective: Objective
+    overlap: dict[str, int]
+
+
+def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[Strategy] | None = None) -> Prepared:
+    """Returns the run that `config` describes; `stream` and `strategies` given as objects replace the config's.
+
+    Raises:
+        ConfigError, DataError: every fault found in the config, or in the data.
+    """
+    faults: list[ClMlmError] = []
+    made = _collect(faults, lambda: list(strategies) if strategies is not None else make_strategies(config))
+    if made is not None:
+        _collect(faults, lambda: check_composition(made))
+    _collect(faults, lambda: check_model(config.model))
+    _collect(faults, lambda: check_output(Path(config.output)))
+    resolved = _collect(faults, lambda: resolve_hardware(config))
+    cleaned = _collect(faults, lambda: _make_stream(config, stream))
+    if faults:
+        problems = [line for fault in faults for line in getattr(fault, "problems", [str(fault)])]
+        raise (DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError)(problems)
+    assert made is not None
+    assert resolved is not None
+    assert cleaned is not None
+    first = cleaned[0].stages[0]
+    return Prepared(resolved, cleaned[0], tuple(made), make_objective(first.objective, first.options), cleaned[1])
+
+
+def make_strategies(config: Config) -> list[Strategy]:
+    """Returns the config's strategies, built, in order."""
+    return [find("strategy", name)(**arguments) for name, arguments in config.strategies.items()]
+
+
+def check_composition(strategies: Sequence[Strategy]) -> None:
+    """Refuses strategies that cannot work together.
+
+    Raises:
+        ConfigError: a joint or cumulative regime beside another strategy, or one class twice.
+    """
+    names = [strategy.name for strategy in strategies]
+    alone = [strategy for strategy in strategies if strategy.regime != "sequential"]
+    if alone and len(strategies) > 1:
+        others = ", ".join(name for name in names if name != alone[0].name)
+        raise ConfigError(
+            f"strategies: {alone[0].name} trains on all rows of earlier stages and stands alone, got it together with {others}"
+        )
+    choosers = [strategy.name for strategy in strategies if strategy.overrides("training_data")]
+    if len(choosers) > 1:
+        raise ConfigError(f"strategies: only one may choose the training rows, got {', '.join(choosers)}")
+
+
+def check_output(output: Path) -> None:
+    """Refuses an output folder in which nothing can be written.
+
+    Raises:
+        ConfigError: naming the folder.
+    """
+    existing = next((p for p in [output, *output.absolute().parents] if p.exists()), Path("/"))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"output: must be a folder in which this user may write, got {str(output)!r} ({existing} is not writable)")
+
+
+def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str, int]]:
+    arguments = dict(config.stream)
+    name, overlap = arguments.pop("name"), arguments.pop("overlap")
+    stream = given if given is not None else make_stream(name, arguments)
+    if config.limit is not None:
+        stream = limit(stream, config.limit)
+    cleaned, counts = clean(stream, overlap)
+    objectives = {(stage.objective, repr(stage.options)) for stage in cleaned.stages}
+    if len(objectives) > 1:
+        raise ConfigError(f"stream: all stages must have one objective, got {sorted(name for name, _ in objectives)}")
+    return cleaned, counts
+
+
+def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:
+    try:
+        return work()
+    except ClMlmError as fault:
+        faults.append(fault)
+        return None
+
+
+def with_objects(config: Config, stream: Stream | None, strategies: Sequence[Strategy] | None) -> Config:
+    """Returns `config` with objects handed over in Python recorded in it, by class path and plain arguments."""
+    if strategies is not None:
+        named: dict[str, dict[str, Any]] = {}
+        for strategy in strategies:
+            kind = type(strategy)
+            named[f"{kind.__module__}.{kind.__qualname__}"] = strategy.arguments()
+        config = replace(config, strategies=named)
+    if stream is not None:
+        section = {"name": stream.name, "overlap": config.stream.get("overlap", "error"), "fingerprint": stream.fingerprint}
+        config = replace(config, stream=section)
+    return config

@@ -1,0 +1,146 @@
+"""Record: what has been measured of a run so far, and the summary made of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cl_mlm.loop import StageCost
+from cl_mlm.metrics import summarise
+from cl_mlm.preparation import Prepared
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "avalanche-lib", "mlflow", "numpy", "omegaconf")
+
+
+@dataclass
+class Record:
+    """Scores, flags and cost of the stages measured so far; a checkpoint carries it.
+
+    Attributes:
+        matrix: test scores, (stages, columns); NaN where nothing was measured.
+        validation: the same on the validation splits.
+        baseline: test scores before any training, (columns,).
+        next_stage: the first stage that is not yet trained and measured.
+    """
+
+    matrix: list[list[float]]
+    validation: list[list[float]]
+    baseline: list[float]
+    flags: list[str] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
+    next_stage: int = 0
+
+    @classmethod
+    def empty(cls, num_stages: int) -> Record:
+        """Returns the record of a run that has measured nothing."""
+
+        def unknown() -> list[list[float]]:
+            return [[math.nan] * num_stages for _ in range(num_stages)]
+
+        return cls(unknown(), unknown(), [math.nan] * num_stages)
+
+    def add_cost(self, cost: StageCost, eval_seconds: float, sizes: Mapping[str, float]) -> None:
+        """Adds a stage's cost to the sums; sizes are as large as they ever were."""
+        spent = {
+            "train_seconds": cost.train_seconds,
+            "eval_seconds": eval_seconds,
+            "train_examples": cost.train_examples,
+            "train_tokens": cost.train_tokens,
+        }
+        for name, value in spent.items():
+            self.cost[name] = self.cost.get(name, 0) + value
+        for name, size in sizes.items():
+            self.cost[name] = max(self.cost.get(name, 0), size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, NaN as None."""
+        return dict(without_nan(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """Returns the record that `to_dict` gave."""
+        restored = dict(values)
+        for name in ("matrix", "validation"):
+            restored[name] = [[math.nan if x is None else x for x in row] for row in values[name]]
+        restored["baseline"] = [math.nan if x is None else x for x in values["baseline"]]
+        return cls(**restored)
+
+
+def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
+    """Returns what `summary.json` holds; NaN is None, with the reason under `reasons`."""
+    config, stream = prepared.config, prepared.stream
+    home = list(range(len(stream)))
+    metrics, reasons = summarise(record.matrix, record.baseline, home)
+    validation_metrics, _ = summarise(record.validation, None, home)
+    if "test" not in config.evaluation.splits:
+        reasons = dict.fromkeys(metrics, "the test split is not evaluated (evaluation.splits)")
+    settings = {key: value for key, value in config.identity().items() if key != "seed"}
+    return dict(
+        without_nan(
+            {
+                "run_id": run_id,
+                "experiment": config.experiment,
+                "label": config.label,
+                "stream": {
+                    "name": stream.name,
+                    "scenario": stream.scenario,
+                    "fingerprint": stream.fingerprint,
+                    "stages": [stage.name for stage in stream.stages],
+                    "labels": {stage.name: list(stage.labels) for stage in stream.stages},
+                    "overlap": prepared.overlap,
+                    "notes": list(stream.notes),
+                },
+                "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],
+                "model": asdict(config.model),
+                "seed": config.seed,
+                "accuracy_matrix": record.matrix,
+                "validation_matrix": record.validation,
+                "columns": [stage.name for stage in stream.stages],
+                "home": home,
+                "baseline": record.baseline,
+                "metrics": metrics,
+                "validation_metrics": validation_metrics,
+                "reasons": reasons,
+                "flags": record.flags,
+                "cost": record.cost,
+                "settings": settings,
+                "versions": versions(),
+            }
+        )
+    )
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a result may depend on, and the project's commit where it is a checkout."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "cl-mlm": importlib.metadata.version("cl-mlm"), **found, "commit": commit()}
+
+
+def commit() -> str:
+    """Returns the commit of the checkout that this code lies in, `+` behind it where files differ; else `unknown`."""
+    folder = Path(__file__).parent.parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def without_nan(value: Any) -> Any:
+    """Returns `value` with every NaN replaced by None, so that it is valid JSON."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [without_nan(item) for item in value]
+    return value

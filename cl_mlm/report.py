@@ -1,0 +1,110 @@
+"""The report of one run: tables and figures made from its `summary.json`.
+
+Scores stay in 0-1 in files; a person is shown percent, and points (hundredths) for differences of scores.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNDEFINED: Final = "–"
+DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forgetting"})
+
+
+def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
+    """Writes matrices (CSV, JSON) and figures (PNG) of one run into its folder and returns their paths."""
+    from cl_mlm import figures
+
+    stages, columns, home = stage_names(summary), list(summary["columns"]), summary["home"]
+    accuracy, validation = as_matrix(summary["accuracy_matrix"]), as_matrix(summary["validation_matrix"])
+    curves = figures.forgetting_curves(accuracy, stages, columns, home)
+    heat_map = figures.accuracy_matrix(accuracy, stages, columns)
+    return [
+        _write_matrix(folder / "accuracy_matrix.csv", accuracy, stages, columns),
+        _write_matrix(folder / "validation_matrix.csv", validation, stages, columns),
+        _write_json(folder / "matrices.json", summary, stages),
+        figures.save(curves, folder / "figures" / "forgetting_curves.png"),
+        figures.save(heat_map, folder / "figures" / "accuracy_matrix.png"),
+    ]
+
+
+def metrics_table(summary: Mapping[str, Any]) -> Table:
+    """Returns every metric with its value in percent or points and its definition; `notes` belongs below it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("metric", "value", "definition")
+    table.columns[1].justify = "right"
+    table.columns[1].no_wrap = True
+    for name, value in summary["metrics"].items():
+        unit = "" if is_undefined(value) else f" {unit_of(name)}"
+        table.add_row(Text(name.replace("_", " ")), hundredths(value) + unit, Text(DEFINITIONS.get(name, "")))
+    return table
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """Returns what must be read with the numbers, line by line: undefined metrics, flags, notes on the data."""
+    stream = summary.get("stream", {})
+    lines = [f"{name.replace('_', ' ')} {UNDEFINED}: {reason}" for name, reason in summary.get("reasons", {}).items()]
+    lines += [f"flag: {flag}" for flag in summary.get("flags") or ()]
+    if stream.get("overlap"):
+        lines.append(f"overlap: {_in_words(stream['overlap'])}")
+    return lines + [f"data: {note}" for note in stream.get("notes") or ()]
+
+
+def stage_names(summary: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the run's stages, in order."""
+    return [str(name) for name in summary["stream"]["stages"]]
+
+
+def unit_of(metric: str) -> str:
+    """Returns the unit in which a metric is shown: percent for scores, points for differences of scores."""
+    return "points" if metric in DIFFERENCES else "%"
+
+
+def hundredths(value: float | None, digits: int = 1) -> str:
+    """Returns a score of 0-1 times 100, `–` where it is undefined."""
+    # Adding 0.0 turns a rounded -0.0 into 0.0, which would else be shown with a sign.
+    return UNDEFINED if value is None or math.isnan(value) else f"{round(100 * value, digits) + 0.0:.{digits}f}"
+
+
+def is_undefined(value: float | None) -> bool:
+    """Says whether a metric has no value (None in files, NaN in memory)."""
+    return value is None or math.isnan(value)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    """Writes a table, undefined numbers as empty cells, and returns its path; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows)
+    return path
+
+
+def _write_matrix(path: Path, matrix: FloatArray, stages: Sequence[str], columns: Sequence[str]) -> Path:
+    rows = ([stage, *scores] for stage, scores in zip(stages, matrix.tolist(), strict=False))
+    return write_csv(path, ["stage", *columns], rows)
+
+
+def _write_json(path: Path, summary: Mapping[str, Any], stages: Sequence[str]) -> Path:
+    """Writes matrices with the names of their rows and columns; NaN is null."""
+    kept = {key: summary[key] for key in ("columns", "home", "accuracy_matrix", "validation_matrix", "baseline")}
+    text = json.dumps({"stages": stages, **kept}, indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _in_words(counts: object) -> str:
+    return ", ".join(f"{key} {value}" for key, value in counts.items()) if isinstance(counts, Mapping) else str(counts)

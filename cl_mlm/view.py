@@ -1,0 +1,136 @@
+"""Run: the live parts of one run, shared by the loop, the evaluation and (as a read-only RunView) the strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.backbone import Backbone
+from cl_mlm.batching import sorted_batches
+from cl_mlm.config import Config
+from cl_mlm.labels import LabelSpace
+from cl_mlm.objective import Batch, Objective, Outputs, Sites
+from cl_mlm.randomness import torch_generator
+from cl_mlm.rows import Rows
+from cl_mlm.strategy import Strategy
+from cl_mlm.stream import SPLITS, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from accelerate import Accelerator
+
+
+@dataclass
+class Run:
+    """One run in progress; fulfils `cl_mlm.strategy.RunView`.
+
+    Attributes:
+        last_trained: the last stage that this run has trained; -1: none.
+        stage_index, epoch, step: where the run is; `step` counts optimiser steps of this stage.
+        logging: whether this step's values are read; what is only logged need not be computed otherwise.
+        training_ids: rows that this stage trains on, (N,).
+    """
+
+    config: Config
+    stream: Stream
+    strategies: Sequence[Strategy]
+    backbone: Backbone
+    objective: Objective
+    labels: LabelSpace
+    accelerator: Accelerator
+    last_trained: int = -1
+    stage_index: int = 0
+    epoch: int = 0
+    step: int = 0
+    learning_rate: float = 0.0
+    logging: bool = False
+    training_ids: npt.NDArray[np.int64] = field(default=None)  # type: ignore[assignment]
+    split_rows: dict[str, Rows] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        self.training_ids = np.zeros(0, dtype=np.int64)
+        for split in SPLITS:
+            self.split_rows[split] = Rows(
+                self.stream, split, self.objective, self.backbone.tokenizer, self.labels, self.config.training.max_length
+            )
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config.seed
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model in training."""
+        return self.backbone.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.backbone.model.device
+        return device
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a micro-batch."""
+        return self.config.training.batch_size
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Returns the parameters that the optimiser moves, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def rows(self, ids: npt.NDArray[np.int64]) -> Batch:
+        """Returns training rows, encoded, collated, on the device."""
+        return self.split_rows["train"].collate(ids).to(self.device)
+
+    def batches(
+        self, ids: npt.NDArray[np.int64], batch_size: int, split: str = "train"
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        """Yields `(positions in ids, batch)` in order of length, the longest first."""
+        rows = self.split_rows[split]
+        for positions in sorted_batches(rows.lengths(ids), batch_size):
+            yield positions, rows.collate(ids[positions]).to(self.device)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Runs the model in its present mode, in the run's precision."""
+        with self.accelerator.autocast():
+            return self.backbone.forward(batch)
+
+    def forward_fp32(self, batch: Batch) -> Outputs:
+        """Runs the model in fp32 whatever the run's precision."""
+        import torch
+
+        with torch.autocast(self.device.type, enabled=False):
+            return self.backbone.forward(batch)
+
+    def task_loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
+        """Returns the objective's loss of every row, (rows,)."""
+        return self.objective.loss(outputs, batch)
+
+    def sites(self, outputs: Outputs, batch: Batch) -> Sites:
+        """Returns every place where the model chooses among classes."""
+        return self.objective.sites(outputs, batch)
+
+    def gradients(self, batch: Batch) -> list[torch.Tensor]:
+        """Returns the gradient of the mean task loss for every trainable parameter; `.grad` is left alone."""
+        import torch
+
+        loss = mean_loss(self.task_loss(self.forward(batch), batch), batch)
+        parameters = list(self.trainable().values())
+        found: Any = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Returns a CPU generator addressed by (seed, purpose, stage, epoch, step)."""
+        return torch_generator(self.seed, purpose, self.stage_index, self.epoch, self.step)
+
+
+def mean_loss(row_losses: torch.Tensor, batch: Batch, total: float | None = None) -> torch.Tensor:
+    """Returns the weighted sum of row losses over the number of loss items (of the batch, or `total`)."""
+    weighted = row_losses if batch.row_weight is None else row_losses * batch.row_weight
+    return weighted.sum() / (batch.count.sum() if total is None else total)

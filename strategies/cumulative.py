@@ -1,0 +1,12 @@
+"""Each stage on all rows so far: the bound for methods that may keep every row."""
+
+from typing import ClassVar
+
+from cl_mlm.strategy import Need, Regime, Strategy
+
+
+class Cumulative(Strategy):
+    """Goes on from the last stage's weights and trains on the union of this stage's rows and all earlier ones."""
+
+    regime: ClassVar[Regime] = "cumulative"
+    needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})

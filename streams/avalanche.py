@@ -1,0 +1,170 @@
+"""A stream as an Avalanche benchmark, on which Avalanche's own strategies train (avalanche-lib 0.6).
+
+    benchmark = to_avalanche(stream, tokenizer)
+    strategy = Naive(model=Classifier(bert), optimizer=optimizer, criterion=CrossEntropyLoss(), train_mb_size=16)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        strategy.eval(benchmark.test_stream)
+
+Avalanche calls a model with the one object that a batch holds as input, so a Hugging Face classifier needs a wrapper:
+
+    class Classifier(torch.nn.Module):
+        def __init__(self, encoder):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, inputs):
+            return self.encoder(**inputs).logits
+
+Three things make unpadded text train there, without a subclass of a strategy:
+
+- Every experience has `task_labels`, also where there is one task only (all 0). Without them the training loop takes a
+  plain `DataLoader`, which ignores the data set's collate function; with them it takes `TaskBalancedDataLoader`, which
+  uses it. With one task that loader is a shuffled `DataLoader`: every row arrives once an epoch.
+- The collate function lies on the data set, where evaluation, replay and EWC look for it too.
+- A batch is the list `[inputs, targets, task labels]`; `inputs` is a `BatchEncoding`, which moves itself to a device.
+
+Naive, replay, EWC and LwF are tested. What reads the input as one tensor cannot work on it: GEM stops (`x.size(0)`), and
+the learning rate plugin's `len(strategy.mb_x)` counts the columns of a batch, not its rows.
+
+Class indices are those of `stream.labels` in every scenario. `task_incremental` gives stage i the task label i; only a
+multi-head model of Avalanche's makes use of it. The streams are `train_stream`, `valid_stream` and `test_stream`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.components import make_objective
+from cl_mlm.errors import DataError
+from cl_mlm.stream import Stage, Stream
+
+if TYPE_CHECKING:
+    from avalanche.benchmarks import CLScenario
+    from avalanche.benchmarks.utils import AvalancheDataset
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    Row = Sequence[Any]  # [columns of token ids, class index, task label]
+
+__all__ = ["text_collate", "to_avalanche"]
+
+STREAM_NAMES = {"train": "train", "validation": "valid", "test": "test"}  # ours: Avalanche's
+
+
+def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> CLScenario:
+    """Returns an Avalanche benchmark with one experience a stage in each of its three streams.
+
+    Rows are read and tokenized when a loader asks for them, so nothing is copied and memory-mapped splits stay so.
+
+    Args:
+        stream: classification stages, passed by `cl_mlm.hygiene.clean`.
+        tokenizer: turns text into token ids and pads them.
+        max_length: rows are cut to this many tokens.
+
+    Raises:
+        DataError: a stage is no classification, or a row has a label that the stream lacks.
+    """
+    problems = [
+        f"stage {stage.name!r}: Avalanche's supervised strategies take objective classification, got {stage.objective}"
+        for stage in stream.stages
+        if stage.objective != "classification"
+    ]
+    if problems:
+        raise DataError(problems)
+    with warnings.catch_warnings():
+        # Avalanche imports GEM's solver on the way; only GEM needs one.
+        warnings.filterwarnings("ignore", "no QP solver found", UserWarning)
+        from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+    labels = {label: index for index, label in enumerate(stream.labels)}
+    rows = partial(_EncodedRows, tokenizer=tokenizer, labels=labels, max_length=max_length)
+    by_task = stream.scenario == "task_incremental"
+    experiences = {
+        avalanche_name: [
+            _experience(rows(stage, split), stage_index if by_task else 0, text_collate(tokenizer))
+            for stage_index, stage in enumerate(stream.stages)
+        ]
+        for split, avalanche_name in STREAM_NAMES.items()
+    }
+    # Avalanche annotates neither decorator.
+    benchmark: Any = with_task_labels(with_classes_timeline(benchmark_from_datasets(**experiences)))
+    return benchmark
+
+
+def text_collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Row]], list[Any]]:
+    """Returns a collate function that pads rows of `to_avalanche` on the right to the longest of the batch.
+
+    Its batches are `[inputs, targets, task labels]`: a `BatchEncoding` of (rows, tokens) tensors, int64 (rows,) and
+    int64 (rows,). It can be pickled, for loaders with worker processes.
+    """
+    return partial(_collate, tokenizer)
+
+
+def _collate(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Any]:
+    import torch
+    from transformers import BatchEncoding
+
+    encoded: dict[str, list[Any]] = {"input_ids": [row[0]["input_ids"] for row in rows]}
+    if any("token_type_ids" in row[0] for row in rows):
+        # A replayed batch may hold pairs and single texts; a single text is all segment 0.
+        encoded["token_type_ids"] = [row[0].get("token_type_ids", [0] * len(row[0]["input_ids"])) for row in rows]
+    encoded["target"] = [row[1] for row in rows]
+    batch = make_objective("classification", {}).collate(encoded, torch.arange(len(rows)), tokenizer)
+    return [BatchEncoding(batch.inputs), batch.targets, torch.tensor([row[2] for row in rows])]
+
+
+class _EncodedRows:
+    """The rows of one split as Avalanche reads them: `(columns of token ids, class index)`.
+
+    Attributes:
+        targets: class index of every row, in order.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        split: str,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+    ) -> None:
+        self._dataset: Dataset = stage.split(split).with_format(None)
+        self._objective = make_objective(stage.objective, stage.options)
+        self._tokenizer = tokenizer
+        self._labels = labels
+        self._max_length = max_length
+        self.targets = _targets(self._dataset, labels, f"stage {stage.name!r} {split}")
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, position: int) -> tuple[dict[str, Any], int]:
+        row = self._dataset[int(position) : int(position) + 1]
+        columns = self._objective.encode(row, self._tokenizer, self._labels, self._max_length)
+        return {name: column[0] for name, column in columns.items() if name != "target"}, self.targets[position]
+
+
+def _targets(dataset: Dataset, labels: Mapping[str, int], where: str) -> list[int]:
+    column: list[str] = dataset.select_columns("label")[:]["label"]
+    unknown = sorted({str(label) for label in column if label not in labels})
+    if unknown:
+        raise DataError(f"{where}: a label must be one of the stream's, got {', '.join(map(repr, unknown[:10]))}")
+    return [labels[label] for label in column]
+
+
+def _experience(rows: _EncodedRows, task_label: int, collate: Callable[[Sequence[Row]], list[Any]]) -> AvalancheDataset:
+    """Returns the rows with class and task labels, as what Avalanche's loaders, buffers and metrics expect."""
+    from avalanche.benchmarks.utils import (
+        ConstantSequence,
+        DataAttribute,
+        TaskAwareSupervisedClassificationDataset,
+        TaskLabels,
+    )
+
+    targets: Any = rows.targets  # a list is right, though Avalanche's own annotation does not let it pass
+    attributes = [DataAttribute(targets, "targets"), TaskLabels(ConstantSequence(task_label, len(rows)))]
+    return TaskAwareSupervisedClassificationDataset([rows], data_attributes=attributes, collate_fn=collate)

@@ -1,0 +1,163 @@
+"""Your own files as a stream: one folder cut into stages by label or by a column, or one folder for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.staging import by_field, by_labels, by_source, carve_validation, stage_order
+from cl_mlm.stream import Scenario, Stream
+from cl_mlm.tables import find_folder, read_splits
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["files"]
+
+StagesBy = Literal["labels", "field", "files"]
+CARVE_SEED = 0  # the carved rows are part of the data: the same for every order of stages and every run seed
+UNUSED = {
+    "labels": ("field", "order"),
+    "field": ("labels_per_stage", "groups"),
+    "files": ("labels_per_stage", "groups", "field"),
+}
+
+
+def files(
+    *,
+    path: str,
+    stages_by: StagesBy = "labels",
+    labels_per_stage: int | None = None,
+    groups: list[list[str]] | None = None,
+    field: str | None = None,
+    order: list[str] | None = None,
+    order_seed: int | None = 0,
+    scenario: Scenario | None = None,
+    validation_fraction: float = 0.1,
+    columns: dict[str, str] | None = None,
+) -> Stream:
+    """Returns a stream over the train, validation (valid, dev) and test files of a folder.
+
+    Files are JSON lines, CSV, TSV or Parquet with the columns `text`, optionally `text_pair`, and `label`. A missing
+    validation file is carved from train, by label, and the stream's notes say so.
+
+    Args:
+        path: the folder, as given or inside `CL_MLM_DATA`.
+        stages_by: `labels`: every stage brings new labels; `field`: one stage for each value of a column;
+            `files`: one stage for each sub-folder, which holds the files.
+        labels_per_stage: for `labels`: how many a stage brings.
+        groups: for `labels`: the labels of every stage, in order, instead.
+        field: for `field`: the column.
+        order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order.
+        order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
+        scenario: null: class_incremental for `labels`, else domain_incremental.
+        validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
+        columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
+
+    Raises:
+        ConfigError: arguments that do not fit each other or the files.
+        DataError: faults of the files.
+    """
+    given = {"labels_per_stage": labels_per_stage, "groups": groups, "field": field, "order": order}
+    _check(stages_by, given)
+    folder = find_folder(path)
+    name = folder.resolve().name
+    if stages_by == "files":
+        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns)
+        return by_source(parts, name=name, scenario=scenario or "domain_incremental", notes=notes)
+    splits = read_splits(folder, columns=columns)
+    whole = "validation" in splits
+    note = [] if whole else [_note(validation_fraction)]
+    if stages_by == "labels":
+        return by_labels(
+            splits if whole else _carved(splits, validation_fraction),
+            name=name,
+            labels_per_stage=labels_per_stage,
+            order_seed=order_seed,
+            groups=groups,
+            scenario=scenario or "class_incremental",
+            notes=note,
+        )
+    stream = by_field(
+        splits if whole else {**splits, "validation": splits["train"].select([])},
+        str(field),
+        name=name,
+        order_seed=order_seed,
+        order=order,
+        scenario=scenario or "domain_incremental",
+        notes=note,
+    )
+    return stream if whole else _carved_stages(stream, validation_fraction)
+
+
+def _check(stages_by: str, given: Mapping[str, object]) -> None:
+    if stages_by not in UNUSED:
+        raise ConfigError(f"stream.stages_by: must be one of {', '.join(UNUSED)}, got {stages_by!r}")
+    problems = [
+        f"stream.{key}: must be null where stream.stages_by is {stages_by}, got {given[key]!r}"
+        for key in UNUSED[stages_by]
+        if given[key] is not None
+    ]
+    if stages_by == "field" and given["field"] is None:
+        problems.append("stream.field: must name a column where stream.stages_by is field, got None")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _sources(
+    folder: Path, order: list[str] | None, order_seed: int | None, fraction: float, columns: dict[str, str] | None
+) -> tuple[dict[str, Mapping[str, Dataset]], list[str]]:
+    """Returns the splits of every sub-folder in stage order, and what was carved in words."""
+    parts: dict[str, Mapping[str, Dataset]] = {}
+    carved: list[str] = []
+    problems: list[str] = []
+    for stage in _sub_folders(folder, order, order_seed):
+        try:
+            splits = read_splits(folder / stage, columns=columns)
+            whole = "validation" in splits
+            parts[stage] = splits if whole else _carved(splits, fraction)
+        except DataError as error:
+            problems += error.problems
+            continue
+        carved += [] if whole else [stage]
+    if problems:
+        raise DataError(problems)
+    return parts, [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
+
+
+def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) -> list[str]:
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not found:
+        raise ConfigError(f"stream.path: must hold a folder for each stage, got {str(folder)!r} without any")
+    if order is None:
+        return stage_order(found, order_seed)
+    problems = [
+        f"stream.order: {str(folder)!r} has no folder {stage!r}{nearest(stage, found)}"
+        for stage in order
+        if stage not in found
+    ]
+    problems += [f"stream.order: must name every folder once, got {x!r} twice" for x in found if order.count(x) > 1]
+    if problems or not order:
+        raise ConfigError(problems or "stream.order: must name at least one folder, got []")
+    return order
+
+
+def _carved(splits: Mapping[str, Dataset], fraction: float) -> dict[str, Dataset]:
+    train, validation = carve_validation(splits["train"], fraction, CARVE_SEED)
+    return {"train": train, "validation": validation, "test": splits["test"]}
+
+
+def _carved_stages(stream: Stream, fraction: float) -> Stream:
+    """Carves stage by stage, so that even a small one gets validation rows."""
+    stages = []
+    for stage in stream.stages:
+        train, validation = carve_validation(stage.train, fraction, CARVE_SEED)
+        stages.append(replace(stage, train=train, validation=validation))
+    return replace(stream, stages=tuple(stages))
+
+
+def _note(fraction: float) -> str:
+    return f"validation carved from train: {100 * fraction:g} % of rows"

@@ -1,0 +1,217 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cl_mlm.components import make_stream
+from cl_mlm.errors import ConfigError, DataError
+from streams.files import files
+
+DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CL_MLM_DATA", raising=False)
+
+
+def rows(labels=("a", "b", "c", "d"), copies=10):
+    return [
+        {"text": f"{label} {i}", "label": label, "domain": ("home", "work")[i % 2]}
+        for i in range(copies)
+        for label in labels
+    ]
+
+
+def folder_of(path, splits=("train", "validation", "test"), content=None):
+    path.mkdir(parents=True)
+    for split in splits:
+        (path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content or rows()))
+    return path
+
+
+def texts(split):
+    return split["text"][:]
+
+
+def test_labels_are_cut_into_stages(tmp_path):
+    stream = files(path=str(folder_of(tmp_path / "mine")), labels_per_stage=2, order_seed=None)
+    assert [stage.labels for stage in stream.stages] == [("a", "b"), ("c", "d")]
+    assert (stream.name, stream.scenario, stream.notes) == ("mine", "class_incremental", ())
+
+
+def test_groups_are_stages_of_labels(tmp_path):
+    stream = files(path=str(folder_of(tmp_path / "mine")), groups=[["d"], ["a", "c", "b"]])
+    assert [stage.labels for stage in stream.stages] == [("d",), ("a", "c", "b")]
+
+
+def test_a_field_gives_stages_with_the_same_labels(tmp_path):
+    stream = files(path=str(folder_of(tmp_path / "mine")), stages_by="field", field="domain", order=["work", "home"])
+    assert [stage.name for stage in stream.stages] == ["work", "home"]
+    assert {stage.labels for stage in stream.stages} == {("a", "b", "c", "d")}
+    assert stream.scenario == "domain_incremental"
+
+
+def test_sub_folders_are_stages(tmp_path):
+    for name in ("z", "a", "m"):
+        folder_of(tmp_path / "mine" / name)
+    assert [s.name for s in files(path=str(tmp_path / "mine"), stages_by="files", order_seed=None).stages] == [
+        "a",
+        "m",
+        "z",
+    ]
+    shuffled = {files(path=str(tmp_path / "mine"), stages_by="files", order_seed=i).stages[0].name for i in range(8)}
+    assert len(shuffled) > 1
+
+
+def test_an_order_picks_sub_folders(tmp_path):
+    for name in ("a", "b", "c"):
+        folder_of(tmp_path / "mine" / name)
+    stream = files(path=str(tmp_path / "mine"), stages_by="files", order=["c", "a"])
+    assert [stage.name for stage in stream.stages] == ["c", "a"]
+
+
+def test_the_scenario_can_be_set(tmp_path):
+    stream = files(path=str(folder_of(tmp_path / "mine")), labels_per_stage=2, scenario="task_incremental")
+    assert stream.scenario == "task_incremental"
+
+
+def test_a_relative_path_is_looked_up_in_the_data_folder(tmp_path, monkeypatch):
+    folder_of(tmp_path / "data" / "mine")
+    monkeypatch.setenv("CL_MLM_DATA", str(tmp_path / "data"))
+    assert len(files(path="mine", labels_per_stage=1)) == 4
+
+
+def test_columns_can_be_renamed(tmp_path):
+    content = [{"sentence": row["text"], "intent": row["label"]} for row in rows()]
+    folder = folder_of(tmp_path / "mine", content=content)
+    stream = files(path=str(folder), labels_per_stage=4, columns={"text": "sentence", "label": "intent"})
+    assert stream.labels == files(path=str(folder_of(tmp_path / "plain")), labels_per_stage=4).labels
+
+
+def test_whole_numbers_as_labels_become_strings(tmp_path):
+    folder = folder_of(tmp_path / "mine", content=[{"text": str(i), "label": i % 2} for i in range(6)])
+    assert files(path=str(folder), labels_per_stage=2, order_seed=None).labels == ("0", "1")
+
+
+def test_a_missing_validation_split_is_carved_from_train_and_noted(tmp_path):
+    folder = folder_of(tmp_path / "mine", splits=("train", "test"))
+    stream = files(path=str(folder), labels_per_stage=2, validation_fraction=0.2)
+    assert stream.notes == ("validation carved from train: 20 % of rows",)
+    for stage in stream.stages:
+        assert (len(stage.train), len(stage.validation), len(stage.test)) == (16, 4, 20)
+        assert not set(texts(stage.train)) & set(texts(stage.validation))
+
+
+def test_the_carved_rows_do_not_depend_on_the_order_of_stages(tmp_path):
+    folder = folder_of(tmp_path / "mine", splits=("train", "test"))
+    streams = [files(path=str(folder), labels_per_stage=size, order_seed=seed) for size, seed in ((1, 0), (2, 1))]
+    carved = [{text for stage in stream.stages for text in texts(stage.validation)} for stream in streams]
+    assert carved[0] == carved[1]
+
+
+def test_every_stage_of_a_field_gets_carved_rows(tmp_path):
+    content = rows() + [{"text": f"rare {i}", "label": "a", "domain": "rare"} for i in range(2)]
+    folder = folder_of(tmp_path / "mine", splits=("train", "test"), content=content)
+    stream = files(path=str(folder), stages_by="field", field="domain", order_seed=None)
+    assert [(s.name, len(s.train), len(s.validation)) for s in stream.stages] == [
+        ("home", 18, 2),
+        ("rare", 1, 1),
+        ("work", 18, 2),
+    ]
+
+
+def test_the_note_names_the_folders_that_were_carved(tmp_path):
+    folder_of(tmp_path / "mine" / "whole")
+    folder_of(tmp_path / "mine" / "bare", splits=("train", "test"))
+    stream = files(path=str(tmp_path / "mine"), stages_by="files", order_seed=None)
+    assert stream.notes == ("validation carved from train: 10 % of rows, in bare",)
+    assert [len(stage.validation) for stage in stream.stages] == [4, 40]
+
+
+def test_a_missing_test_split_is_an_error(tmp_path):
+    folder = folder_of(tmp_path / "mine", splits=("train", "validation"))
+    with pytest.raises(DataError, match="must have a test file"):
+        files(path=str(folder), labels_per_stage=2)
+
+
+def test_faults_of_all_sub_folders_come_together(tmp_path):
+    for name in ("a", "b"):
+        (folder_of(tmp_path / "mine" / name) / "test.jsonl").write_text("{\n")
+    with pytest.raises(DataError) as caught:
+        files(path=str(tmp_path / "mine"), stages_by="files")
+    assert len(caught.value.problems) == 2
+
+
+def test_a_sub_folder_that_is_not_there_is_named_with_the_nearest(tmp_path):
+    folder_of(tmp_path / "mine" / "yelp")
+    with pytest.raises(ConfigError) as caught:
+        files(path=str(tmp_path / "mine"), stages_by="files", order=["yepl", "yelp", "yelp"])
+    assert [problem.split(" has no ")[-1] for problem in caught.value.problems] == [
+        "folder 'yepl' (did you mean 'yelp'?)",
+        "stream.order: must name every folder once, got 'yelp' twice",
+    ]
+
+
+def test_a_folder_without_sub_folders_gives_no_stages(tmp_path):
+    with pytest.raises(ConfigError, match=r"stream.path: must hold a folder for each stage"):
+        files(path=str(folder_of(tmp_path / "mine")), stages_by="files")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problems"),
+    [
+        ({"stages_by": "label"}, ["stream.stages_by: must be one of labels, field, files, got 'label'"]),
+        (
+            {"stages_by": "field", "labels_per_stage": 2},
+            [
+                "stream.labels_per_stage: must be null where stream.stages_by is field, got 2",
+                "stream.field: must name a column where stream.stages_by is field, got None",
+            ],
+        ),
+        (
+            {"field": "domain", "order": ["a"]},
+            [
+                "stream.field: must be null where stream.stages_by is labels, got 'domain'",
+                "stream.order: must be null where stream.stages_by is labels, got ['a']",
+            ],
+        ),
+        (
+            {"stages_by": "files", "groups": [["a"]]},
+            ["stream.groups: must be null where stream.stages_by is files, got [['a']]"],
+        ),
+    ],
+)
+def test_arguments_of_another_kind_of_stages_are_refused(tmp_path, arguments, problems):
+    with pytest.raises(ConfigError) as caught:
+        files(path=str(tmp_path), **arguments)
+    assert caught.value.problems == problems
+
+
+def test_a_config_reaches_the_stream_by_its_name(tmp_path):
+    assert len(make_stream("files", {"path": str(folder_of(tmp_path / "mine")), "labels_per_stage": 2})) == 2
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (DATA / "sgd_intent").is_dir(), reason="the public data sets are not here")
+def test_dialogue_intents_are_cut_by_domain(monkeypatch):
+    monkeypatch.setenv("CL_MLM_DATA", str(DATA))
+    stream = files(path="sgd_intent", stages_by="field", field="domain", scenario="class_incremental")
+    assert len(stream) == 16
+    assert len(stream.labels) == 37
+    assert [sum(len(stage.split(name)) for stage in stream.stages) for name in ("train", "validation", "test")] == [
+        5550,
+        1082,
+        2180,
+    ]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (DATA / "cl15_yelp").is_dir(), reason="the public data sets are not here")
+def test_data_sets_with_and_without_pairs_make_one_stream(monkeypatch):
+    monkeypatch.setenv("CL_MLM_DATA", str(DATA))
+    stream = files(path=str(DATA), stages_by="files", order=["cl15_cb", "cl15_sst2"], scenario="class_incremental")
+    assert [len(stage.train) for stage in stream.stages] == [224, 1800]
+    assert [("text_pair" in stage.train.column_names) for stage in stream.stages] == [True, False]
