@@ -2,7 +2,7 @@
 
 from cl_mlm.api import Result, run
 from cl_mlm.errors import ClMlmError, ConfigError, DataError
-from cl_mlm.stream import Stage, Stream
 from cl_mlm.strategy import RunView, Strategy
+from cl_mlm.stream import Stage, Stream
 
 __all__ = ["ClMlmError", "ConfigError", "DataError", "Result", "RunView", "Stage", "Strategy", "Stream", "run"]

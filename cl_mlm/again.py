@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cl_mlm.api as api
+from cl_mlm import api
 from cl_mlm.config import Config
 from cl_mlm.errors import RunFolderError
 from cl_mlm.loading import load_config
@@ -22,7 +22,9 @@ def resume_run(folder: Path) -> api.Result:
     prepared = prepare(_kept_config(folder))
     expected = prepared.config.run_name
     if folder.name != expected and not folder.name.startswith(f"{expected}-"):
-        raise RunFolderError(f"{folder}: its config now leads to {expected}; config.yaml was changed, or the versions of its parts")
+        raise RunFolderError(
+            f"{folder}: its config now leads to {expected}; config.yaml was changed, or the versions of its parts"
+        )
     return api.run_in(prepared, folder)
 
 
@@ -42,8 +44,16 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
     result = api.run_prepared(prepared, again=True)
     same = result.summary["accuracy_matrix"] == before["accuracy_matrix"]
     lines = [f"first: {folder}", f"again: {result.folder}"]
-    lines.append("the accuracy matrix is equal, to the last bit" if same else f"the accuracy matrix differs: {_largest(before, result.summary)}")
-    changed = {k: (v, result.summary["versions"].get(k)) for k, v in before["versions"].items() if v != result.summary["versions"].get(k)}
+    lines.append(
+        "the accuracy matrix is equal, to the last bit"
+        if same
+        else f"the accuracy matrix differs: {_largest(before, result.summary)}"
+    )
+    changed = {
+        k: (v, result.summary["versions"].get(k))
+        for k, v in before["versions"].items()
+        if v != result.summary["versions"].get(k)
+    }
     lines += [f"{name}: {old} then, {new} now" for name, (old, new) in changed.items()]
     return same, lines
 

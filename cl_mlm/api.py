@@ -89,7 +89,7 @@ def run(
         arm: one of the variants that the file declares.
         again: makes a second run of a finished one.
         progress: shows a live display; None: only on a terminal.
-        strategies: objects, or names.
+        strategies: objects, or names. Objects are made anew from their arguments, so that no run sees another's memory.
         stream: an object, a name, or a section of the config.
         settings: further sections or values, such as `seed=1` or `training={"epochs": 1}`.
 
@@ -153,11 +153,10 @@ def is_finished(folder: Path) -> bool:
     """Says whether a run folder holds a finished run: its summary, and the journal's word that all is written."""
     if not (folder / "summary.json").is_file() or not (folder / "journal.jsonl").is_file():
         return False
-    last = ""
-    for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines():
-        last = line if '"status"' in line else last
-    status = json.loads(last) if last else {}
-    return status.get("stage") is None and status.get("value") == "FINISHED"
+    from cl_mlm.journal import read_lines
+
+    states = [line for line, _ in read_lines(folder / "journal.jsonl") if line["kind"] == "status"]
+    return bool(states) and states[-1]["stage"] is None and states[-1]["value"] == "FINISHED"
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -190,7 +189,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _strategy_objects(strategies: Sequence[Strategy | str] | None) -> list[Strategy] | None:
-    """Returns strategies handed over as objects; None where names were given, or nothing.
+    """Returns strategies handed over as objects, made anew; None where names were given, or nothing.
 
     Raises:
         ConfigError: objects and names are mixed.
@@ -198,4 +197,4 @@ def _strategy_objects(strategies: Sequence[Strategy | str] | None) -> list[Strat
     objects = [strategy for strategy in strategies or () if isinstance(strategy, Strategy)]
     if objects and len(objects) != len(strategies or ()):
         raise ConfigError("strategies: must be all objects or all names")
-    return objects or None
+    return [type(strategy)(**strategy.arguments()) for strategy in objects] or None

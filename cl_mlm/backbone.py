@@ -46,9 +46,9 @@ class Backbone:
     def forward(self, batch: Batch) -> Outputs:
         """Returns logits (R, C), and on demand the input of the head (R, H), for `batch`."""
         logits = self.model(**batch.inputs).logits
-        head_input, mask = self._head_input, batch.inputs["attention_mask"]
+        head_input, is_token = self._head_input, batch.inputs["input_ids"] != self.tokenizer.pad_token_id
         self._head_input = None
-        return Outputs(logits, lambda: _pooled(head_input, mask))
+        return Outputs(logits, lambda: _pooled(head_input, is_token))
 
     def grow(self, labels: Sequence[str], seed: int, stage_index: int) -> None:
         """Widens the head to `labels`: old rows are copied, new ones drawn from the `init` seed of this stage.
@@ -118,7 +118,9 @@ def load_backbone(config: ModelConfig, labels: Sequence[str], seed: int, max_len
         _set_dropout(settings, config.dropout)
         settings.problem_type = "single_label_classification"
         seed_everything(seed, "init", 0)
-        model = AutoModelForSequenceClassification.from_pretrained(config.name, revision=config.revision, config=settings)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            config.name, revision=config.revision, config=settings
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error
     return Backbone(model.float(), tokenizer)
@@ -136,7 +138,9 @@ def check_model(config: ModelConfig) -> None:
         return
     if not (path / "config.json").is_file():
         state = "has no config.json" if path.exists() else "does not exist"
-        raise ConfigError(f"model.name: must be `tiny`, a hub id or a folder with a transformers model; {config.name!r} {state}")
+        raise ConfigError(
+            f"model.name: must be `tiny`, a hub id or a folder with a transformers model; {config.name!r} {state}"
+        )
 
 
 def leading(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
@@ -182,10 +186,14 @@ def _set_dropout(settings: PretrainedConfig, dropout: float | None) -> None:
             setattr(settings, key, dropout)
 
 
-def _pooled(head_input: Any, mask: torch.Tensor) -> torch.Tensor:
-    """Returns (R, H): where the head runs over all tokens (decoders), the last one that is no padding."""
+def _pooled(head_input: Any, is_token: torch.Tensor) -> torch.Tensor:
+    """Returns (R, H): where the head runs over all tokens (decoders), the last one that is no padding token.
+
+    Read off the ids, as transformers does, and not off the mask: where the end-of-text token pads, a row that ends with it
+    is classified at the token before.
+    """
     features: torch.Tensor = head_input
     if features.dim() == 2:
         return features
-    last = mask.sum(-1) - 1
+    last = (is_token.int() * is_token.new_ones(is_token.shape[-1]).cumsum(0)).argmax(-1)
     return features[range(len(features)), last]

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 
 
-def write_stage(folder: Path, stage_index: int, backbone: Backbone, states: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
+def write_stage(
+    folder: Path, stage_index: int, backbone: Backbone, states: Mapping[str, Any], record: Mapping[str, Any]
+) -> Path:
     """Writes `folder/<stage>/`: `model/`, `strategies.safetensors`, `strategies.json`, `record.json`, `manifest.json`.
 
     The folder appears whole or not at all. Returns it.

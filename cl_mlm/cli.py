@@ -25,8 +25,14 @@ app = typer.Typer(
 )
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file.", metavar="CONFIG")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, such as seed=1 or strategies=[replay].", metavar="[KEY=VALUE]...")]
-Arms = Annotated[list[str] | None, typer.Option("--arm", help="A variant that the file declares under `arms`; `all` runs each. May be repeated.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key.path=value, such as seed=1 or strategies=[replay].", metavar="[KEY=VALUE]..."),
+]
+Arms = Annotated[
+    list[str] | None,
+    typer.Option("--arm", help="A variant that the file declares under `arms`; `all` runs each. May be repeated."),
+]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="May be repeated: one run for each seed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="A smoke run: so many rows a split, 2 steps a stage.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart/<run>.", metavar="RUN")]
@@ -42,22 +48,22 @@ def run(
     again: Annotated[bool, typer.Option("--again", help="Makes a second run of a finished one.")] = False,
 ) -> None:
     """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
+    from cl_mlm.api import run_prepared
     from cl_mlm.loading import load_config
     from cl_mlm.plan import planned
     from cl_mlm.preparation import prepare
 
     variants = planned(config, arm or [], seed or [])
     extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
-    # Every variant is read before the first one trains: a fault in the last must not show after hours.
+    # Every variant is read and prepared before the first one trains: a fault in the last must not show after hours.
     configs = [load_config(config, [*extra, *variant.overrides], variant.arm) for variant in variants]
+    prepared = [prepare(resolved) for resolved in configs]
     folders = set()
-    for resolved in configs:
-        from cl_mlm.api import run_prepared
-
-        result = run_prepared(prepare(resolved), again=again)
+    for one in prepared:
+        result = run_prepared(one, again=again)
         _show(result)
         folders.add(result.folder.parent)
-    if len(configs) > 1:
+    if len(prepared) > 1:
         for folder in sorted(folders):
             compare(folder)
 
@@ -115,7 +121,9 @@ def check(config: ConfigFile, overrides: Overrides = None, arm: Arms = None, lim
 
 
 @app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(help="strategies, streams, objectives, or configs.", metavar="WHAT")]) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(help="strategies, streams, objectives, or configs.", metavar="WHAT")],
+) -> None:
     """Lists what a config may name, with a line on each."""
     from cl_mlm.plan import listing
 
@@ -132,7 +140,9 @@ def sync(folder: RunFolder) -> None:
 
 @app.command()
 def ui(
-    uri: Annotated[str | None, typer.Option(help="Tracking store; default: MLFLOW_TRACKING_URI, else ./mlflow.db.")] = None,
+    uri: Annotated[
+        str | None, typer.Option(help="Tracking store; default: MLFLOW_TRACKING_URI, else ./mlflow.db.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Opens the MLflow UI on the store that runs write to."""
@@ -158,7 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{head}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: what was measured is kept; the same command goes on from the last finished stage", file=sys.stderr)
+        print(
+            "interrupted: what was measured is kept; the same command goes on from the last finished stage",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -175,7 +188,12 @@ def _show(result: Result) -> None:
 
     console = Console()
     if not result.is_new:
-        console.print(f"already finished (--again runs it once more): {result.folder}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"already finished (--again runs it once more): {result.folder}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
         return
     table = metrics_table(result.summary)
     table.title = result.folder.name
@@ -183,7 +201,15 @@ def _show(result: Result) -> None:
     cost = result.summary["cost"]
     spent = f"train {cost['train_seconds']:.1f} s, evaluation {cost['eval_seconds']:.1f} s"
     figures = result.folder / "figures"
-    _print_lines([*notes(result.summary), spent, f"run: {result.folder}", f"figures: {figures}", *(f"warning: {w}" for w in result.warnings)])
+    _print_lines(
+        [
+            *notes(result.summary),
+            spent,
+            f"run: {result.folder}",
+            f"figures: {figures}",
+            *(f"warning: {w}" for w in result.warnings),
+        ]
+    )
 
 
 def _print_lines(lines: Sequence[str]) -> None:

@@ -7,28 +7,31 @@ trusted as a script is.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.strategy import Strategy
+from cl_mlm.stream import Stream
 
 if TYPE_CHECKING:
     from cl_mlm.objective import Objective
-    from cl_mlm.stream import Stream
 
 PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
 
 
 def names(kind: str) -> list[str]:
-    """Returns the names that a config may use for `kind` (stream, strategy or objective), sorted."""
+    """Returns the names that a config may use for `kind` (stream, strategy or objective), sorted; imports none of them."""
     package = importlib.import_module(PACKAGES[kind])
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
+    return sorted(name for name in modules if kind != "stream" or _makes_stream(f"{PACKAGES[kind]}.{name}"))
 
 
 def find(kind: str, name: str) -> Any:
@@ -37,7 +40,7 @@ def find(kind: str, name: str) -> Any:
     Raises:
         ConfigError: there is no such module, or it holds nothing of that kind.
     """
-    if "." in name:
+    if "." in name.strip("."):
         return _check(kind, name, _import_path(kind, name))
     if name.startswith("_") or name not in names(kind):
         known = names(kind)
@@ -71,17 +74,29 @@ def _import_path(kind: str, path: str) -> Any:
 
 
 def _only_public(kind: str, module: ModuleType) -> Any:
-    wanted = inspect.isfunction if kind == "stream" else inspect.isclass
+    """Returns the one public class of a module, or its one public function that is annotated to return a Stream."""
     own = [
         value
         for name, value in vars(module).items()
-        if wanted(value) and value.__module__ == module.__name__ and not name.startswith("_")
+        if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
     ]
-    exported = [value for value in own if value.__name__ in getattr(module, "__all__", [value.__name__])]
-    if len(exported) != 1:
-        found = ", ".join(value.__name__ for value in exported) or "none"
-        raise ConfigError(f"{kind}: {module.__file__} must hold exactly one public {kind}, found {found}")
-    return exported[0]
+    if kind == "stream":
+        found = [v for v in own if inspect.isfunction(v) and v.__annotations__.get("return") in ("Stream", Stream)]
+    else:
+        found = [v for v in own if inspect.isclass(v)]
+    if len(found) != 1:
+        listed = ", ".join(value.__name__ for value in found) or "none"
+        raise ConfigError(f"{kind}: {module.__file__} must hold exactly one public {kind}, found {listed}")
+    return found[0]
+
+
+def _makes_stream(module_name: str) -> bool:
+    spec = importlib.util.find_spec(module_name)
+    if spec is None or spec.origin is None:
+        return False
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return any(isinstance(f.returns, ast.Name) and f.returns.id == "Stream" for f in functions)
 
 
 def _check(kind: str, name: str, component: Any) -> Any:
@@ -99,8 +114,6 @@ def make_stream(name: str, arguments: Mapping[str, Any]) -> Stream:
     Raises:
         ConfigError: what was built is no Stream.
     """
-    from cl_mlm.stream import Stream
-
     factory = find("stream", name)
     stream = factory(**arguments)
     if not isinstance(stream, Stream):

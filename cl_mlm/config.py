@@ -14,7 +14,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Overlap = Literal["error", "drop", "keep"]
 
 
-def _option(default: Any, help: str, **bounds: float) -> Any:  # noqa: A002 - the word of argparse and typer
+def _option(default: Any, help: str, **bounds: float) -> Any:
     return field(default=default, metadata={"help": help, **bounds})
 
 
@@ -24,7 +24,9 @@ class ModelConfig:
 
     name: str = _option("tiny", "a hub id, a local folder, or `tiny`: a small encoder built here, no download")
     revision: str | None = _option(None, "hub revision; null: the newest")
-    dropout: float | None = _option(None, "every dropout probability of the model; null: the model's own", min=0, max=0.95)
+    dropout: float | None = _option(
+        None, "every dropout probability of the model; null: the model's own", min=0, max=0.95
+    )
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class TrainingConfig:
     schedule: Literal["constant", "linear", "cosine"] = _option("linear", "after the warm-up, within each stage")
     warmup: float = _option(0.1, "fraction of a stage's steps", min=0, max=1)
     clip: float | None = _option(1.0, "largest norm of the gradient; null: no clipping", above=0)
-    patience: int | None = _option(None, "epochs without a better validation score before a stage stops; null: never", min=1)
+    patience: int | None = _option(
+        None, "epochs without a better validation score before a stage stops; null: never", min=1
+    )
     precision: Precision = _option("fp32", "autocast precision of forward passes; weights stay fp32")
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
@@ -79,7 +83,9 @@ class TrackingConfig:
 class CheckpointConfig:
     """What of a run is kept on disk."""
 
-    keep_stages: Literal["all", "last", "none"] = _option("last", "models kept after the run; a running one keeps its last")
+    keep_stages: Literal["all", "last", "none"] = _option(
+        "last", "models kept after the run; a running one keeps its last"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,16 +93,20 @@ class Config:
     """One run, resolved: everything that can change its result is in here.
 
     Attributes:
-        stream: `name`, `overlap` and the arguments of the stream's factory.
+        stream: `name`, `overlap`, `first_stages` and the arguments of the stream's factory.
         strategies: name -> arguments, in order; empty is naive fine-tuning.
     """
 
     experiment: str = _option("experiment", "folder below `output`, and the MLflow experiment")
     seed: int = _option(0, "of initialisation, order, dropout and buffers", min=0)
-    stream: dict[str, Any] = field(default_factory=dict, metadata={"help": "name, overlap (error, drop, keep) and arguments"})
+    stream: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "name, overlap (error, drop, keep), first_stages (null: all) and arguments"}
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
-    strategies: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"help": "name -> arguments, in order"})
+    strategies: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"help": "name -> arguments, in order"}
+    )
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -64,7 +64,8 @@ def encode_rows(
 ) -> EncodedRows:
     """Returns `dataset` encoded, from the cache where the same rows, tokenizer and labels were encoded before."""
     key = json.dumps(
-        [VERSION, rows_fingerprint, objective.name, _tokenizer_hash(tokenizer), list(labels), max_length], sort_keys=True
+        [VERSION, rows_fingerprint, objective.name, _tokenizer_hash(tokenizer), list(labels), max_length],
+        sort_keys=True,
     )
     folder = cache_folder("encoded") / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not folder.is_dir():

@@ -105,5 +105,7 @@ def _score(
     scores = {}
     for j in columns:
         where = stages == j
-        scores[j] = run.objective.score(found["prediction"][where].tolist(), found["reference"][where].tolist(), run.labels.seen)
+        scores[j] = run.objective.score(
+            found["prediction"][where].tolist(), found["reference"][where].tolist(), run.labels.seen
+        )
     return scores

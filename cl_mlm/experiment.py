@@ -16,7 +16,7 @@ from cl_mlm.backbone import load_backbone
 from cl_mlm.checkpoint import last_good, read_stage, state_bytes, write_stage
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns, per_class
 from cl_mlm.hardware import describe_hardware, make_accelerator, peak_memory_bytes
-from cl_mlm.journal import Journal
+from cl_mlm.journal import Journal, without_credentials
 from cl_mlm.labels import LabelSpace
 from cl_mlm.loop import train_stage
 from cl_mlm.preparation import Prepared
@@ -79,7 +79,9 @@ class Experiment:
         self._note_scores(run, record, found)
         record.next_stage = stage_index + 1
         states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
-        self.journal.metrics({"time/train_seconds": cost.train_seconds, "cost/steps": cost.steps}, stage_index, stage_index)
+        self.journal.metrics(
+            {"time/train_seconds": cost.train_seconds, "cost/steps": cost.steps}, stage_index, stage_index
+        )
         self.journal.status("FINISHED", stage_index)
         self.journal.sync()
         write_stage(self.stages, stage_index, run.backbone, states, record.to_dict())
@@ -96,7 +98,10 @@ class Experiment:
 
     def _note_scores(self, run: Run, record: Record, found: Mapping[str, Evaluated]) -> None:
         i = run.stage_index
-        for split, matrix, key in (("test", record.matrix, "accuracy"), ("validation", record.validation, "validation")):
+        for split, matrix, key in (
+            ("test", record.matrix, "accuracy"),
+            ("validation", record.validation, "validation"),
+        ):
             if split not in found:
                 continue
             matrix[i] = found[split].row(len(run.stream))
@@ -121,7 +126,9 @@ class Experiment:
         labels = pa.array(run.labels.names)
         table = pa.table(
             {
-                "column": pa.DictionaryArray.from_arrays(pa.array(columns), pa.array([s.name for s in run.stream.stages])),
+                "column": pa.DictionaryArray.from_arrays(
+                    pa.array(columns), pa.array([s.name for s in run.stream.stages])
+                ),
                 "id": found.ids,
                 "prediction": pa.DictionaryArray.from_arrays(pa.array(found.prediction), labels),
                 "reference": pa.DictionaryArray.from_arrays(pa.array(found.reference), labels),
@@ -139,7 +146,7 @@ class Experiment:
 
         config, stream = self.prepared.config, self.prepared.stream
         path = self.folder / "config.yaml"
-        path.write_text(OmegaConf.to_yaml(OmegaConf.create(config.to_dict())), encoding="utf-8")
+        path.write_text(without_credentials(OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))), encoding="utf-8")
         self.journal.start(config.experiment, self.folder.name)
         self.journal.status("RUNNING")
         self.journal.params(_flat(config.to_dict()))

@@ -52,7 +52,9 @@ def make_accelerator(config: Config) -> Accelerator:
     wanted = "no" if training.precision == "fp32" else training.precision
     state = AcceleratorState._shared_state
     if state and state.get("_mixed_precision", wanted) != wanted:
-        raise ConfigError(f"training.precision: one process runs one precision; this one runs {state['_mixed_precision']}, got {wanted}")
+        raise ConfigError(
+            f"training.precision: one process runs one precision; this one runs {state['_mixed_precision']}, got {wanted}"
+        )
     torch.set_num_threads(training.threads or torch.get_num_threads())
     return Accelerator(mixed_precision=wanted, cpu=training.device == "cpu")
 

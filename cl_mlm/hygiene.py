@@ -7,15 +7,16 @@ are kept to compare inputs.
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 from cl_mlm.components import make_objective
+from cl_mlm.config import Overlap
 from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.stream import SPLITS, Stage, Stream
 
 if TYPE_CHECKING:
@@ -29,26 +30,10 @@ if TYPE_CHECKING:
     Keys = npt.NDArray[np.bytes_]
     Marks = dict[str, npt.NDArray[np.bool_]]
 
-Overlap = Literal["error", "drop", "keep"]
 OVERLAPS: tuple[str, ...] = get_args(Overlap)
-BATCH_ROWS = 10_000
 MAX_PROBLEMS = 20
 NUM_EXAMPLES = 3
 EXAMPLE_CHARACTERS = 60
-
-
-def fingerprint(stream: Stream) -> str:
-    """Returns a SHA-256 over scenario, stage names, labels and every row of every split, in order (64 digits).
-
-    The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
-    not they are read through an indices mapping. The order of columns does not count.
-    """
-    stages = [
-        {"name": stage.name, "labels": stage.labels, "splits": [_split_digest(stage.split(name)) for name in SPLITS]}
-        for stage in stream.stages
-    ]
-    text = json.dumps({"scenario": stream.scenario, "stages": stages}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
@@ -106,69 +91,6 @@ def limit(stream: Stream, rows: int) -> Stream:
         for stage in stream.stages
     )
     return replace(stream, stages=stages, notes=(*stream.notes, f"limited to {rows} rows a split"))
-
-
-def _batches(dataset: Dataset) -> Iterator[pa.Table]:
-    """Yields all columns as Arrow tables; an indices mapping is followed."""
-    return dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)  # type: ignore[no-any-return]
-
-
-def _split_digest(dataset: Dataset) -> dict[str, object]:
-    """Returns what identifies the rows of a split: their number and a digest of each part of each column."""
-    parts: dict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
-    for table in _batches(dataset):
-        for name in table.column_names:
-            for chunk in table[name].chunks:
-                _feed(parts, name, chunk)
-    digests = {part: digest.hexdigest() for part, digest in parts.items()}
-    return {"rows": len(dataset), "columns": sorted(dataset.column_names), "digests": digests}
-
-
-def _feed(parts: dict[str, hashlib._Hash], path: str, array: pa.Array) -> None:
-    """Adds an Arrow array to the digests of its parts: which values are null, their lengths, their bytes.
-
-    Every part is a plain sequence over the rows, so that it does not matter where a batch or chunk ends; widths of
-    types (string or large_string, int32 or int64) are made equal first.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    types = pa.types
-    if types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    parts[f"{path} valid"].update(array.is_valid().to_numpy(zero_copy_only=False).tobytes())
-    if types.is_struct(array.type):
-        for field, child in zip(array.type, array.flatten(), strict=True):
-            _feed(parts, f"{path}.{field.name}", child)
-    elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
-        parts[f"{path} lengths"].update(_fixed_width(pc.call_function("list_value_length", [array]), pa.int64()))
-        _feed(parts, f"{path}[]", array.flatten())
-    elif types.is_string(array.type) or types.is_large_string(array.type):
-        text = array.cast(pa.large_string()).fill_null("")
-        parts[f"{path} lengths"].update(_fixed_width(pc.call_function("binary_length", [text]), pa.int64()))
-        parts[f"{path} text"].update(_text_bytes(text))
-    elif types.is_integer(array.type) or types.is_boolean(array.type):
-        parts[f"{path} integers"].update(_fixed_width(array, pa.int64()))
-    elif types.is_floating(array.type):
-        parts[f"{path} floats"].update(_fixed_width(array, pa.float64()))
-    else:  # times, decimals, bytes: rare in text, so the slow way is good enough
-        parts[f"{path} values"].update("".join(f"{value!r}\n" for value in array.to_pylist()).encode())
-
-
-def _fixed_width(array: pa.Array, width: pa.DataType) -> bytes:
-    values: bytes = array.cast(width, safe=False).fill_null(0).to_numpy(zero_copy_only=False).tobytes()
-    return values
-
-
-def _text_bytes(text: pa.Array) -> memoryview:
-    """Returns the UTF-8 bytes of a large_string array without nulls, end to end."""
-    import numpy as np
-
-    _, offsets, data = text.buffers()
-    if len(text) == 0 or data is None:
-        return memoryview(b"")
-    ends = np.frombuffer(offsets, dtype=np.int64)[[text.offset, text.offset + len(text)]]
-    return memoryview(data)[int(ends[0]) : int(ends[1])]
 
 
 def _stream_problems(stream: Stream) -> list[str]:
@@ -234,7 +156,7 @@ def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list
     import numpy as np
 
     parts = [np.empty(0, dtype="S16")]
-    for index, table in enumerate(_batches(dataset)):
+    for index, table in enumerate(arrow_batches(dataset)):
         if len(faults) >= MAX_PROBLEMS:
             break
         rows = table.to_pydict()

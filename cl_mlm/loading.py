@@ -18,10 +18,10 @@ ARMS = "arms"
 
 
 def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a YAML file (or a mapping), interpolations resolved.
+    """Returns the values of a YAML file (or a mapping), interpolations as they are written.
 
     Raises:
-        ConfigError: no such file, broken YAML (with line), an interpolation that leads nowhere, or no mapping.
+        ConfigError: no such file, broken YAML (with line), or no mapping.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -31,7 +31,7 @@ def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"config: no such file: {source}")
     try:
         node = OmegaConf.create(dict(source)) if isinstance(source, Mapping) else OmegaConf.load(source)
-        values = OmegaConf.to_container(node, resolve=True)
+        values = OmegaConf.to_container(node, resolve=False)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else str(source)
@@ -57,7 +57,7 @@ def read_override(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"{text}: an override is key=value, such as training.epochs=5")
     try:
-        values = OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=True)
+        values = OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=False)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{text}: not a valid override: {str(error).splitlines()[0]}") from error
     return dict(values)  # type: ignore[arg-type]
@@ -82,7 +82,9 @@ def load_config(
     values = merge(defaults(Config), layer)
     if arm is not None:
         if arm not in arms:
-            raise ConfigError(f"arms: no arm is called {arm!r}{nearest(arm, arms)}; allowed: {', '.join(arms) or 'none'}")
+            raise ConfigError(
+                f"arms: no arm is called {arm!r}{nearest(arm, arms)}; allowed: {', '.join(arms) or 'none'}"
+            )
         values = merge(values, arms[arm])
     problems: list[str] = []
     for override in overrides:
@@ -90,10 +92,26 @@ def load_config(
             values = merge(values, read_override(override) if isinstance(override, str) else override)
         except ConfigError as error:
             problems += error.problems
-    config = _validated(values, problems, needs_stream)
+    config = _validated(_resolved(values, problems), problems, needs_stream)
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _resolved(values: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:
+    """Returns `values` with interpolations replaced; last of all, so that they show what the command line has set.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere; what was found before (`problems`) is told with it.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return dict(OmegaConf.to_container(OmegaConf.create(values), resolve=True))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        where = getattr(error, "full_key", None) or "config"
+        raise ConfigError([*problems, f"{where}: {str(error).splitlines()[0]}"]) from error
 
 
 def arm_layers(layer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -142,9 +160,12 @@ def _strategy_section(value: Any) -> Any:
 def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) -> Config:
     strategies = values.get("strategies")
     if isinstance(strategies, Mapping):
-        values["strategies"] = {name: dict(args or {}) for name, args in strategies.items() if name != "naive" or args}
+        values["strategies"] = {
+            name: {} if args is None else args for name, args in strategies.items() if name != "naive" or args
+        }
     config: Config = build("", values, Config, problems)
-    if not isinstance(config.stream, dict) or not isinstance(config.strategies, dict):
+    sections = config.strategies.values() if isinstance(config.strategies, dict) else [None]
+    if not isinstance(config.stream, dict) or not all(isinstance(arguments, dict) for arguments in sections):
         return config
     stream = _validated_stream(config.stream, problems) if needs_stream else config.stream
     made = {name: _validated_strategy(name, args, problems) for name, args in config.strategies.items()}
@@ -156,13 +177,14 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     arguments = dict(section)
     name = arguments.pop("name", None)
     overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
+    first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
     if not isinstance(name, str):
         problems.append(f"stream.name: must name a stream, got {name!r}; see `cl-mlm list streams`")
         return section
     found = _component("stream", name, "stream.name", problems)
     if found is None:
         return section
-    return {"name": name, "overlap": overlap, **_arguments("stream", arguments, found, problems)}
+    return {"name": name, "overlap": overlap, "first_stages": first_stages, **_arguments("stream", arguments, found, problems)}
 
 
 def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:

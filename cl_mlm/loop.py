@@ -188,7 +188,9 @@ class Step:
             strategy.after_step(run)
         self.optimizer.zero_grad()
 
-    def _backward(self, batch: Batch, weight: float, address: tuple[str | int, ...], total: float | None = None) -> None:
+    def _backward(
+        self, batch: Batch, weight: float, address: tuple[str | int, ...], total: float | None = None
+    ) -> None:
         """Adds the gradient of one micro-batch.
 
         Own rows: their summed loss over `total` items of the whole step, plus terms by their share of it. Memory rows:

@@ -57,7 +57,10 @@ class Batch:
         if device.type == "cpu":
             return self
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        optional = {name: None if t is None else t.to(device) for name, t in (("allowed", self.allowed), ("row_weight", self.row_weight))}
+        optional = {
+            name: None if t is None else t.to(device)
+            for name, t in (("allowed", self.allowed), ("row_weight", self.row_weight))
+        }
         return replace(self, inputs=moved, targets=self.targets.to(device), count=self.count.to(device), **optional)
 
 
@@ -117,7 +120,11 @@ class Objective(Protocol):
         ...
 
     def encode(
-        self, rows: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
     ) -> Encoded:
         """Returns model inputs for raw rows: columns of token lists or of single ints (`target`)."""
         ...

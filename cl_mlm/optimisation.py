@@ -38,7 +38,9 @@ def make_optimizer(
     return torch.optim.AdamW(settings, fused=True)
 
 
-def make_scheduler(optimizer: torch.optim.Optimizer, num_steps: int, config: TrainingConfig) -> torch.optim.lr_scheduler.LRScheduler:
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, num_steps: int, config: TrainingConfig
+) -> torch.optim.lr_scheduler.LRScheduler:
     """Returns a schedule stepped once an optimiser step: linear warm-up, then constant, linear or cosine to zero."""
     import torch
 

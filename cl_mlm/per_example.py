@@ -38,8 +38,7 @@ DEVICE_WORK_BYTES = 64 << 20
 class SquaredGradients:
     """Sums over rows of squared per-row gradients; divide by `rows` for the empirical Fisher diagonal.
 
-    Rows must be independent of each other, dropout and gradient checkpointing off: the caller puts the model in `eval`
-    mode, which does both.
+    Rows must be independent, dropout and gradient checkpointing off: the caller puts the model in `eval` mode.
 
     Covered are `nn.Linear`, `Conv1D`, `nn.Embedding`, `nn.LayerNorm` and RMS norms, each called at most once in a
     forward pass. Where a requested parameter lies elsewhere, or is shared, everything falls back to one backward pass
@@ -198,8 +197,8 @@ class SquaredGradients:
         import torch
 
         def collect(tap: _Tap, gradient: Tensor, layer_input: Tensor | None) -> None:
-            gradient = _rows_tokens(gradient)
-            tap.rule(tap.module, layer_input, gradient, {local: self.sums[name] for local, name in tap.names.items()})
+            sums = {local: self.sums[name] for local, name in tap.names.items()}
+            tap.rule(tap.module, layer_input, _rows_tokens(gradient), sums)
 
         self._receiver = collect
         for k in range(len(losses)):

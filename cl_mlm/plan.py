@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cl_mlm.api import run_folder
 from cl_mlm.components import PACKAGES, find, names
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.loading import arm_layers, read_layer
@@ -40,7 +41,9 @@ def planned(config: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[Var
         raise ConfigError(f"--arm all: {config} declares no arms")
     for name in wanted:
         if name not in declared:
-            raise ConfigError(f"--arm: {config} has no arm {name!r}{nearest(str(name), declared)}; allowed: {', '.join([*declared, 'all'])}")
+            raise ConfigError(
+                f"--arm: {config} has no arm {name!r}{nearest(str(name), declared)}; allowed: {', '.join([*declared, 'all'])}"
+            )
     per_seed = [(f"seed={seed}",) for seed in seeds] or [()]
     return [Variant(arm, overrides) for overrides in per_seed for arm in wanted or [None]]
 
@@ -57,7 +60,7 @@ def describe(prepared: Prepared) -> list[str]:
         lines.append(f"  {i + 1:3d}. {stage.name}: {rows} rows (train / validation / test), {len(stage.labels)} labels")
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
-    return [*lines, f"run folder: {Path(config.output) / config.experiment / config.run_name}", "good to run"]
+    return [*lines, f"run folder: {run_folder(config)}", "good to run"]
 
 
 def listing(what: str) -> list[str]:

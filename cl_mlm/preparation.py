@@ -16,6 +16,7 @@ from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
+from cl_mlm.tracking import tracking_uri
 
 if TYPE_CHECKING:
     from cl_mlm.objective import Objective
@@ -49,8 +50,10 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     faults: list[ClMlmError] = []
     made = _collect(faults, lambda: list(strategies) if strategies is not None else make_strategies(config))
     if made is not None:
+        _collect(faults, lambda: check_arguments(made))
         _collect(faults, lambda: check_composition(made))
     _collect(faults, lambda: check_model(config.model))
+    _collect(faults, lambda: tracking_uri(config.tracking.uri))
     _collect(faults, lambda: check_output(Path(config.output)))
     resolved = _collect(faults, lambda: resolve_hardware(config))
     cleaned = _collect(faults, lambda: _make_stream(config, stream))
@@ -69,6 +72,17 @@ def make_strategies(config: Config) -> list[Strategy]:
     return [find("strategy", name)(**arguments) for name, arguments in config.strategies.items()]
 
 
+def check_arguments(strategies: Sequence[Strategy]) -> None:
+    """Refuses strategies whose arguments are out of range; objects made in Python come here unchecked.
+
+    Raises:
+        ConfigError: every fault of every strategy.
+    """
+    problems = [f"strategies.{strategy.name}.{fault}" for strategy in strategies for fault in strategy.validate()]
+    if problems:
+        raise ConfigError(problems)
+
+
 def check_composition(strategies: Sequence[Strategy]) -> None:
     """Refuses strategies that cannot work together.
 
@@ -76,6 +90,10 @@ def check_composition(strategies: Sequence[Strategy]) -> None:
         ConfigError: a joint or cumulative regime beside another strategy, or one class twice.
     """
     names = [strategy.name for strategy in strategies]
+    kinds = [type(strategy) for strategy in strategies]
+    twice = sorted({name for name, kind in zip(names, kinds, strict=True) if kinds.count(kind) > 1})
+    if twice:
+        raise ConfigError(f"strategies: each may be given once, got {', '.join(twice)} twice")
     alone = [strategy for strategy in strategies if strategy.regime != "sequential"]
     if alone and len(strategies) > 1:
         others = ", ".join(name for name in names if name != alone[0].name)
@@ -95,16 +113,23 @@ def check_output(output: Path) -> None:
     """
     existing = next((p for p in [output, *output.absolute().parents] if p.exists()), Path("/"))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"output: must be a folder in which this user may write, got {str(output)!r} ({existing} is not writable)")
+        raise ConfigError(
+            f"output: must be a folder in which this user may write, got {str(output)!r} ({existing} is not writable)"
+        )
 
 
 def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str, int]]:
     arguments = dict(config.stream)
-    name, overlap = arguments.pop("name"), arguments.pop("overlap")
+    name, overlap = arguments.pop("name", ""), arguments.pop("overlap", "error")
+    first_stages = arguments.pop("first_stages", None)
     stream = given if given is not None else make_stream(name, arguments)
-    if config.limit is not None:
-        stream = limit(stream, config.limit)
+    if first_stages is not None and first_stages > len(stream):
+        raise ConfigError(f"stream.first_stages: must be at most {len(stream)}, the stages there are, got {first_stages}")
+    # Cut before anything is read: settings chosen on the first stages must not have seen the others.
+    stream = replace(stream, stages=stream.stages[:first_stages])
     cleaned, counts = clean(stream, overlap)
+    if config.limit is not None:
+        cleaned = limit(cleaned, config.limit)
     objectives = {(stage.objective, repr(stage.options)) for stage in cleaned.stages}
     if len(objectives) > 1:
         raise ConfigError(f"stream: all stages must have one objective, got {sorted(name for name, _ in objectives)}")
@@ -128,6 +153,10 @@ def with_objects(config: Config, stream: Stream | None, strategies: Sequence[Str
             named[f"{kind.__module__}.{kind.__qualname__}"] = strategy.arguments()
         config = replace(config, strategies=named)
     if stream is not None:
-        section = {"name": stream.name, "overlap": config.stream.get("overlap", "error"), "fingerprint": stream.fingerprint}
+        section = {
+            "name": stream.name,
+            "overlap": config.stream.get("overlap", "error"),
+            "fingerprint": stream.fingerprint,
+        }
         config = replace(config, stream=section)
     return config

@@ -15,7 +15,17 @@ from cl_mlm.loop import StageCost
 from cl_mlm.metrics import summarise
 from cl_mlm.preparation import Prepared
 
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "avalanche-lib", "mlflow", "numpy", "omegaconf")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "avalanche-lib",
+    "mlflow",
+    "numpy",
+    "omegaconf",
+)
 
 
 @dataclass
@@ -119,7 +129,12 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Returns the versions that a result may depend on, and the project's commit where it is a checkout."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "cl-mlm": importlib.metadata.version("cl-mlm"), **found, "commit": commit()}
+    return {
+        "python": platform.python_version(),
+        "cl-mlm": importlib.metadata.version("cl-mlm"),
+        **found,
+        "commit": commit(),
+    }
 
 
 def commit() -> str:
@@ -128,7 +143,11 @@ def commit() -> str:
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,12 +1,14 @@
 """Names that every store accepts: stage names as parts of metric keys and paths."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 
 def slug(name: str) -> str:
-    """Returns `name` in the characters `[a-z0-9_.-]`, never empty and never beginning with a dot."""
-    cleaned = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-").lstrip(".")
+    """Returns `name` in the characters `[a-z0-9_.-]`, accents taken off; never empty, never beginning with a dot."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    cleaned = re.sub(r"[^a-z0-9_.-]+", "-", plain).strip("-").lstrip(".")
     return cleaned[:100] or "stage"
 
 

@@ -86,7 +86,7 @@ class Stream:
     @cached_property
     def fingerprint(self) -> str:
         """A hash over names, labels and the rows of every split, in order (64 hexadecimal digits)."""
-        from cl_mlm.hygiene import fingerprint
+        from cl_mlm.fingerprint import fingerprint
 
         return fingerprint(self)
 

@@ -9,7 +9,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cl_mlm.errors import nearest
 
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null", dict: "a mapping"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    type(None): "null",
+    dict: "a mapping",
+}
 
 
 def check(path: str, value: Any, annotation: Any, bounds: Mapping[str, Any], problems: list[str]) -> Any:
@@ -108,10 +115,19 @@ def _out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str:
         return ""
     low, high, above = bounds.get("min"), bounds.get("max"), bounds.get("above")
     finite = value == value and abs(value) != float("inf")
-    good = finite and (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
+    good = (
+        finite
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+    )
     if good:
         return ""
-    limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None) + [f"above {above}"] * (above is not None)
+    limits = (
+        [f"at least {low}"] * (low is not None)
+        + [f"at most {high}"] * (high is not None)
+        + [f"above {above}"] * (above is not None)
+    )
     return " and ".join(limits) or "finite"
 
 

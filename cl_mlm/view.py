@@ -56,7 +56,12 @@ class Run:
         self.training_ids = np.zeros(0, dtype=np.int64)
         for split in SPLITS:
             self.split_rows[split] = Rows(
-                self.stream, split, self.objective, self.backbone.tokenizer, self.labels, self.config.training.max_length
+                self.stream,
+                split,
+                self.objective,
+                self.backbone.tokenizer,
+                self.labels,
+                self.config.training.max_length,
             )
 
     @property

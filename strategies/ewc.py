@@ -60,7 +60,9 @@ class Ewc(Strategy):
     def validate(self) -> list[str]:
         faults = [f"weight: must be at least 0, got {self.weight}"] * (not self.weight >= 0)
         faults += [f"decay: must be in 0-1, got {self.decay}"] * (not 0 <= self.decay <= 1)
-        return faults + [f"rows: must be at least 1 or null, got {self.rows}"] * (self.rows is not None and self.rows < 1)
+        return faults + [f"rows: must be at least 1 or null, got {self.rows}"] * (
+            self.rows is not None and self.rows < 1
+        )
 
     @override
     def adjust_gradients(self, run: RunView) -> Mapping[str, "torch.Tensor"]:

@@ -80,7 +80,10 @@ def distillation(teacher: "torch.Tensor", student: "torch.Tensor", temperature: 
     from torch.nn.functional import kl_div, log_softmax
 
     target = log_softmax(teacher / temperature, dim=-1)
-    return kl_div(log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True) * temperature**2
+    return (
+        kl_div(log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True)
+        * temperature**2
+    )
 
 
 def old_groups(run: RunView) -> list[list[int]]:

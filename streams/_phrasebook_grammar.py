@@ -58,7 +58,7 @@ SLOTS = {
     ),
     "restaurant": (
         "restaurant",
-        "Luigi's|Little Lisbon|Cafe Oslo|the Green Table|Cafe Noon|Harbour Grill|Spice Route|Friday's Kitchen|Bao House|"
+        "Luigi's|Little Lisbon|Cafe Oslo|the Green Table|Noon Deli|Harbour Grill|Spice Route|Friday's Kitchen|"
         "the Old Bank|Casa Elena|Two Trains|Olive and Thyme|Ramen Station|the Music Room|Bella Roma|Taco Diego",
     ),
     "amount": (

@@ -24,7 +24,7 @@ Three things make unpadded text train there, without a subclass of a strategy:
 - The collate function lies on the data set, where evaluation, replay and EWC look for it too.
 - A batch is the list `[inputs, targets, task labels]`; `inputs` is a `BatchEncoding`, which moves itself to a device.
 
-Naive, replay, EWC and LwF are tested. What reads the input as one tensor cannot work on it: GEM stops (`x.size(0)`), and
+Naive, replay, EWC and LwF are tested. What reads the input as one tensor cannot work: GEM stops (`x.size(0)`), and
 the learning rate plugin's `len(strategy.mb_x)` counts the columns of a batch, not its rows.
 
 Class indices are those of `stream.labels` in every scenario. `task_incremental` gives stage i the task label i; only a

@@ -28,7 +28,9 @@ class Classification:
             bad = [i for i, value in enumerate(rows[column]) if not isinstance(value, str) or not value.strip()]
             if bad:
                 found = rows[column][bad[0]]
-                problems.append(f"{where}: {column} must be a non-empty string, got {found!r} in row {bad[0]} ({len(bad)} such rows)")
+                problems.append(
+                    f"{where}: {column} must be a non-empty string, got {found!r} in row {bad[0]} ({len(bad)} such rows)"
+                )
         return problems
 
     def key(self, rows: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -38,7 +40,11 @@ class Classification:
         return [f"{text}\x1f{pair}" for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
 
     def encode(
-        self, rows: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
     ) -> Encoded:
         """Returns the tokenizer's columns and `target`, the class index."""
         pair = list(rows["text_pair"]) if "text_pair" in rows else None
@@ -59,7 +65,9 @@ class Classification:
         import torch
 
         lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64)
-        inputs = {"attention_mask": torch.from_numpy((np.arange(lengths.max())[None] < lengths[:, None]).astype(np.int64))}
+        inputs = {
+            "attention_mask": torch.from_numpy((np.arange(lengths.max())[None] < lengths[:, None]).astype(np.int64))
+        }
         for name, fill in {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}.items():
             if name in encoded:
                 padded = np.full((len(lengths), lengths.max()), fill, dtype=np.int64)

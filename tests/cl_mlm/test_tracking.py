@@ -20,10 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl_mlm import tracking
+from cl_mlm import delivery, store
+from cl_mlm.delivery import Link
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.journal import Journal, read_lines
-from cl_mlm.tracking import Link, MlflowSender, TrackingError, sync, tracking_uri, ui_command
+from cl_mlm.store import TrackingError
+from cl_mlm.tracking import MlflowSender, sync, tracking_uri, ui_command
 
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -32,6 +34,7 @@ TIMEOUT = 60
 NEW_PROCESS = """
 import os, sys
 from pathlib import Path
+from cl_mlm.store import TrackingError
 from cl_mlm.tracking import MlflowSender
 assert "mlflow" not in sys.modules
 folder = Path(sys.argv[1])
@@ -292,7 +295,7 @@ def test_a_key_that_mlflow_does_not_take_is_changed_and_stays_unique(finished):
     uri, folder = finished
     odd = [key for _, key in points_of(uri, folder) if key.startswith("train/odd")]
     assert len(set(odd)) == 1
-    assert tracking._key("train/odd?") != tracking._key("train/odd!")
+    assert delivery._key("train/odd?") != delivery._key("train/odd!")
 
 
 def test_more_entries_than_mlflow_takes_at_once_are_all_sent(uri, tmp_path):
@@ -395,7 +398,7 @@ def test_lines_are_sent_while_the_run_goes_on(uri, tmp_path):
 
 def test_a_failed_send_is_tried_again(uri, tmp_path, monkeypatch):
     folder, tries = write_run(tmp_path / "run"), []
-    really = tracking._open_store
+    really = delivery.open_store
 
     def open_store(uri: str):
         tries.append(uri)
@@ -403,7 +406,7 @@ def test_a_failed_send_is_tried_again(uri, tmp_path, monkeypatch):
             raise ConnectionResetError("hung up")
         return really(uri)
 
-    monkeypatch.setattr(tracking, "_open_store", open_store)
+    monkeypatch.setattr(delivery, "open_store", open_store)
     assert send(folder, uri) is None
     assert len(tries) == 4
     assert without_odd(points_of(uri, folder)) == points_written(folder)
@@ -548,7 +551,7 @@ def test_a_users_own_active_run_is_left_alone(uri, tmp_path):
 
 
 def test_only_the_senders_own_thread_is_kept_quiet(uri, caplog):
-    with tracking._quiet():
+    with store.quiet():
         handler = logging.getLogger("mlflow").handlers[0]
         record = logging.LogRecord("mlflow", logging.INFO, "", 0, "chatter", None, None)
         assert not handler.filter(record)
@@ -597,7 +600,7 @@ def test_the_ui_serves_a_database_and_a_server_needs_none():
 def test_every_key_becomes_one_that_mlflow_takes(key):
     from mlflow.utils.validation import _validate_metric_name
 
-    clean = tracking._key(key)
+    clean = delivery._key(key)
     _validate_metric_name(clean)
     assert len(clean) <= 250
 

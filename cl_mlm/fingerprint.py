@@ -1,0 +1,96 @@
+"""One hash for the rows of a stream, so that two runs can say whether they saw the same data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cl_mlm.stream import SPLITS, Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+BATCH_ROWS = 10_000
+
+
+def fingerprint(stream: Stream) -> str:
+    """Returns a SHA-256 over scenario, stage names, labels and every row of every split, in order (64 digits).
+
+    The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
+    not they are read through an indices mapping. The order of columns does not count.
+    """
+    stages = [
+        {"name": stage.name, "labels": stage.labels, "splits": [_split_digest(stage.split(name)) for name in SPLITS]}
+        for stage in stream.stages
+    ]
+    text = json.dumps({"scenario": stream.scenario, "stages": stages}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def arrow_batches(dataset: Dataset) -> Iterator[pa.Table]:
+    """Yields all columns as Arrow tables; an indices mapping is followed."""
+    for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
+        # Rows picked one by one come as one chunk each; work on chunks would then be work on rows.
+        yield table.combine_chunks()
+
+
+def _split_digest(dataset: Dataset) -> dict[str, object]:
+    """Returns what identifies the rows of a split: their number and a digest of each part of each column."""
+    parts: dict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
+    for table in arrow_batches(dataset):
+        for name in table.column_names:
+            for chunk in table[name].chunks:
+                _feed(parts, name, chunk)
+    digests = {part: digest.hexdigest() for part, digest in parts.items()}
+    return {"rows": len(dataset), "columns": sorted(dataset.column_names), "digests": digests}
+
+
+def _feed(parts: dict[str, hashlib._Hash], path: str, array: pa.Array) -> None:
+    """Adds an Arrow array to the digests of its parts: which values are null, their lengths, their bytes.
+
+    Every part is a plain sequence over the rows, so that it does not matter where a batch or chunk ends; widths of
+    types (string or large_string, int32 or int64) are made equal first.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = pa.types
+    if types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    parts[f"{path} valid"].update(array.is_valid().to_numpy(zero_copy_only=False).tobytes())
+    if types.is_struct(array.type):
+        for field, child in zip(array.type, array.flatten(), strict=True):
+            _feed(parts, f"{path}.{field.name}", child)
+    elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+        parts[f"{path} lengths"].update(_fixed_width(pc.call_function("list_value_length", [array]), pa.int64()))
+        _feed(parts, f"{path}[]", array.flatten())
+    elif types.is_string(array.type) or types.is_large_string(array.type):
+        text = array.cast(pa.large_string()).fill_null("")
+        parts[f"{path} lengths"].update(_fixed_width(pc.call_function("binary_length", [text]), pa.int64()))
+        parts[f"{path} text"].update(_text_bytes(text))
+    elif types.is_integer(array.type) or types.is_boolean(array.type):
+        parts[f"{path} integers"].update(_fixed_width(array, pa.int64()))
+    elif types.is_floating(array.type):
+        parts[f"{path} floats"].update(_fixed_width(array, pa.float64()))
+    else:  # times, decimals, bytes: rare in text, so the slow way is good enough
+        parts[f"{path} values"].update("".join(f"{value!r}\n" for value in array.to_pylist()).encode())
+
+
+def _fixed_width(array: pa.Array, width: pa.DataType) -> bytes:
+    values: bytes = array.cast(width, safe=False).fill_null(0).to_numpy(zero_copy_only=False).tobytes()
+    return values
+
+
+def _text_bytes(text: pa.Array) -> memoryview:
+    """Returns the UTF-8 bytes of a large_string array without nulls, end to end."""
+    import numpy as np
+
+    _, offsets, data = text.buffers()
+    if len(text) == 0 or data is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, dtype=np.int64)[[text.offset, text.offset + len(text)]]
+    return memoryview(data)[int(ends[0]) : int(ends[1])]

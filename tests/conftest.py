@@ -1,0 +1,152 @@
+"""Fixtures for every test: a private cache, one thread, no hub, a ready MLflow store, a small stream, a small config."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Two stages of two labels each; a label shows in the words of its rows, so a small model learns it in a few steps.
+WORDS = {
+    "cold": "snow ice frost winter",
+    "hot": "sun beach summer desert",
+    "loud": "drum siren thunder shout",
+    "quiet": "whisper library night hush",
+}
+
+
+def pytest_configure() -> None:
+    # huggingface_hub and OpenMP read these when they are imported, which may be while tests are collected.
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="agg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folders of both caches, for this session only: a test never reads what an older one left."""
+    root = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CL_MLM_CACHE", str(root / "cl_mlm"))
+        patch.setenv("HF_HOME", str(root / "huggingface"))
+        yield root
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """torch on one thread: so the bits of a run do not depend on the machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database that holds no run; copying it is faster than MLflow's migrations."""
+    from cl_mlm.store import open_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of one store for all runs whose tests do not read it: each new store costs MLflow some time."""
+    path = tmp_path_factory.mktemp("shared") / "mlflow.db"
+    shutil.copyfile(empty_store, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def own_store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a store of this test's own, also in MLFLOW_TRACKING_URI."""
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def make_rows(split: str, copies: int) -> list[dict[str, str]]:
+    """Returns `copies` rows of every label; no two rows of any split have the same text."""
+    return [
+        {"text": f"{split} {i}: {word} and {word}", "label": label}
+        for i in range(copies)
+        for label, words in WORDS.items()
+        for word in [words.split()[i % 4]]
+    ]
+
+
+SPLITS = {"train": make_rows("first", 8), "validation": make_rows("second", 4), "test": make_rows("third", 6)}
+
+
+@pytest.fixture(scope="session")
+def write_rows() -> Callable[..., Path]:
+    """Writes a folder of JSON lines: `write_rows(folder, train=[...])`; splits not given are the sound default ones."""
+
+    def write(folder: Path, **splits: list[dict[str, Any]]) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, rows in (SPLITS | splits).items():
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def data_folder(write_rows: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sound rows: four labels; nobody changes it."""
+    return write_rows(tmp_path_factory.mktemp("data") / "weather")
+
+
+@pytest.fixture(scope="session")
+def small_stream() -> Any:
+    """An in-memory stream of two stages with two labels each."""
+    from datasets import Dataset
+
+    from cl_mlm.stream import Stage, Stream
+
+    labels = list(WORDS)
+
+    def stage(index: int) -> Stage:
+        own = tuple(labels[2 * index : 2 * index + 2])
+        parts = {
+            split: Dataset.from_list([row for row in rows if row["label"] in own]) for split, rows in SPLITS.items()
+        }
+        return Stage(name=f"stage {index}", labels=own, **parts)
+
+    return Stream("small", (stage(0), stage(1)))
+
+
+@pytest.fixture(scope="session")
+def make_fast(data_folder: Path, shared_store: str) -> Callable[[Path], dict[str, Any]]:
+    """`make_fast(output)`: a config of two stages with four steps each, that writes below `output`."""
+
+    def make(output: Path) -> dict[str, Any]:
+        return {
+            "experiment": "fast",
+            "stream": {"name": "files", "path": str(data_folder), "labels_per_stage": 2, "order_seed": None},
+            "model": {"name": "tiny", "dropout": 0.1},
+            "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "threads": 1, "device": "cpu"},
+            "tracking": {"uri": shared_store, "log_every": 1},
+            "output": str(output),
+        }
+
+    return make
+
+
+@pytest.fixture
+def fast(make_fast: Callable[[Path], dict[str, Any]], tmp_path: Path, one_thread: None) -> dict[str, Any]:
+    """`make_fast` below this test's own folder; free to change."""
+    return make_fast(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def write_config() -> Callable[[Path, dict[str, Any]], Path]:
+    """Writes a config file; JSON is YAML."""
+
+    def write(path: Path, values: dict[str, Any]) -> Path:
+        path.write_text(json.dumps(values, indent=1))
+        return path
+
+    return write
