@@ -118,8 +118,9 @@ def load_backbone(config: ModelConfig, labels: Sequence[str], seed: int, max_len
         _set_dropout(settings, config.dropout)
         settings.problem_type = "single_label_classification"
         seed_everything(seed, "init", 0)
+        # A classifier of another number of classes keeps its body; its class head is drawn anew.
         model = AutoModelForSequenceClassification.from_pretrained(
-            config.name, revision=config.revision, config=settings
+            config.name, revision=config.revision, config=settings, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error

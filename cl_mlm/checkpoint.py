@@ -1,4 +1,7 @@
-"""What a run needs to go on from the end of a stage: written beside, flushed to disk, renamed; checksummed; never pickle."""
+"""What a run needs to go on from the end of a stage.
+
+Written beside, flushed to disk, renamed; checksummed; never pickle.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def last_good(folder: Path) -> tuple[Path | None, list[str]]:
     """Returns the newest undamaged checkpoint below `folder` (or None), and what was found damaged."""
-    faults = []
+    faults: list[str] = []
     for candidate in sorted((p for p in folder.glob("[0-9]*") if p.is_dir()), reverse=True):
         if not (candidate / MANIFEST).is_file():
             continue
@@ -103,17 +106,22 @@ def split_state(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     import torch
 
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
+        value = torch.from_numpy(value.copy())  # torch takes no read-only arrays and no negative strides
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().clone().contiguous()
         return {"$tensor": path}
     if isinstance(value, Mapping):
-        return {str(key): split_state(item, f"{path}/{key}", tensors) for key, item in value.items()}
+        return {str(key): split_state(item, f"{path}/{_escaped(key)}", tensors) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [split_state(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"state{path}: must be tensors and plain values only, got {type(value).__name__}")
+
+
+def _escaped(key: object) -> str:
+    """Returns a key as one part of a path, so that `a/b` does not meet `b` below `a`; RFC 6901."""
+    return str(key).replace("~", "~0").replace("/", "~1")
 
 
 def join_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -28,7 +28,7 @@ PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.
 
 
 def names(kind: str) -> list[str]:
-    """Returns the names that a config may use for `kind` (stream, strategy or objective), sorted; imports none of them."""
+    """Returns the names that a config may use for `kind` (stream, strategy or objective), sorted; imports none."""
     package = importlib.import_module(PACKAGES[kind])
     modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
     return sorted(name for name in modules if kind != "stream" or _makes_stream(f"{PACKAGES[kind]}.{name}"))
@@ -80,6 +80,7 @@ def _only_public(kind: str, module: ModuleType) -> Any:
         for name, value in vars(module).items()
         if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
     ]
+    found: list[Any]
     if kind == "stream":
         found = [v for v in own if inspect.isfunction(v) and v.__annotations__.get("return") in ("Stream", Stream)]
     else:

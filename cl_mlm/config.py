@@ -10,7 +10,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Overlap = Literal["error", "drop", "keep"]
 
 
@@ -55,7 +54,9 @@ class TrainingConfig:
     patience: int | None = _option(
         None, "epochs without a better validation score before a stage stops; null: never", min=1
     )
-    precision: Precision = _option("fp32", "autocast precision of forward passes; weights stay fp32")
+    precision: Literal["fp32", "bf16", "fp16"] = _option(
+        "fp32", "autocast precision of forward passes; weights stay fp32"
+    )
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
     max_length: int = _option(128, "tokens; longer rows are cut", min=4)
@@ -100,7 +101,7 @@ class Config:
     experiment: str = _option("experiment", "folder below `output`, and the MLflow experiment")
     seed: int = _option(0, "of initialisation, order, dropout and buffers", min=0)
     stream: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "name, overlap (error, drop, keep), first_stages (null: all) and arguments"}
+        default_factory=dict, metadata={"help": "name, overlap, first_stages (null: all) and arguments"}
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)

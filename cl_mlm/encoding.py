@@ -123,5 +123,9 @@ def _open(path: Path) -> npt.NDArray[Any]:
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        text = json.dumps(sorted(tokenizer.get_vocab().items()))
+    else:
+        # Truncation and padding are what the last call left there, not what the tokenizer is.
+        text = json.dumps({k: v for k, v in json.loads(backend.to_str()).items() if k not in ("truncation", "padding")})
     return hashlib.sha256(text.encode()).hexdigest()

@@ -73,7 +73,8 @@ class Experiment:
         self.progress.stage(stage_index, len(run.stream), stage.name)
         cost = train_stage(run, self)
         started = time.perf_counter()
-        found = {split: evaluate(run, split, known_columns(run)) for split in run.config.evaluation.splits}
+        splits: list[str] = [*run.config.evaluation.splits]
+        found = {split: evaluate(run, split, known_columns(run)) for split in splits}
         record.add_cost(cost, time.perf_counter() - started, _sizes(run))
         record.flags += [f"{stage.name}: {flag}" for flag in cost.flags]
         self._note_scores(run, record, found)
@@ -161,6 +162,8 @@ class Experiment:
 
     def _restore(self) -> tuple[Run, Record]:
         """Returns the run as its last good checkpoint left it, or a new one."""
+        import torch
+
         prepared = self.prepared
         config, stream, strategies = prepared.config, prepared.stream, prepared.strategies
         accelerator = make_accelerator(config)
@@ -180,7 +183,7 @@ class Experiment:
         labels.begin(max(0, record.next_stage - 1), -1)
         backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length)
         backbone.set_trainable(config.finetuning.mode)
-        backbone.model.to(config.training.device)
+        torch.nn.Module.to(backbone.model, config.training.device)
         if kept is None:
             backbone.grow(labels.seen, config.seed, 0)
         last_trained = -1 if joint else record.next_stage - 1

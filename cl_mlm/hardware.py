@@ -51,9 +51,11 @@ def make_accelerator(config: Config) -> Accelerator:
     training = config.training
     wanted = "no" if training.precision == "fp32" else training.precision
     state = AcceleratorState._shared_state
-    if state and state.get("_mixed_precision", wanted) != wanted:
+    present = state.get("_mixed_precision", wanted) if state else wanted
+    if present != wanted:
+        running = "fp32" if present == "no" else present
         raise ConfigError(
-            f"training.precision: one process runs one precision; this one runs {state['_mixed_precision']}, got {wanted}"
+            f"training.precision: one process runs one precision; this one runs {running}, got {training.precision}"
         )
     torch.set_num_threads(training.threads or torch.get_num_threads())
     return Accelerator(mixed_precision=wanted, cpu=training.device == "cpu")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from cl_mlm.components import make_objective
 from cl_mlm.config import Overlap
 from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.fingerprint import arrow_batches
+from cl_mlm.fingerprint import BATCH_ROWS, arrow_batches
 from cl_mlm.stream import SPLITS, Stage, Stream
 
 if TYPE_CHECKING:

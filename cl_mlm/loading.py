@@ -184,7 +184,8 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     found = _component("stream", name, "stream.name", problems)
     if found is None:
         return section
-    return {"name": name, "overlap": overlap, "first_stages": first_stages, **_arguments("stream", arguments, found, problems)}
+    complete = _arguments("stream", arguments, found, problems)
+    return {"name": name, "overlap": overlap, "first_stages": first_stages, **complete}
 
 
 def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:

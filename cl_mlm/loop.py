@@ -120,7 +120,7 @@ def _optimise(run: Run, reporter: Reporter) -> StageCost:
     run.backbone.train_mode(run.config.finetuning.mode)
     while run.step < num_steps:
         for micro_batches in _steps_of_epoch(run, lengths):
-            run.learning_rate = scheduler.get_last_lr()[0]
+            run.learning_rate = float(scheduler.get_last_lr()[0])
             run.logging = (run.step + 1) % run.config.tracking.log_every == 0 or run.step + 1 == num_steps
             step.take(micro_batches)
             scheduler.step()
@@ -146,7 +146,7 @@ def _num_steps(run: Run) -> int:
 
 
 def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32]) -> Iterator[list[npt.NDArray[np.int64]]]:
-    """Yields the row ids of every micro-batch of a step, step by step; the order depends on (seed, stage, epoch) alone."""
+    """Yields the row ids of every micro-batch, step by step; the order is addressed by (seed, stage, epoch)."""
     training = run.config.training
     batches = training_batches(lengths, training.batch_size, run.seed, run.stage_index, run.epoch)
     for start in range(0, len(batches), training.accumulation):
@@ -199,7 +199,7 @@ class Step:
         run = self.run
         seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *address)
         outputs = run.forward(batch)
-        loss = mean_loss(run.task_loss(outputs, batch), batch, total)
+        loss: torch.Tensor = mean_loss(run.task_loss(outputs, batch), batch, total)
         self.meter.add(f"train/loss/{batch.origin}", loss if total is None else loss / weight)
         loss = loss if total is not None else loss * weight
         for strategy in self._by_hook["loss_terms"]:

@@ -57,11 +57,14 @@ class Batch:
         if device.type == "cpu":
             return self
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        optional = {
-            name: None if t is None else t.to(device)
-            for name, t in (("allowed", self.allowed), ("row_weight", self.row_weight))
-        }
-        return replace(self, inputs=moved, targets=self.targets.to(device), count=self.count.to(device), **optional)
+        return replace(
+            self,
+            inputs=moved,
+            targets=self.targets.to(device),
+            count=self.count.to(device),
+            allowed=None if self.allowed is None else self.allowed.to(device),
+            row_weight=None if self.row_weight is None else self.row_weight.to(device),
+        )
 
 
 @dataclass(frozen=True)

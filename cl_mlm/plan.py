@@ -39,12 +39,11 @@ def planned(config: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[Var
     wanted: list[str | None] = list(declared) if "all" in arms else list(arms)
     if "all" in arms and not declared:
         raise ConfigError(f"--arm all: {config} declares no arms")
+    listed = ", ".join([*declared, "all"])
     for name in wanted:
         if name not in declared:
-            raise ConfigError(
-                f"--arm: {config} has no arm {name!r}{nearest(str(name), declared)}; allowed: {', '.join([*declared, 'all'])}"
-            )
-    per_seed = [(f"seed={seed}",) for seed in seeds] or [()]
+            raise ConfigError(f"--arm: {config} has no arm {name!r}{nearest(str(name), declared)}; allowed: {listed}")
+    per_seed: list[tuple[str, ...]] = [(f"seed={seed}",) for seed in seeds] or [()]
     return [Variant(arm, overrides) for overrides in per_seed for arm in wanted or [None]]
 
 
@@ -52,8 +51,9 @@ def describe(prepared: Prepared) -> list[str]:
     """Returns what a prepared run would do, in lines: stages, rows, labels, hygiene, steps."""
     config, stream = prepared.config, prepared.stream
     lines = [
-        f"{config.experiment}: {config.label}, model {config.model.name}, {config.finetuning.mode} fine-tuning, seed {config.seed}",
-        f"stream {stream.name}: {len(stream)} stages, {len(stream.labels)} labels, {stream.scenario}, fingerprint {stream.fingerprint[:16]}",
+        f"{config.experiment}: {config.label}, model {config.model.name}, {config.finetuning.mode} fine-tuning",
+        f"stream {stream.name}: {len(stream)} stages, {len(stream.labels)} labels, {stream.scenario}",
+        f"fingerprint {stream.fingerprint}",
     ]
     for i, stage in enumerate(stream.stages):
         rows = " / ".join(f"{len(stage.split(split)):,}" for split in ("train", "validation", "test"))

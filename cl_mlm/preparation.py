@@ -98,7 +98,7 @@ def check_composition(strategies: Sequence[Strategy]) -> None:
     if alone and len(strategies) > 1:
         others = ", ".join(name for name in names if name != alone[0].name)
         raise ConfigError(
-            f"strategies: {alone[0].name} trains on all rows of earlier stages and stands alone, got it together with {others}"
+            f"strategies: {alone[0].name} trains on all rows of earlier stages and stands alone, got it with {others}"
         )
     choosers = [strategy.name for strategy in strategies if strategy.overrides("training_data")]
     if len(choosers) > 1:
@@ -124,7 +124,7 @@ def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str
     first_stages = arguments.pop("first_stages", None)
     stream = given if given is not None else make_stream(name, arguments)
     if first_stages is not None and first_stages > len(stream):
-        raise ConfigError(f"stream.first_stages: must be at most {len(stream)}, the stages there are, got {first_stages}")
+        raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {first_stages}")
     # Cut before anything is read: settings chosen on the first stages must not have seen the others.
     stream = replace(stream, stages=stream.stages[:first_stages])
     cleaned, counts = clean(stream, overlap)

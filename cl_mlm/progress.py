@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 
 class Progress:
@@ -25,7 +26,7 @@ class Progress:
         self.title = title
         self._enabled = sys.stderr.isatty() if enabled is None else enabled
         self._bar: Bar | None = None
-        self._task = 0
+        self._task: TaskID | None = None
         self._stage = ""
         self._loss = math.nan
         self._rows = 0
@@ -58,13 +59,13 @@ class Progress:
         """A stage begins."""
         self._stage = f"stage {stage_index + 1}/{num_stages} {name}"
         self._rows, self._started, self._loss = 0, time.monotonic(), math.nan
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.reset(self._task, total=None, description=f"{self.title}  {self._stage}")
 
     def step(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """A step is done; `values` is empty but where they were read."""
         self._rows += rows
-        if self._bar is None:
+        if self._bar is None or self._task is None:
             return
         self._loss = values.get("train/loss/stage", self._loss)
         rate = self._rows / max(1e-9, time.monotonic() - self._started)

@@ -71,7 +71,7 @@ class Rows:
 
         allowed = torch.zeros(len(stages), len(self._labels.seen), dtype=torch.bool)
         for row, stage_index in enumerate(stages.tolist()):
-            allowed[row, list(self._labels.of(stage_index))] = True
+            allowed[row, [i for i in self._labels.of(stage_index) if i < allowed.shape[1]]] = True
         return allowed
 
     def _table(self, stage_index: int) -> EncodedRows:

@@ -1,8 +1,8 @@
 """Strategy and RunView: what guards old knowledge, and what it may see.
 
 Every hook is optional. A strategy returns values; the only things that it edits are gradients in `adjust_gradients` and
-the model in `before_stage` and `after_stage`. Constructor arguments are kept under their own names (`self.weight = weight`),
-as scikit-learn does, so that a run can record them.
+the model in `before_stage` and `after_stage`. Constructor arguments are kept under their own names
+(`self.weight = weight`), as scikit-learn does, so that a run can record them.
 """
 
 from __future__ import annotations

@@ -50,18 +50,18 @@ def build_tiny(
 
 def letter_tokenizer() -> PreTrainedTokenizerBase:
     """Returns a tokenizer of bytes, letter pairs and letter triples; lower case; it was trained on nothing."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     pieces = ["".join(letters) for size in (2, 3) for letters in product(ascii_lowercase, repeat=size)]
     vocabulary = [*SPECIAL.values(), *sorted(pre_tokenizers.ByteLevel.alphabet()), *pieces]
     index = {token: i for i, token in enumerate(vocabulary)}
-    tokenizer = Tokenizer(
-        models.WordPiece(index, unk_token="[UNK]", continuing_subword_prefix="", max_input_chars_per_word=10_000)
-    )
+    tokenizer = Tokenizer(models.WordPiece(index, unk_token="[UNK]", continuing_subword_prefix=""))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), as_bytes])
+    # WordPiece takes cubic time in the length of a word, and [UNK] for one of more than 100 bytes.
+    short = pre_tokenizers.Split(Regex(".{99}"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), as_bytes, short])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

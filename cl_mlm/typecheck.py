@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -46,7 +47,7 @@ def build(path: str, values: Any, schema: type[Any], problems: list[str]) -> Any
             continue
         where = f"{path}.{name}" if path else name
         if is_dataclass(hints[name]):
-            made[name] = build(where, values[name], hints[name], problems)  # type: ignore[arg-type]
+            made[name] = build(where, values[name], hints[name], problems)
         else:
             made[name] = check(where, values[name], hints[name], f.metadata, problems)
     return schema(**made)
@@ -66,7 +67,7 @@ def defaults(schema: type[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for f in fields(schema):
         if is_dataclass(hints[f.name]):
-            found[f.name] = defaults(hints[f.name])  # type: ignore[arg-type]
+            found[f.name] = defaults(hints[f.name])
         else:
             found[f.name] = f.default_factory() if f.default_factory is not MISSING else f.default
     return found
@@ -86,7 +87,7 @@ def describe(annotation: Any) -> str:
     return _WORDS.get(annotation, str(annotation))
 
 
-def _convert(value: Any, annotation: Any) -> tuple[Any, bool]:
+def _convert(value: Any, annotation: Any) -> tuple[Any, bool]:  # noqa: PLR0911 - one return a kind of annotation
     origin, inner = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return value, True
@@ -114,7 +115,7 @@ def _out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     low, high, above = bounds.get("min"), bounds.get("max"), bounds.get("above")
-    finite = value == value and abs(value) != float("inf")
+    finite = math.isfinite(value)
     good = (
         finite
         and (low is None or value >= low)

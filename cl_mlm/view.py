@@ -47,7 +47,7 @@ class Run:
     step: int = 0
     learning_rate: float = 0.0
     logging: bool = False
-    training_ids: npt.NDArray[np.int64] = field(default=None)  # type: ignore[assignment]
+    training_ids: npt.NDArray[np.int64] = field(init=False)
     split_rows: dict[str, Rows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

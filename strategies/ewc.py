@@ -1,8 +1,8 @@
 """Elastic weight consolidation: weights that mattered to earlier stages are held near the values they had.
 
 Kirkpatrick et al. (2017), Overcoming catastrophic forgetting in neural networks, arXiv:1612.00796, equation 3; one
-quadratic for all stages as in Huszár (2018), Note on the quadratic penalties in EWC, arXiv:1712.03847; `decay` is online
-EWC, Schwarz et al. (2018), Progress & Compress, arXiv:1805.06370, equation 9.
+quadratic for all stages as in Huszár (2018), Note on the quadratic penalties in EWC, arXiv:1712.03847; `decay` is
+online EWC, Schwarz et al. (2018), Progress & Compress, arXiv:1805.06370, equation 9.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Ewc(Strategy):
     """Adds the gradient of `weight / 2 * Σ_k Σ_i F_k,i (θ_i − θ*_k,i)²` over the earlier stages k.
 
-    With A = Σ F_k and μ = Σ F_k θ*_k / A the sum is one quadratic `weight / 2 * (Σ A (θ − μ)² + c)`: memory and the cost of
-    a step do not grow with the number of stages.
+    With A = Σ F_k and μ = Σ F_k θ*_k / A the sum is one quadratic `weight / 2 * (Σ A (θ − μ)² + c)`: memory and the
+    cost of a step do not grow with the number of stages.
 
     Args:
         weight: λ of the paper.
@@ -89,7 +89,7 @@ class Ewc(Strategy):
         self.consolidate(fisher, {n: p.detach().clone() for n, p in run.trainable().items()})
 
     def consolidate(self, fisher: "Tensors", values: "Tensors") -> None:
-        """Adds the quadratic `Σ F (θ − values)²` to the one that is kept; a grown parameter's new part starts from zero.
+        """Adds the quadratic `Σ F (θ − values)²` to the one that is kept; what has grown starts from zero.
 
         Args:
             fisher: importance of every element, by parameter name.

@@ -2,7 +2,8 @@
 
 Li and Hoiem (2016), Learning without Forgetting, arXiv:1606.09282, equation 2 and algorithm 1.
 Differs from the paper: the distillation term is the Kullback-Leibler divergence times T² (Hinton et al. 2015,
-arXiv:1503.02531), whose gradient equals that of the cross-entropy and does not shrink with T; no warm-up of the new head.
+arXiv:1503.02531), whose gradient equals that of the cross-entropy and does not shrink with T; the new head
+is not warmed up.
 """
 
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ class Lwf(Strategy):
 
 
 def distillation(teacher: "torch.Tensor", student: "torch.Tensor", temperature: float) -> "torch.Tensor":
-    """Returns `T² * mean over rows of KL(softmax(teacher/T) || softmax(student/T))` in nats; both are (rows, classes)."""
+    """Returns `T² * mean over rows of KL(softmax(teacher/T) || softmax(student/T))` in nats; (rows, classes)."""
     from torch.nn.functional import kl_div, log_softmax
 
     target = log_softmax(teacher / temperature, dim=-1)

@@ -1,9 +1,11 @@
-"""Fixtures for every test: a private cache, one thread, no hub, a ready MLflow store, a small stream, a small config."""
+"""Fixtures for every test: a private cache, one thread, no hub, an MLflow store, a small stream, a small config."""
 
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +122,14 @@ def small_stream() -> Any:
 
 @pytest.fixture(scope="session")
 def make_fast(data_folder: Path, shared_store: str) -> Callable[[Path], dict[str, Any]]:
-    """`make_fast(output)`: a config of two stages with four steps each, that writes below `output`."""
+    """`make_fast(output)`: a config of two stages with eight steps each, that writes below `output`."""
 
     def make(output: Path) -> dict[str, Any]:
         return {
             "experiment": "fast",
             "stream": {"name": "files", "path": str(data_folder), "labels_per_stage": 2, "order_seed": None},
             "model": {"name": "tiny", "dropout": 0.1},
-            "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "threads": 1, "device": "cpu"},
+            "training": {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "threads": 1, "device": "cpu"},
             "tracking": {"uri": shared_store, "log_every": 1},
             "output": str(output),
         }
@@ -150,3 +152,30 @@ def write_config() -> Callable[[Path, dict[str, Any]], Path]:
         return path
 
     return write
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one command gave: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], one_thread: None) -> Iterator[Callable[..., Said]]:
+    """Runs one command line in this process: `cli("run", path, "seed=1")`."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: object) -> Said:
+        from cl_mlm.cli import main
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return Said(ended.value.code if isinstance(ended.value.code, int) else 0, said.out, said.err)
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)

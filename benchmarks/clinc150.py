@@ -1,0 +1,82 @@
+"""Runs the CLINC150 comparison of docs/results/clinc150.md; the same command again goes on where it stopped.
+
+base: every arm with the settings of configs/clinc150.yaml, scored on the test split.
+tune: three trials an arm, naive included, on the first three stages; scored on their validation split only.
+final: every arm with its best trial's settings, scored on the test split, whichever way it falls.
+
+    python benchmarks/clinc150.py base tune final --path <folder> --model <folder> --threads 1
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import cl_mlm
+
+CONFIG = "configs/clinc150.yaml"
+RATES = [{"training": {"learning_rate": rate}} for rate in (2e-5, 5e-5, 1e-4)]
+TRIALS = {
+    "naive": RATES,
+    "replay": RATES,
+    "joint": RATES,
+    "ewc": [{"strategies": {"ewc": {"weight": weight}}} for weight in (1e2, 1e4, 1e6)],
+    "lwf": [{"strategies": {"lwf": {"weight": weight}}} for weight in (1.0, 3.0, 10.0)],
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phases", nargs="+", choices=["base", "tune", "final"])
+    parser.add_argument("--arms", nargs="+", choices=list(TRIALS), default=list(TRIALS))
+    parser.add_argument("--path", help="local copy of CLINC150; default: the hub")
+    parser.add_argument("--model", help="local copy of the encoder; default: the hub")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--output", default="runs")
+    return parser.parse_args()
+
+
+def run(options, arm, experiment, splits, settings=None, stages=None):
+    overrides = [f"experiment={experiment}", f"output={options.output}", f"evaluation.splits=[{','.join(splits)}]"]
+    overrides += [f"stream.path={options.path}"] * bool(options.path) + [f"model.name={options.model}"] * bool(options.model)
+    overrides += [f"training.threads={options.threads}"] * bool(options.threads)
+    overrides += [f"stream.first_stages={stages}"] * bool(stages)
+    result = cl_mlm.run(CONFIG, *overrides, arm=arm, **(settings or {}))
+    return result.summary
+
+
+def score(summary, key):
+    return summary[key]["average_accuracy"]
+
+
+def tune(options, arm):
+    trials = []
+    for settings in TRIALS[arm]:
+        summary = run(options, arm, "clinc150_tune", ["validation"], settings, stages=3)
+        trials.append({"settings": settings, "validation": score(summary, "validation_metrics")})
+        print(f"tune {arm} {json.dumps(settings)}: validation {100 * trials[-1]['validation']:.2f}", flush=True)
+    best = max(trials, key=lambda trial: trial["validation"])
+    Path(options.output, f"clinc150_tune_{arm}.json").write_text(json.dumps({"best": best, "trials": trials}, indent=1))
+    return best["settings"]
+
+
+def report(phase, arm, summary):
+    shown = {k: None if v is None else round(100 * v, 2) for k, v in summary["metrics"].items()}
+    cost = summary["cost"]
+    print(f"{phase} {arm} {json.dumps(shown)} train {cost['train_seconds']:.0f} s eval {cost['eval_seconds']:.0f} s", flush=True)
+
+
+def main():
+    options = arguments()
+    for phase in options.phases:
+        for arm in options.arms:
+            if phase == "base":
+                report(phase, arm, run(options, arm, "clinc150", ["test"]))
+            elif phase == "tune":
+                tune(options, arm)
+            else:
+                best = json.loads(Path(options.output, f"clinc150_tune_{arm}.json").read_text())["best"]["settings"]
+                report(phase, arm, run(options, arm, "clinc150", ["test"], best))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+import pytest
+from datasets import Dataset
+
+from cl_mlm.labels import LabelSpace
+from cl_mlm.stream import Stage, Stream
+
+NOTHING = Dataset.from_dict({"text": [], "label": []})
+
+
+def labels_of(*groups):
+    stages = tuple(Stage(str(i), NOTHING, NOTHING, NOTHING, tuple(group)) for i, group in enumerate(groups))
+    return LabelSpace(Stream("s", stages))
+
+
+def test_class_indices_follow_the_order_in_which_stages_bring_labels():
+    labels = labels_of("zy", "ab")
+    assert labels.names == ("z", "y", "a", "b")
+    assert labels.index == {"z": 0, "y": 1, "a": 2, "b": 3}
+
+
+def test_nothing_is_seen_before_the_first_stage():
+    labels = labels_of("ab", "cd")
+    assert (labels.seen, labels.old) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("last_stage", "last_trained", "seen", "old"),
+    [(0, -1, "ab", ""), (1, 0, "abcd", "ab"), (2, 1, "abcdef", "abcd"), (2, -1, "abcdef", "")],
+    ids=["first", "second", "third", "joint"],
+)
+def test_seen_and_old_move_with_the_stages(last_stage, last_trained, seen, old):
+    labels = labels_of("ab", "cd", "ef")
+    labels.begin(last_stage, last_trained)
+    assert (labels.seen, labels.old) == (tuple(seen), tuple(old))
+
+
+def test_all_labels_of_a_domain_incremental_stream_are_old_from_the_second_stage_on():
+    labels = labels_of("ab", "ab")
+    labels.begin(1, 0)
+    assert labels.seen == labels.old == ("a", "b")
+
+
+def test_a_stage_has_its_own_labels_shared_ones_too():
+    labels = labels_of("ab", "bc", "ca")
+    assert [labels.of(i) for i in range(3)] == [(0, 1), (1, 2), (2, 0)]

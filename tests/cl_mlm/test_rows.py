@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from cl_mlm.labels import LabelSpace
+from cl_mlm.objectives.classification import Classification
+from cl_mlm.rows import Rows
+from cl_mlm.stream import Stage, Stream, pack_row_ids
+from cl_mlm.tiny import letter_tokenizer
+
+TOKENIZER = letter_tokenizer()
+TEXTS = [["a b c", "d", "e f"], ["g h i j", "k l"]]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path))
+
+
+def stream_of(groups=(("x", "y"), ("z", "w")), scenario="class_incremental"):
+    stages = []
+    for index, labels in enumerate(groups):
+        texts = TEXTS[index]
+        rows = Dataset.from_dict({"text": texts, "label": [labels[i % 2] for i in range(len(texts))]})
+        stages.append(Stage(str(index), rows, rows.select([0]), rows.select([1, 0]), tuple(labels)))
+    return Stream("s", tuple(stages), scenario)
+
+
+def rows_of(stream, split="train", seen=2, objective=None):
+    labels = LabelSpace(stream)
+    labels.begin(seen - 1, -1)
+    return Rows(stream, split, objective or Classification(), TOKENIZER, labels, 32)
+
+
+def texts_of(batch):
+    lengths = batch.inputs["attention_mask"].sum(1).tolist()
+    return [TOKENIZER.decode(ids[1 : n - 1]) for ids, n in zip(batch.inputs["input_ids"], lengths, strict=True)]
+
+
+def joined(text):
+    return TOKENIZER.decode(TOKENIZER(text)["input_ids"][1:-1])
+
+
+def test_ids_name_every_row_of_a_stage():
+    assert rows_of(stream_of()).ids(1).tolist() == pack_row_ids(1, [0, 1]).tolist()
+    assert len(rows_of(stream_of(), "validation").ids(0)) == 1
+
+
+def test_lengths_are_tokens_in_the_order_of_the_ids():
+    ids = np.concatenate([pack_row_ids(1, [1, 0]), pack_row_ids(0, [2, 0])])
+    expected = [len(TOKENIZER(text)["input_ids"]) for text in ("k l", "g h i j", "e f", "a b c")]
+    assert rows_of(stream_of()).lengths(ids).tolist() == expected
+
+
+def test_a_batch_may_mix_stages_and_keeps_the_order_of_the_ids():
+    ids = np.array([pack_row_ids(1, 0), pack_row_ids(0, 2), pack_row_ids(1, 1), pack_row_ids(0, 0)])
+    batch = rows_of(stream_of()).collate(ids)
+    assert texts_of(batch) == [joined(text) for text in ("g h i j", "e f", "k l", "a b c")]
+    assert batch.targets.tolist() == [2, 0, 3, 0]
+    assert batch.ids.tolist() == ids.tolist()
+
+
+def test_splits_have_rows_of_their_own():
+    rows = rows_of(stream_of(), "test")
+    assert texts_of(rows.collate(rows.ids(0))) == [joined("d"), joined("a b c")]
+
+
+def test_a_stage_is_encoded_when_it_is_first_asked_for():
+    class Noting(Classification):
+        seen: list[str] = []
+
+        def encode(self, rows, tokenizer, labels, max_length):
+            self.seen += rows["text"]
+            return super().encode(rows, tokenizer, labels, max_length)
+
+    rows = rows_of(stream_of(), objective=Noting())
+    rows.lengths(rows.ids(1))
+    assert Noting.seen == TEXTS[1]
+
+
+@pytest.mark.parametrize("scenario", ["class_incremental", "domain_incremental"])
+def test_only_task_incremental_rows_have_a_mask(scenario):
+    rows = rows_of(stream_of(scenario=scenario))
+    assert rows.collate(rows.ids(0)).allowed is None
+
+
+def test_task_incremental_rows_may_have_their_own_stages_labels_only():
+    rows = rows_of(stream_of(scenario="task_incremental"))
+    batch = rows.collate(np.concatenate([rows.ids(0)[:1], rows.ids(1)[:1]]))
+    assert batch.allowed is not None
+    assert batch.allowed.tolist() == [[True, True, False, False], [False, False, True, True]]
+
+
+def test_the_mask_is_as_wide_as_the_labels_seen():
+    rows = rows_of(stream_of(scenario="task_incremental"), seen=1)
+    batch = rows.collate(rows.ids(0))
+    assert batch.allowed is not None
+    assert batch.allowed.shape == (3, 2)
+
+
+def test_the_mask_of_a_stage_that_shares_a_label_holds_the_ones_seen():
+    """Its column is scored as soon as one of its labels is known."""
+    rows = rows_of(stream_of((("x", "y"), ("y", "z")), "task_incremental"), seen=1)
+    batch = rows.collate(rows.ids(1))
+    assert batch.allowed is not None
+    assert batch.allowed.tolist() == [[False, True], [False, True]]
+
+
+def test_ids_of_a_batch_do_not_change_with_the_array_given():
+    rows = rows_of(stream_of())
+    ids = rows.ids(0)
+    batch = rows.collate(ids)
+    ids[:] = 0
+    assert batch.ids.tolist() == pack_row_ids(0, [0, 1, 2]).tolist()
+    assert isinstance(batch.ids, torch.Tensor)
