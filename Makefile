@@ -29,7 +29,7 @@ lint: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/startup.py --demo
 
 ui: $(STAMP)
 	$(BIN)/cl-mlm ui

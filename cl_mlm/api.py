@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
+    from cl_mlm.journal import Status
     from cl_mlm.preparation import Prepared
 
-SENDING_SECONDS = 120.0
+# The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
+SENDING_SECONDS = 30.0
+SENDING_SECONDS_KILLED = 20.0
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,11 @@ def run_in(prepared: Prepared, folder: Path, progress: bool | None = None) -> Re
             with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
                 summary = Experiment(prepared, folder, journal, display).execute()
         except BaseException as error:
-            journal.status("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+            state: Status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+            for stage in (*journal.running_stages(), None):
+                journal.status(state, stage)
             journal.sync()
-            sender.finish(SENDING_SECONDS)
+            sender.finish(SENDING_SECONDS_KILLED)
             raise
         fault = sender.finish(SENDING_SECONDS)
     return Result(folder, summary, warnings=[fault] if fault else [])

@@ -6,6 +6,7 @@ Axes: R rows, T tokens, H hidden, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,9 @@ class Backbone:
 
     def save(self, folder: Path) -> None:
         """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads."""
-        self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
+        with _calm_transformers():
+            self.model.save_pretrained(folder, safe_serialization=True)
+            self.tokenizer.save_pretrained(folder)
 
     def _watch_head(self) -> None:
         def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -119,9 +121,10 @@ def load_backbone(config: ModelConfig, labels: Sequence[str], seed: int, max_len
         settings.problem_type = "single_label_classification"
         seed_everything(seed, "init", 0)
         # A classifier of another number of classes keeps its body; its class head is drawn anew.
-        model = AutoModelForSequenceClassification.from_pretrained(
-            config.name, revision=config.revision, config=settings, ignore_mismatched_sizes=True
-        )
+        with _calm_transformers():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                config.name, revision=config.revision, config=settings, ignore_mismatched_sizes=True
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error
     return Backbone(model.float(), tokenizer)
@@ -147,6 +150,22 @@ def check_model(config: ModelConfig) -> None:
 def leading(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """Returns the part of a grown parameter that `old` corresponds to: a view of `new` with the shape of `old`."""
     return new[tuple(slice(0, size) for size in old.shape)]
+
+
+@contextmanager
+def _calm_transformers() -> Iterator[None]:
+    """Keeps transformers from telling that the head is new and from drawing bars for one file; errors still show."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _find_head(model: PreTrainedModel) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ from cl_mlm.errors import ClMlmError
 
 if TYPE_CHECKING:
     from cl_mlm.api import Result
+
+INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
 app = typer.Typer(
     name="cl-mlm",
@@ -60,7 +63,8 @@ def run(
     prepared = [prepare(resolved) for resolved in configs]
     folders = set()
     for one in prepared:
-        result = run_prepared(one, again=again)
+        with _interruptible():
+            result = run_prepared(one, again=again)
         _show(result)
         folders.add(result.folder.parent)
     if len(prepared) > 1:
@@ -73,7 +77,9 @@ def resume(folder: RunFolder) -> None:
     """Goes on with an interrupted run from its last checkpoint."""
     from cl_mlm.again import resume_run
 
-    _show(resume_run(folder))
+    with _interruptible():
+        result = resume_run(folder)
+    _show(result)
 
 
 @app.command()
@@ -81,7 +87,8 @@ def rerun(folder: RunFolder) -> None:
     """Runs a finished run again from its resolved config and says whether the accuracy matrix is equal."""
     from cl_mlm.again import rerun_run
 
-    same, lines = rerun_run(folder)
+    with _interruptible():
+        same, lines = rerun_run(folder)
     _print_lines(lines)
     if not same:
         raise typer.Exit(1)
@@ -167,12 +174,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         head = "error" if len(lines) == 1 else f"{len(lines)} errors"
         print(f"{head}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines), file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends a command on Ctrl-C with a word on what is kept; typer alone would end it in silence."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
         print(
             "interrupted: what was measured is kept; the same command goes on from the last finished stage",
             file=sys.stderr,
         )
-        sys.exit(130)
+        raise typer.Exit(INTERRUPTED) from error
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

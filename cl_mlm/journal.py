@@ -144,6 +144,10 @@ class Journal:
         if self._statuses.get(stage) != value:
             self._write({"kind": "status", "stage": stage, "value": value})
 
+    def running_stages(self) -> list[int]:
+        """Returns the stages that have begun and not ended."""
+        return [stage for stage in self._stages if self._statuses[stage] == "RUNNING"]
+
     def sync(self) -> None:
         """Returns when every line is on the disk; the lines of a live process survive its death without it."""
         os.fsync(self._file.fileno())

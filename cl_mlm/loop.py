@@ -86,6 +86,7 @@ def train_stage(run: Run, reporter: Reporter) -> StageCost:
         if model is not None:
             run.backbone.model = model  # type: ignore[assignment]
     cost = _optimise(run, reporter)
+    run.accelerator.free_memory()  # it would keep this stage's optimiser, two copies of the weights, for good
     for strategy in run.strategies:
         strategy.after_stage(run, stage)
     run.last_trained = run.stage_index
@@ -113,8 +114,10 @@ def _optimise(run: Run, reporter: Reporter) -> StageCost:
     num_steps = _num_steps(run)
     parameters = run.trainable()
     head_names = [name for name, _ in run.backbone.head_parameters()]
-    optimizer = run.accelerator.prepare_optimizer(make_optimizer(parameters, head_names, training))
-    scheduler = make_scheduler(optimizer.optimizer, num_steps, training)
+    bare = make_optimizer(parameters, head_names, training)
+    scheduler = make_scheduler(bare, num_steps, training)
+    # After the scheduler, which wraps `step`: under fp16 accelerate puts back the `step` that it found.
+    optimizer = run.accelerator.prepare_optimizer(bare)
     step = Step(run, optimizer, list(parameters.values()))
     best = BestWeights(run) if training.patience else None
     run.backbone.train_mode(run.config.finetuning.mode)
@@ -123,7 +126,8 @@ def _optimise(run: Run, reporter: Reporter) -> StageCost:
             run.learning_rate = float(scheduler.get_last_lr()[0])
             run.logging = (run.step + 1) % run.config.tracking.log_every == 0 or run.step + 1 == num_steps
             step.take(micro_batches)
-            scheduler.step()
+            if not optimizer.step_was_skipped:  # fp16 skips a step whose gradient overflowed
+                scheduler.step()
             run.step += 1
             values = step.read() if run.logging else {}
             reporter.training(run.step, num_steps, run.epoch, sum(map(len, micro_batches)), values)
@@ -167,6 +171,8 @@ class Step:
 
     def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
         """Takes one step over the rows named in `micro_batches`."""
+        from torch.nn.utils import clip_grad_norm_
+
         run, accelerator = self.run, self.run.accelerator
         batches = [run.rows(ids) for ids in micro_batches]
         total = sum(float(batch.count.sum()) for batch in batches) if len(batches) > 1 else None
@@ -182,7 +188,8 @@ class Step:
             for name, value in strategy.adjust_gradients(run).items():
                 self.meter.add(f"train/term/{name}", value)
         if run.config.training.clip is not None:
-            accelerator.clip_grad_norm_(self.parameters, run.config.training.clip)
+            # Not accelerate's clipping: it would unscale fp16 gradients a second time.
+            clip_grad_norm_(self.parameters, run.config.training.clip)
         self.optimizer.step()
         for strategy in self._by_hook["after_step"]:
             strategy.after_step(run)

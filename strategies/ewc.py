@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
+SLOW_BATCH_ROWS = 4
+
 
 class Ewc(Strategy):
     """Adds the gradient of `weight / 2 * Σ_k Σ_i F_k,i (θ_i − θ*_k,i)²` over the earlier stages k.
@@ -133,7 +135,9 @@ def fisher_information(run: RunView, labels: str, rows: int | None) -> "Tensors"
     squares = SquaredGradients(run.model, run.trainable())
     was_training = run.model.training
     run.model.eval()
-    for _, batch in run.batches(ids, run.batch_size):
+    # Without hooks a batch costs one backward pass for each of its rows, over all of them.
+    batch_size = run.batch_size if squares.exact_hooks else SLOW_BATCH_ROWS
+    for _, batch in run.batches(ids, batch_size):
         squares.add(partial(_losses, run, batch, labels, random))
     run.model.train(was_training)
     return {name: total / len(ids) for name, total in squares.sums.items()}

@@ -127,7 +127,7 @@ def test_a_test_row_in_train_is_refused_with_the_row_and_the_way_out(refused, ow
     own_rows(train=[*default_rows("train"), default_rows("test")[0]])
     text = refused()
     assert "error: stage 'labels-01' train: no input may occur in a validation or test split too, got 1 such: " in text
-    assert "'third 0: snow and snow'; stream.overlap=drop removes them" in text
+    assert "'snow snow snow 0 third'; stream.overlap=drop removes them" in text
 
 
 def test_labels_per_stage_must_divide_the_labels(refused):
@@ -177,10 +177,7 @@ def test_an_output_that_may_not_be_written_is_refused(refused, tmp_path, monkeyp
 
 def test_joint_with_replay_is_refused_by_name(refused):
     text = refused("strategies=[joint,replay]")
-    assert (
-        "error: strategies: joint trains on all rows of earlier stages and stands alone, got it together with re"
-        in text
-    )
+    assert "error: strategies: joint trains on all rows of earlier stages and stands alone, got it with re" in text
 
 
 def test_an_unknown_arm_is_refused_with_the_nearest(refused, fast):
@@ -194,7 +191,7 @@ def test_all_arms_of_a_file_without_arms_are_refused(refused):
 
 
 def test_a_limit_of_zero_is_refused(refused):
-    assert "Invalid value for '--limit': 0" in refused("--limit", "0")
+    assert re.search(r"Invalid value for '--limit': .*\b1\b", refused("--limit", "0"))
 
 
 def test_a_limit_of_zero_among_the_settings_is_refused(refused):

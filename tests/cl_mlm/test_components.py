@@ -79,7 +79,7 @@ def test_a_dotted_path_is_imported(mine):
 
 
 def test_a_dotted_path_to_no_module_is_named():
-    with pytest.raises(ConfigError, match="cannot import 'no_such_module' for 'no_such_module.Mine'"):
+    with pytest.raises(ConfigError, match=r"cannot import 'no_such_module' for 'no_such_module.Mine'"):
         find("strategy", "no_such_module.Mine")
 
 

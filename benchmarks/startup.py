@@ -1,0 +1,54 @@
+"""Checks the time limits of start-up and of the demonstration: interleaved runs, medians; exits 1 where one is missed.
+
+    python benchmarks/startup.py [--demo]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HELP_LIMIT = 6.0  # times `python -c "import numpy"`
+DEMO_LIMIT = 180.0  # seconds of training and evaluation, all arms together
+ROUNDS = 7
+
+
+def seconds(command):
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def help_ratio():
+    numpy = [sys.executable, "-c", "import numpy"]
+    usage = [sys.executable, "-m", "cl_mlm", "--help"]
+    pairs = [(seconds(usage), seconds(numpy)) for _ in range(ROUNDS)][1:]
+    return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
+
+
+def demo_seconds():
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "cl_mlm", "run", "configs/quickstart.yaml", "--arm", "all", f"output={folder}"]
+        subprocess.run([*command, f"tracking.uri=sqlite:///{folder}/mlflow.db"], check=True)
+        costs = [json.loads(path.read_text())["cost"] for path in Path(folder).rglob("summary.json")]
+    return sum(cost["train_seconds"] + cost["eval_seconds"] for cost in costs)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", action="store_true", help="times the demonstration too (minutes)")
+    options = parser.parse_args()
+    checks = [("cl-mlm --help / import numpy", help_ratio(), HELP_LIMIT)]
+    if options.demo:
+        checks.append(("demonstration, seconds of training and evaluation", demo_seconds(), DEMO_LIMIT))
+    for name, value, limit in checks:
+        print(f"{'ok  ' if value <= limit else 'MISS'} {name}: {value:.2f} (limit {limit:g})")
+    sys.exit(any(value > limit for _, value, limit in checks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Rules of running from Python: objects instead of names, what a result gives, what is kept."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typing_extensions import override
+
+import cl_mlm
+from cl_mlm.api import is_finished, locked, read_summary, run_folder
+from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.loading import load_config
+from cl_mlm.preparation import with_objects
+from cl_mlm.strategy import Strategy
+from strategies.ewc import Ewc
+from strategies.replay import Replay
+
+# MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
+
+
+class Watching(Strategy):
+    """Writes a line to a file at every step, so that a test sees that its hooks ran."""
+
+    def __init__(self, path: str, times: int = 1) -> None:
+        self.path = path
+        self.times = times
+
+    @override
+    def validate(self):
+        return ["times: must be at least 0, got -1"] * (self.times < 0)
+
+    @override
+    def after_step(self, run):
+        with Path(self.path).open("a") as file:
+            file.write(f"{run.stage_index} {run.step}\n" * self.times)
+
+
+@pytest.fixture
+def quick(fast, monkeypatch):
+    """`fast` with two steps a stage and no drawing of figures, for tests that look at neither."""
+    monkeypatch.setattr("cl_mlm.experiment.write_run_report", lambda folder, summary: [])
+    fast["training"] |= {"steps": 2}
+    return fast
+
+
+@pytest.fixture(scope="module")
+def result(make_fast, small_stream, tmp_path_factory):
+    """A run of a stream handed over as an object, that keeps every stage."""
+    config = make_fast(tmp_path_factory.mktemp("runs"))
+    return cl_mlm.run(config, "checkpoint.keep_stages=all", stream=small_stream, strategies=[Replay(capacity=6)])
+
+
+def weights(model):
+    return np.concatenate([parameter.detach().numpy().ravel() for parameter in model.parameters()])
+
+
+def kept(folder):
+    return sorted(path.name for path in folder.glob("stages/[0-9]*"))
+
+
+def test_a_stream_object_is_trained_on(result, small_stream):
+    assert result.summary["stream"]["name"] == "small"
+    assert result.summary["stream"]["fingerprint"] == small_stream.fingerprint
+    assert result.summary["columns"] == ["stage 0", "stage 1"]
+
+
+def test_the_matrix_has_a_row_for_each_stage_and_nan_for_unseen_labels(result):
+    assert result.matrix.shape == (2, 2)
+    assert math.isnan(result.matrix[0, 1])
+    assert result.matrix[0, 0] > 0.8
+    assert ((result.matrix[1] >= 0) & (result.matrix[1] <= 1)).all()
+
+
+def test_the_metrics_are_those_of_the_matrix(result):
+    assert result.metrics["average_accuracy"] == pytest.approx(result.matrix[1].mean())
+    assert result.metrics["forgetting"] == pytest.approx(result.matrix[0, 0] - result.matrix[1, 0])
+    assert result.metrics["forward_transfer"] is None
+
+
+def test_the_folder_holds_the_summary_of_the_result(result):
+    assert read_summary(result.folder) == json.loads(json.dumps(result.summary))
+
+
+def test_the_model_of_a_stage_knows_the_labels_seen_by_then(result):
+    assert list(result.model(0).config.label2id) == ["cold", "hot"]
+    assert list(result.model(1).config.label2id) == ["cold", "hot", "loud", "quiet"]
+
+
+def test_the_last_model_is_the_default(result):
+    assert (weights(result.model()) == weights(result.model(1))).all()
+
+
+def test_a_finished_run_is_returned_as_it_is(result, make_fast, small_stream):
+    config = make_fast(result.folder.parents[1])
+    again = cl_mlm.run(config, stream=small_stream, strategies=[Replay(capacity=6)])
+    assert (again.is_new, again.folder, again.summary) == (False, result.folder, read_summary(result.folder))
+
+
+def test_a_run_is_recorded_with_class_and_arguments_of_its_objects(result):
+    (strategy,) = result.summary["strategies"]
+    assert strategy == {"name": "strategies.replay.Replay", "capacity": 6, "weight": 1.0, "rows": None}
+    assert result.folder.name.startswith("replay-seed0-")
+
+
+def test_the_hooks_of_a_strategy_object_run(quick, tmp_path):
+    cl_mlm.run(quick, strategies=[Watching(str(tmp_path / "steps"))])
+    assert (tmp_path / "steps").read_text().splitlines() == ["0 0", "0 1", "1 0", "1 1"]
+
+
+def test_an_object_used_twice_does_not_carry_one_run_into_the_next(quick, tmp_path):
+    replay = Replay(capacity=6)
+    cl_mlm.run(quick, strategies=[replay], seed=1)
+    used = cl_mlm.run(quick, strategies=[replay], seed=2)
+    fresh = cl_mlm.run(quick, strategies=[Replay(capacity=6)], seed=2, output=str(tmp_path / "fresh"))
+    assert used.summary["cost"]["train_examples"] == fresh.summary["cost"]["train_examples"]
+    assert (weights(used.model()) == weights(fresh.model())).all()
+
+
+def test_names_and_objects_of_one_strategy_give_equal_results(quick, tmp_path):
+    by_name = cl_mlm.run(quick, strategies=["ewc"], output=str(tmp_path / "names"))
+    by_object = cl_mlm.run(quick, strategies=[Ewc()], output=str(tmp_path / "objects"))
+    assert (weights(by_name.model()) == weights(by_object.model())).all()
+
+
+def test_a_changed_argument_of_an_object_is_another_run(quick, tmp_path):
+    config = load_config(quick)
+    assert len({with_objects(config, None, [Watching(str(tmp_path), times)]).run_name for times in (1, 2)}) == 2
+
+
+def test_names_and_objects_together_are_refused(quick):
+    with pytest.raises(ConfigError, match="strategies: must be all objects or all names"):
+        cl_mlm.run(quick, strategies=[Replay(), "ewc"])
+
+
+def test_the_arguments_of_objects_are_checked(quick, tmp_path):
+    with pytest.raises(ConfigError, match=r"strategies\.watching\.times: must be at least 0, got -1"):
+        cl_mlm.run(quick, strategies=[Watching(str(tmp_path), times=-1)])
+
+
+def test_one_strategy_twice_is_refused(quick):
+    with pytest.raises(ConfigError, match="strategies: each may be given once, got replay twice"):
+        cl_mlm.run(quick, strategies=[Replay(capacity=1), Replay(capacity=2)])
+
+
+def test_settings_go_over_the_config(quick):
+    folder = cl_mlm.run(quick, "training.steps=1", seed=3, model={"dropout": 0.2}).folder
+    config = load_config(folder / "config.yaml")
+    assert (config.seed, config.training.steps, config.model.dropout) == (3, 1, 0.2)
+
+
+@pytest.mark.parametrize(("keep", "stages"), [("all", ["000", "001"]), ("last", ["001"]), ("none", [])])
+def test_models_are_kept_as_the_config_says(quick, keep, stages):
+    assert kept(cl_mlm.run(quick, checkpoint={"keep_stages": keep}).folder) == stages
+
+
+def test_a_model_that_was_not_kept_is_named(quick):
+    result = cl_mlm.run(quick)
+    with pytest.raises(RunFolderError, match=r"stages/000/model: not kept; run with checkpoint.keep_stages=all"):
+        result.model(0)
+
+
+def test_relative_outputs_lie_in_the_working_folder(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cl_mlm.run(quick, output="here").folder.resolve().is_relative_to(tmp_path / "here")
+
+
+def test_a_tracking_server_out_of_reach_is_a_warning_and_the_run_is_finished(quick, monkeypatch):
+    monkeypatch.setattr("cl_mlm.api.SENDING_SECONDS", 0.5)
+    result = cl_mlm.run(quick, tracking={"uri": "http://127.0.0.1:9"})
+    assert is_finished(result.folder)
+    (warning,) = result.warnings
+    assert "http://127.0.0.1:9 not reachable" in warning
+    assert f"cl-mlm sync {result.folder}" in warning
+
+
+def test_a_run_folder_is_held_by_one_process_only(tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(RunFolderError, match="another process works on this run"):  # noqa: SIM117
+        with locked(tmp_path / "run"):
+            pass
+
+
+def test_a_run_folder_is_free_again_afterwards(tmp_path):
+    with locked(tmp_path / "run"):
+        pass
+    with locked(tmp_path / "run"):
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_damaged_summary_is_named(tmp_path):
+    (tmp_path / "summary.json").write_text('{"run_id":')
+    with pytest.raises(RunFolderError, match=r"summary.json: cannot be read as a summary"):
+        read_summary(tmp_path)
+
+
+def test_an_experiment_with_odd_characters_gets_a_plain_folder(fast):
+    fast["experiment"] = "Öl & Gas/../x"
+    assert run_folder(load_config(fast)).parent.name == "ol-gas-..-x"

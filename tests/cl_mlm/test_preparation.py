@@ -1,0 +1,146 @@
+"""Rules of what is refused before a model is loaded, and of what a prepared run is."""
+
+from dataclasses import replace
+
+import pytest
+from typing_extensions import override
+
+from cl_mlm.errors import ConfigError, DataError
+from cl_mlm.loading import load_config
+from cl_mlm.preparation import check_composition, check_output, prepare, with_objects
+from cl_mlm.strategy import Strategy
+from strategies.cumulative import Cumulative
+from strategies.ewc import Ewc
+from strategies.joint import Joint
+from strategies.lwf import Lwf
+from strategies.replay import Replay
+
+
+class ChoosesAll(Strategy):
+    """Chooses the training rows."""
+
+    @override
+    def training_data(self, run, stage):
+        return run.training_ids
+
+
+class ChoosesNone(Strategy):
+    """Chooses them too."""
+
+    @override
+    def training_data(self, run, stage):
+        return None
+
+
+@pytest.fixture
+def config(fast):
+    return load_config(fast)
+
+
+def test_threads_and_device_are_filled_in(config, monkeypatch):
+    open_ended = replace(config, training=replace(config.training, threads=None, device=None))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    training = prepare(open_ended).config.training
+    assert (training.threads, training.device) == (3, "cpu")
+
+
+def test_a_prepared_run_has_its_strategies_in_order(config):
+    made = prepare(replace(config, strategies={"replay": {"capacity": 3}, "lwf": {}})).strategies
+    assert [type(strategy) for strategy in made] == [Replay, Lwf]
+    assert made[0].capacity == 3
+
+
+def test_a_limit_cuts_every_split(config):
+    stream = prepare(replace(config, limit=2)).stream
+    assert {len(stage.split(name)) for stage in stream.stages for name in ("train", "validation", "test")} == {2}
+    assert "limited to 2 rows a split" in stream.notes
+
+
+def test_overlapping_rows_are_dropped_where_the_config_says_so(config, write_rows, tmp_path, small_stream):
+    leaked = [stage.test[0] for stage in small_stream.stages]
+    train = [dict(row) for stage in small_stream.stages for row in stage.train]
+    folder = write_rows(tmp_path / "leaky", train=[*train, *leaked])
+    prepared = prepare(replace(config, stream={**config.stream, "path": str(folder), "overlap": "drop"}))
+    assert prepared.overlap["dropped_train"] == 2
+    assert [len(stage.train) for stage in prepared.stream.stages] == [16, 16]
+
+
+def test_a_stream_object_replaces_that_of_the_config(config, small_stream):
+    assert prepare(config, stream=small_stream).stream.name == "small"
+
+
+def test_faults_of_data_alone_are_data_errors(config, write_rows, tmp_path):
+    folder = write_rows(tmp_path / "bad", train=[{"text": "x"}])
+    with pytest.raises(DataError, match=r"train.jsonl:1: no"):
+        prepare(replace(config, stream={**config.stream, "path": str(folder)}))
+
+
+def test_faults_of_every_part_are_told_together(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    faulty = replace(
+        config,
+        strategies={"joint": {}, "ewc": {}},
+        model=replace(config.model, name="./no/model"),
+        output=str(tmp_path / "file"),
+        stream={**config.stream, "labels_per_stage": 3},
+        training=replace(config.training, precision="fp16"),
+        tracking=replace(config.tracking, uri="folder"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        prepare(faulty)
+    keys = [problem.partition(": ")[0] for problem in caught.value.problems]
+    assert keys == [
+        *("strategies", "model.name", "tracking.uri", "output", "training.precision", "stream.labels_per_stage"),
+    ]
+
+
+@pytest.mark.parametrize("alone", [Joint(), Cumulative()])
+@pytest.mark.parametrize("other", [Replay(), Ewc(), Lwf()])
+def test_training_on_all_rows_stands_alone(alone, other):
+    for pair in ([alone, other], [other, alone]):
+        with pytest.raises(ConfigError, match=rf"{alone.name} .* stands alone, got it with {other.name}"):
+            check_composition(pair)
+
+
+def test_joint_and_cumulative_do_not_go_together():
+    with pytest.raises(ConfigError, match=r"joint .* got it with cumulative"):
+        check_composition([Joint(), Cumulative()])
+
+
+def test_two_strategies_that_choose_rows_are_refused():
+    with pytest.raises(ConfigError, match="only one may choose the training rows, got choosesall, choosesnone"):
+        check_composition([ChoosesAll(), ChoosesNone()])
+
+
+def test_one_class_twice_is_refused():
+    with pytest.raises(ConfigError, match="each may be given once, got ewc twice"):
+        check_composition([Ewc(weight=1), Replay(), Ewc(weight=2)])
+
+
+def test_penalty_replay_and_distillation_compose():
+    check_composition([Ewc(), Replay(), Lwf()])
+
+
+def test_a_writable_output_is_accepted_before_it_exists(tmp_path):
+    check_output(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=rf"output: .*\({tmp_path / 'file'} is not writable\)"):
+        check_output(tmp_path / "file")
+
+
+def test_objects_are_recorded_by_class_path_and_arguments(config):
+    recorded = with_objects(config, None, [Replay(capacity=3)])
+    assert recorded.strategies == {"strategies.replay.Replay": {"capacity": 3, "weight": 1.0, "rows": None}}
+
+
+def test_a_stream_object_is_recorded_by_its_fingerprint(config, small_stream):
+    recorded = with_objects(config, small_stream, None)
+    assert recorded.stream == {"name": "small", "overlap": "error", "fingerprint": small_stream.fingerprint}
+    other = replace(small_stream, scenario="task_incremental")
+    assert with_objects(config, other, None).run_name != recorded.run_name

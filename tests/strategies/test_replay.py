@@ -1,0 +1,125 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from cl_mlm.stream import Stage, Stream, pack_row_ids, unpack_row_ids
+from cl_mlm.view import mean_loss
+from strategies.replay import Replay
+
+
+def stages_of(ids):
+    return set(unpack_row_ids(np.array(ids))[0].tolist())
+
+
+def test_memory_rows_come_from_earlier_stages_only(make_run, train, watch):
+    run = make_run(Replay(capacity=8), watch, num_stages=3)
+    train(run)
+    found = [(stage_index, ids) for stage_index, origin, ids in watch.batches if origin == "memory"]
+    assert {stage_index for stage_index, _ in found} == {1, 2}
+    assert all(max(stages_of(ids)) < stage_index for stage_index, ids in found)
+    assert {j for stage_index, ids in found if stage_index == 2 for j in stages_of(ids)} == {0, 1}
+
+
+def test_every_micro_batch_has_memory_rows_of_its_own(make_run, train, watch):
+    run = make_run(Replay(capacity=12), watch, batch_size=2, accumulation=2, epochs=1)
+    train(run)
+    second = [(origin, ids) for stage_index, origin, ids in watch.batches if stage_index == 1]
+    assert [origin for origin, _ in second] == ["stage", "stage", "memory", "memory"] * 3
+    memory = [tuple(ids) for origin, ids in second if origin == "memory"]
+    assert len(set(memory)) > 3
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(None, 4), (2, 2), (50, 8)])
+def test_a_memory_batch_has_as_many_rows_as_asked_for(make_run, train, watch, rows, expected):
+    train(make_run(Replay(capacity=8, rows=rows), watch))
+    assert {len(set(ids)) for _, origin, ids in watch.batches if origin == "memory"} == {expected}
+
+
+def test_the_steps_loss_is_the_mean_of_own_rows_plus_weight_times_the_mean_of_memory_rows(make_run, train, watch):
+    settings = {"rows": 8, "batch_size": 8, "clip": None}
+    guarded = make_run(Replay(capacity=5, weight=0.25), watch, steps=1, **settings)
+    train(guarded, [0])
+    copy = make_run(steps=1, **settings)
+    train(copy, [0])
+    watch.batches, watch.gradients = [], []
+    train(guarded, [1])
+    copy.labels.begin(1, 0)
+    copy.backbone.grow(copy.labels.seen, copy.seed, 1)
+    copy.model.train()
+    own, memory = (copy.rows(np.array(ids)) for _, _, ids in watch.batches)
+    losses = [mean_loss(copy.task_loss(copy.forward(batch), batch), batch) for batch in (own, memory)]
+    assert (len(own), len(memory)) == (8, 5)
+    (losses[0] + 0.25 * losses[1]).backward()
+    for name, parameter in copy.trainable().items():
+        if parameter.grad is not None:
+            torch.testing.assert_close(watch.gradients[0][name], parameter.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_the_buffer_holds_rows_of_every_stage_within_its_capacity(make_run, train):
+    replay = Replay(capacity=10)
+    train(make_run(replay, num_stages=3, epochs=1))
+    assert len(replay.buffer) == 10
+    assert stages_of(replay.buffer.ids) == {0, 1, 2}
+    assert replay.buffer.offered == 36
+
+
+def test_buffer_bytes_are_ids_and_the_text_they_keep_alive():
+    texts = {"text": ["abc", "é", "xyz"], "text_pair": ["d", "中", ""], "label": ["x", "y", "x"]}
+    plain = {"text": ["four", "seven--"], "label": ["z", "z"]}
+    first, second = Dataset.from_dict(texts), Dataset.from_dict(plain)
+    stages = (Stage("a", first, first, first, ("x", "y")), Stage("b", second, second, second, ("z",)))
+    replay = Replay(capacity=4)
+    replay.buffer.ids = np.concatenate([pack_row_ids(0, [1, 2]), pack_row_ids(1, [0])])
+    text = (2 + 3) + (3 + 0) + 4  # UTF-8: é has two bytes, 中 three
+    assert replay.buffer_bytes(SimpleNamespace(stream=Stream("s", stages))) == 3 * 8 + text
+
+
+def test_an_empty_buffer_has_no_bytes(make_run):
+    replay = Replay()
+    assert replay.buffer_bytes(make_run(replay)) == 0
+
+
+def test_weight_zero_is_naive_to_the_bit_while_memory_rows_run(assert_same_run):
+    trained = assert_same_run(Replay(capacity=6, weight=0.0))
+    assert trained.examples == 2 * 12 + 2 * (12 + 12)
+    assert all(values["train/loss/memory"] > 0 for values in trained.logged[6:])
+    assert not any("train/loss/memory" in values for values in trained.logged[:6])
+
+
+def test_replay_goes_on_from_its_state(assert_goes_on):
+    assert_goes_on(lambda: Replay(capacity=6))
+
+
+def test_two_stages_of_tiny_forget_less_than_without(make_run, train):
+    settings = {"model": "tiny", "epochs": 6, "learning_rate": 1e-3}
+    naive, replayed = train(make_run(**settings)), train(make_run(Replay(capacity=12), **settings))
+    assert replayed.matrix[1][0] > naive.matrix[1][0]
+
+
+def test_a_task_incremental_memory_row_keeps_its_own_stages_labels(make_run, train):
+    masks = []
+
+    class Look(Replay):
+        def memory(self, run, batch):
+            found = super().memory(run, batch)
+            masks.extend(memory.allowed for _, memory in found)
+            return found
+
+    train(make_run(Look(capacity=6), scenario="task_incremental"))
+    assert masks
+    assert {tuple(row) for mask in masks for row in mask.tolist()} == {(True, True, False, False)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ({"capacity": 0}, "capacity: must be at least 1, got 0"),
+        ({"weight": -1.0}, "weight: must be at least 0, got -1.0"),
+        ({"rows": 0}, "rows: must be at least 1 or null, got 0"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, fault):
+    assert Replay(**arguments).validate() == [fault]
