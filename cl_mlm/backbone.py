@@ -209,8 +209,8 @@ def _set_dropout(settings: PretrainedConfig, dropout: float | None) -> None:
 def _pooled(head_input: Any, is_token: torch.Tensor) -> torch.Tensor:
     """Returns (R, H): where the head runs over all tokens (decoders), the last one that is no padding token.
 
-    Read off the ids, as transformers does, and not off the mask: where the end-of-text token pads, a row that ends with it
-    is classified at the token before.
+    Read off the ids, as transformers does, and not off the mask: where the end-of-text token pads, a row that ends
+    with it is classified at the token before.
     """
     features: torch.Tensor = head_input
     if features.dim() == 2:

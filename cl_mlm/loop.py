@@ -86,7 +86,6 @@ def train_stage(run: Run, reporter: Reporter) -> StageCost:
         if model is not None:
             run.backbone.model = model  # type: ignore[assignment]
     cost = _optimise(run, reporter)
-    run.accelerator.free_memory()  # it would keep this stage's optimiser, two copies of the weights, for good
     for strategy in run.strategies:
         strategy.after_stage(run, stage)
     run.last_trained = run.stage_index
@@ -109,6 +108,8 @@ def _training_ids(run: Run) -> npt.NDArray[np.int64]:
 
 
 def _optimise(run: Run, reporter: Reporter) -> StageCost:
+    from accelerate.optimizer import AcceleratedOptimizer
+
     training = run.config.training
     lengths = run.split_rows["train"].lengths(run.training_ids)
     num_steps = _num_steps(run)
@@ -116,8 +117,9 @@ def _optimise(run: Run, reporter: Reporter) -> StageCost:
     head_names = [name for name, _ in run.backbone.head_parameters()]
     bare = make_optimizer(parameters, head_names, training)
     scheduler = make_scheduler(bare, num_steps, training)
-    # After the scheduler, which wraps `step`: under fp16 accelerate puts back the `step` that it found.
-    optimizer = run.accelerator.prepare_optimizer(bare)
+    # Not `prepare_optimizer`, which keeps every stage's optimiser for good. After the scheduler, which wraps `step`:
+    # under fp16 accelerate puts back the `step` that it found.
+    optimizer = AcceleratedOptimizer(bare, device_placement=False, scaler=run.accelerator.scaler)
     step = Step(run, optimizer, list(parameters.values()))
     best = BestWeights(run) if training.patience else None
     run.backbone.train_mode(run.config.finetuning.mode)

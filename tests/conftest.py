@@ -121,16 +121,18 @@ def small_stream() -> Any:
 
 
 @pytest.fixture(scope="session")
-def settled_imports(empty_store: Path) -> None:
+def settled_imports(empty_store: Path) -> Iterator[None]:
     """Everything that a run imports, taken out of the garbage collector's sight: every stage of a run collects."""
     import gc
 
-    import transformers.models.bert.modeling_bert
+    import transformers.models.bert.modeling_bert  # noqa: F401
 
     import cl_mlm.experiment  # noqa: F401
 
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -162,11 +162,6 @@ def test_a_model_that_was_not_kept_is_named(quick):
         result.model(0)
 
 
-def test_relative_outputs_lie_in_the_working_folder(quick, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert cl_mlm.run(quick, output="here").folder.resolve().is_relative_to(tmp_path / "here")
-
-
 def test_a_tracking_server_out_of_reach_is_a_warning_and_the_run_is_finished(quick, monkeypatch):
     monkeypatch.setattr("cl_mlm.api.SENDING_SECONDS", 0.5)
     result = cl_mlm.run(quick, tracking={"uri": "http://127.0.0.1:9"})

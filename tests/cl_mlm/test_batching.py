@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def test_order_depends_on_seed_stage_and_epoch_alone():
 def test_rows_of_a_batch_are_of_like_length_within_a_group():
     lengths = lengths_of(GROUP_BATCHES * 4)
     batches = sorted(lengths[batch].tolist() for batch in training_batches(lengths, 4, 0, 0, 0))
-    assert sum(batches, []) == sorted(lengths.tolist())
+    assert list(chain(*batches)) == sorted(lengths.tolist())
 
 
 def test_batches_do_not_come_in_order_of_length():

@@ -53,7 +53,9 @@ def test_tensors_come_back_to_the_bit(tmp_path, dtype, shape):
 
 def test_transposed_tensors_and_views_come_back(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
-    states, _ = read_stage(write(tmp_path, states={"0": {"t": whole.T, "row": whole[1], "same": whole, "again": whole}}))
+    states, _ = read_stage(
+        write(tmp_path, states={"0": {"t": whole.T, "row": whole[1], "same": whole, "again": whole}})
+    )
     assert torch.equal(states["0"]["t"], whole.T)
     assert torch.equal(states["0"]["row"], whole[1])
     assert torch.equal(states["0"]["again"], whole)
@@ -116,7 +118,9 @@ def test_a_kept_tensor_does_not_change_with_the_original():
     assert join_state(plain, tensors)["a"].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("wrong", [object(), {1, 2}, b"bytes", torch.nn.Linear(1, 1), len], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "wrong", [object(), {1, 2}, b"bytes", torch.nn.Linear(1, 1), len], ids=lambda x: type(x).__name__
+)
 def test_objects_are_refused_by_their_path(wrong):
     with pytest.raises(TypeError, match=r"^state/0/deep/1: must be tensors and plain values only, got "):
         split_state({"0": {"deep": [1, wrong]}}, "", {})

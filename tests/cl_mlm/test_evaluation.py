@@ -195,7 +195,9 @@ def test_no_columns_are_no_rows():
     assert (len(found.ids), found.scores) == (0, {})
 
 
-@pytest.mark.parametrize(("seen", "groups", "known"), [(1, ("ab", "cd"), [0]), (2, ("ab", "cd"), [0, 1]), (1, ("ab", "ab"), [0, 1])])
+@pytest.mark.parametrize(
+    ("seen", "groups", "known"), [(1, ("ab", "cd"), [0]), (2, ("ab", "cd"), [0, 1]), (1, ("ab", "ab"), [0, 1])]
+)
 def test_columns_are_known_when_one_of_their_labels_is(seen, groups, known):
     stages = tuple(Stage(str(i), FIRST, FIRST, FIRST, tuple(labels)) for i, labels in enumerate(groups))
     labels = LabelSpace(Stream("s", stages))

@@ -51,7 +51,9 @@ def test_a_device_that_this_machine_lacks_is_refused(monkeypatch):
 
 
 def test_fp16_on_a_cpu_is_refused():
-    with pytest.raises(ConfigError, match=r"^training.precision: fp16 needs an accelerator; .* must be fp32 or bf16, got fp16"):
+    with pytest.raises(
+        ConfigError, match=r"^training.precision: fp16 needs an accelerator; .* must be fp32 or bf16, got fp16"
+    ):
         resolve_hardware(config_of(precision="fp16"))
 
 
@@ -77,7 +79,10 @@ def test_a_second_precision_in_one_process_is_refused():
 
 def test_precision_is_part_of_a_runs_identity():
     config = config_of()
-    others = [replace(config, training=replace(config.training, **change)) for change in ({"precision": "bf16"}, {"threads": 2})]
+    others = [
+        replace(config, training=replace(config.training, **change))
+        for change in ({"precision": "bf16"}, {"threads": 2})
+    ]
     assert len({config.run_name, *(other.run_name for other in others)}) == 3
 
 

@@ -103,7 +103,7 @@ def test_fisher_does_not_depend_on_the_size_of_batches(run_in_float64, kind):
 
 
 def test_sampled_labels_follow_the_models_distribution():
-    """1000 rows of one distribution: every class is drawn as often as its probability says, within 4 standard errors."""
+    """1000 rows of one distribution: each class is drawn as often as it says, within 4 standard errors."""
     p = torch.tensor([0.5, 0.3, 0.2, 0.0])
     logits = p.log().expand(1000, -1)
     sites = SimpleNamespace(logits=logits, row=torch.arange(1000), target=torch.zeros(1000, dtype=torch.long))
@@ -177,8 +177,8 @@ def test_one_quadratic_has_the_gradient_of_the_separate_penalties(decay):
     expected = torch.autograd.grad(penalty, list(parameters.values()), allow_unused=True)
     consolidated(stages, weight=50.0, decay=decay).adjust_gradients(view_of(parameters))
     for (name, parameter), gradient in zip(parameters.items(), expected, strict=True):
-        added = parameter.grad - before[name]
-        torch.testing.assert_close(added, torch.zeros_like(added) if gradient is None else gradient, rtol=1e-6, atol=1e-9)
+        wanted = torch.zeros_like(parameter) if gradient is None else gradient
+        torch.testing.assert_close(parameter.grad - before[name], wanted, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.7, 0.0])

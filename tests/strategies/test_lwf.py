@@ -50,7 +50,10 @@ def test_the_gradient_is_t_times_the_difference_of_the_distributions(temperature
     student = torch.tensor(STUDENT, dtype=torch.float64, requires_grad=True)
     distillation(torch.tensor(TEACHER, dtype=torch.float64), student, temperature).backward()
     expected = [
-        [temperature * (b - a) / len(TEACHER) for a, b in zip(softmax(t, temperature), softmax(s, temperature), strict=True)]
+        [
+            temperature * (b - a) / len(TEACHER)
+            for a, b in zip(softmax(t, temperature), softmax(s, temperature), strict=True)
+        ]
         for t, s in zip(TEACHER, STUDENT, strict=True)
     ]
     torch.testing.assert_close(student.grad, torch.tensor(expected, dtype=torch.float64))
