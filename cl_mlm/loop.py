@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cl_mlm.batching import training_batches
 from cl_mlm.evaluation import evaluate
@@ -32,6 +32,10 @@ class Reporter(Protocol):
 
     def training(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """Called every step with `values` empty, but for every `tracking.log_every`-th."""
+        ...
+
+    def keep(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Called after every step; `state` gives what goes on from here, where the reporter wants to keep it."""
         ...
 
 
@@ -72,9 +76,25 @@ class Meter:
         self._sums, self._counts = {}, {}
         return means
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what was added since the last reading."""
+        return {"sums": self._sums, "counts": self._counts}
 
-def train_stage(run: Run, reporter: Reporter) -> StageCost:
-    """Trains one stage, `run.stage_index`, on the rows that the strategies' regime gives; mutates the model."""
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restores what `state_dict` gave."""
+        self._sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])
+
+
+def train_stage(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None = None) -> StageCost:
+    """Trains one stage, `run.stage_index`, on the rows that the strategies' regime gives; mutates the model.
+
+    Args:
+        run: mutated: model, labels, place.
+        reporter: hears of every step.
+        kept: a state that `reporter.keep` was given within this stage, to go on from; the model and the strategies are
+            as they were when the stage began, so that what happens before the first step is simply done again.
+    """
     started = time.perf_counter()
     stage = run.stream.stages[run.stage_index]
     run.epoch = run.step = 0
@@ -85,12 +105,12 @@ def train_stage(run: Run, reporter: Reporter) -> StageCost:
         model = strategy.before_stage(run, stage)
         if model is not None:
             run.backbone.model = model  # type: ignore[assignment]
-    cost = _optimise(run, reporter)
+    cost = _optimise(run, reporter, kept, started)
     run.accelerator.free_memory()  # it would keep this stage's optimiser, two copies of the weights, for good
     for strategy in run.strategies:
         strategy.after_stage(run, stage)
     run.last_trained = run.stage_index
-    cost.train_seconds = time.perf_counter() - started
+    cost.train_seconds += time.perf_counter() - started
     return cost
 
 
@@ -108,38 +128,99 @@ def _training_ids(run: Run) -> npt.NDArray[np.int64]:
     return np.concatenate([run.split_rows["train"].ids(j) for j in range(first, run.stage_index + 1)])
 
 
-def _optimise(run: Run, reporter: Reporter) -> StageCost:
-    training = run.config.training
-    lengths = run.split_rows["train"].lengths(run.training_ids)
-    num_steps = _num_steps(run)
-    parameters = run.trainable()
-    head_names = [name for name, _ in run.backbone.head_parameters()]
-    bare = make_optimizer(parameters, head_names, training)
-    scheduler = make_scheduler(bare, num_steps, training)
-    # After the scheduler, which wraps `step`: under fp16 accelerate puts back the `step` that it found.
-    optimizer = run.accelerator.prepare_optimizer(bare)
-    step = Step(run, optimizer, list(parameters.values()))
-    best = BestWeights(run) if training.patience else None
+def _optimise(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None, started: float) -> StageCost:
+    work = Work(run, _num_steps(run))
     run.backbone.train_mode(run.config.finetuning.mode)
-    while run.step < num_steps:
-        for micro_batches in _steps_of_epoch(run, lengths):
-            run.learning_rate = float(scheduler.get_last_lr()[0])
-            run.logging = (run.step + 1) % run.config.tracking.log_every == 0 or run.step + 1 == num_steps
-            step.take(micro_batches)
-            if not optimizer.step_was_skipped:  # fp16 skips a step whose gradient overflowed
-                scheduler.step()
-            run.step += 1
-            values = step.read() if run.logging else {}
-            reporter.training(run.step, num_steps, run.epoch, sum(map(len, micro_batches)), values)
-            if run.step == num_steps:
+    if kept is not None:
+        work.load_state_dict(kept)
+    lengths = run.split_rows["train"].lengths(run.training_ids)
+    patience = run.config.training.patience
+    while run.step < work.num_steps:
+        for micro_batches in _steps_of_epoch(run, lengths, work.epoch_step):
+            work.take(micro_batches)
+            values = work.step.read() if run.logging else {}
+            reporter.training(run.step, work.num_steps, run.epoch, sum(map(len, micro_batches)), values)
+            if run.step == work.num_steps:
                 break
-        run.epoch += 1
-        if best is not None and best.stops(training.patience or 0, reporter):
+            reporter.keep(run.step, lambda: work.state_dict(time.perf_counter() - started))
+        run.epoch, work.epoch_step = run.epoch + 1, 0
+        if patience and work.best.stops(patience, reporter):
             break
-    if best is not None:
-        best.restore()
-    step.cost.steps = run.step
-    return step.cost
+    if patience:
+        work.best.restore()
+    work.step.cost.steps = run.step
+    return work.step.cost
+
+
+class Work:
+    """What moves while a stage is trained: weights, optimiser, schedule, early stopping, sums, place in the epoch."""
+
+    def __init__(self, run: Run, num_steps: int) -> None:
+        training = run.config.training
+        parameters = run.trainable()
+        head_names = [name for name, _ in run.backbone.head_parameters()]
+        self.run, self.num_steps, self.epoch_step = run, num_steps, 0
+        self.bare = make_optimizer(parameters, head_names, training)
+        self.scheduler = make_scheduler(self.bare, num_steps, training)
+        # After the scheduler, which wraps `step`: under fp16 accelerate puts back the `step` that it found.
+        self.optimizer = run.accelerator.prepare_optimizer(self.bare)
+        self.step = Step(run, self.optimizer, list(parameters.values()))
+        self.best = BestWeights(run)
+
+    def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
+        """Takes one optimiser step and moves schedule and counters on."""
+        run = self.run
+        run.learning_rate = float(self.scheduler.get_last_lr()[0])
+        run.logging = (run.step + 1) % run.config.tracking.log_every == 0 or run.step + 1 == self.num_steps
+        self.step.take(micro_batches)
+        if not self.optimizer.step_was_skipped:  # fp16 skips a step whose gradient overflowed
+            self.scheduler.step()
+        run.step += 1
+        self.epoch_step += 1
+
+    def state_dict(self, seconds: float) -> dict[str, Any]:
+        """Returns everything that the next step depends on, tensors and plain values; `seconds` were spent so far."""
+        scaler = self.run.accelerator.scaler
+        return {
+            "place": {"epoch": self.run.epoch, "step": self.run.step, "epoch_step": self.epoch_step},
+            "weights": changing_tensors(self.run),
+            "optimizer": self.bare.state_dict()["state"],
+            "learning_rates": [group["lr"] for group in self.bare.param_groups],
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+            "strategies": {str(i): strategy.state_dict() for i, strategy in enumerate(self.run.strategies)},
+            "best": self.best.state_dict(),
+            "meter": self.step.meter.state_dict(),
+            "cost": {**asdict(self.step.cost), "train_seconds": seconds},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        import torch
+
+        run, place = self.run, state["place"]
+        run.epoch, run.step, self.epoch_step = place["epoch"], place["step"], place["epoch_step"]
+        with torch.no_grad():
+            for name, tensor in changing_tensors(run).items():
+                tensor.copy_(state["weights"][name])
+        moments = {int(index): values for index, values in state["optimizer"].items()}
+        self.bare.load_state_dict({"state": moments, "param_groups": self.bare.state_dict()["param_groups"]})
+        for group, rate in zip(self.bare.param_groups, state["learning_rates"], strict=True):
+            group["lr"] = rate
+        self.scheduler.load_state_dict(state["scheduler"])
+        if run.accelerator.scaler is not None:
+            run.accelerator.scaler.load_state_dict(state["scaler"])
+        for i, strategy in enumerate(run.strategies):
+            strategy.load_state_dict(state["strategies"][str(i)])
+        self.best.load_state_dict(state["best"])
+        self.step.meter.load_state_dict(state["meter"], run.device)
+        self.step.cost = StageCost(**state["cost"])
+
+
+def changing_tensors(run: Run) -> dict[str, torch.Tensor]:
+    """Returns what training can change of the model: trainable parameters and floating-point buffers, by name."""
+    buffers = {name: buffer for name, buffer in run.model.named_buffers() if buffer.is_floating_point()}
+    return {**run.trainable(), **buffers}
 
 
 def _num_steps(run: Run) -> int:
@@ -149,11 +230,14 @@ def _num_steps(run: Run) -> int:
     return min(steps, LIMITED_STEPS) if run.config.limit else steps
 
 
-def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32]) -> Iterator[list[npt.NDArray[np.int64]]]:
-    """Yields the row ids of every micro-batch, step by step; the order is addressed by (seed, stage, epoch)."""
+def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int) -> Iterator[list[npt.NDArray[np.int64]]]:
+    """Yields the row ids of every micro-batch, step by step from step `first` of the epoch.
+
+    The order is addressed by (seed, stage, epoch).
+    """
     training = run.config.training
     batches = training_batches(lengths, training.batch_size, run.seed, run.stage_index, run.epoch)
-    for start in range(0, len(batches), training.accumulation):
+    for start in range(first * training.accumulation, len(batches), training.accumulation):
         yield [run.training_ids[positions] for positions in batches[start : start + training.accumulation]]
 
 
@@ -244,7 +328,7 @@ class BestWeights:
         if score > self.score:
             self.score, self.waited = score, 0
             with torch.no_grad():
-                self.values = {n: t.detach().clone() for n, t in self._state().items()}
+                self.values = {n: t.detach().clone() for n, t in changing_tensors(self.run).items()}
         else:
             self.waited += 1
         return self.waited >= patience
@@ -254,12 +338,17 @@ class BestWeights:
         import torch
 
         with torch.no_grad():
-            for name, tensor in self._state().items():
+            for name, tensor in changing_tensors(self.run).items():
                 tensor.copy_(self.values[name])
 
-    def _state(self) -> dict[str, torch.Tensor]:
-        buffers = {name: buffer for name, buffer in self.run.model.named_buffers() if buffer.is_floating_point()}
-        return {**self.run.trainable(), **buffers}
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best score, the epochs waited since, and the weights that gave it."""
+        return {"score": repr(self.score), "waited": self.waited, "values": self.values}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self.score, self.waited = float(state["score"]), int(state["waited"])
+        self.values = {name: tensor.to(self.run.device) for name, tensor in state["values"].items()}
 
 
 def _validation_score(run: Run) -> float:
