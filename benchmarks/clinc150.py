@@ -37,7 +37,9 @@ def arguments():
 
 def run(options, arm, experiment, splits, settings=None, stages=None):
     overrides = [f"experiment={experiment}", f"output={options.output}", f"evaluation.splits=[{','.join(splits)}]"]
-    overrides += [f"stream.path={options.path}"] * bool(options.path) + [f"model.name={options.model}"] * bool(options.model)
+    overrides += [f"stream.path={options.path}"] * bool(options.path) + [f"model.name={options.model}"] * bool(
+        options.model
+    )
     overrides += [f"training.threads={options.threads}"] * bool(options.threads)
     overrides += [f"stream.first_stages={stages}"] * bool(stages)
     result = cl_mlm.run(CONFIG, *overrides, arm=arm, **(settings or {}))
@@ -62,7 +64,10 @@ def tune(options, arm):
 def report(phase, arm, summary):
     shown = {k: None if v is None else round(100 * v, 2) for k, v in summary["metrics"].items()}
     cost = summary["cost"]
-    print(f"{phase} {arm} {json.dumps(shown)} train {cost['train_seconds']:.0f} s eval {cost['eval_seconds']:.0f} s", flush=True)
+    print(
+        f"{phase} {arm} {json.dumps(shown)} train {cost['train_seconds']:.0f} s eval {cost['eval_seconds']:.0f} s",
+        flush=True,
+    )
 
 
 def main():

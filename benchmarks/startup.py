@@ -1,6 +1,6 @@
 """Checks the time limits of start-up and of the demonstration: interleaved runs, medians; exits 1 where one is missed.
 
-    python benchmarks/startup.py [--demo]
+python benchmarks/startup.py [--demo]
 """
 
 import argparse

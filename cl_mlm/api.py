@@ -132,7 +132,9 @@ def run_in(prepared: Prepared, folder: Path, progress: bool | None = None) -> Re
         sender.start()
         try:
             with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
-                summary = Experiment(prepared, folder, journal, display).execute()
+                experiment = Experiment(prepared, folder, journal, display)
+                with experiment.interruption.listening():
+                    summary = experiment.execute()
         except BaseException as error:
             state: Status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
             for stage in (*journal.running_stages(), None):

@@ -1,4 +1,4 @@
-"""What a run needs to go on from the end of a stage.
+"""What a run needs to go on: from the end of a stage, and from a step within one.
 
 Written beside, flushed to disk, renamed; checksummed; never pickle.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +30,61 @@ def write_stage(
 
     The folder appears whole or not at all. Returns it.
     """
+
+    def fill(temporary: Path) -> None:
+        backbone.save(temporary / "model")
+        _write_state(temporary, "strategies", states)
+        (temporary / "record.json").write_text(json.dumps(record, indent=1))
+
+    return _write_whole(folder / f"{stage_index:03d}", fill)
+
+
+def write_step(folder: Path, stage_index: int, step: int, state: Mapping[str, Any]) -> Path:
+    """Writes `folder/<stage>-<step>/` from within a stage and removes all but the one before it; returns it."""
+    final = _write_whole(folder / f"{stage_index:03d}-{step:09d}", lambda path: _write_state(path, "state", state))
+    for older in sorted(folder.glob("[0-9]*"))[:-2]:
+        shutil.rmtree(older)
+    return final
+
+
+def read_step(folder: Path, stage_index: int) -> tuple[dict[str, Any] | None, list[str]]:
+    """Returns the newest undamaged state from within `stage_index` (or None), and what was found damaged."""
+    found, faults = last_good(folder, f"{stage_index:03d}-*")
+    return (None if found is None else _read_state(found, "state")), faults
+
+
+def _write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    final, temporary = folder / f"{stage_index:03d}", folder / f".{stage_index:03d}.tmp"
-    for leftover in (temporary, final):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    backbone.save(temporary / "model")
     tensors: dict[str, torch.Tensor] = {}
-    plain = split_state(dict(states), "", tensors)
-    save_file(tensors, temporary / "strategies.safetensors")
-    (temporary / "strategies.json").write_text(json.dumps(plain))
-    (temporary / "record.json").write_text(json.dumps(record, indent=1))
+    plain = split_state(dict(state), "", tensors)
+    save_file(tensors, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(plain))
+
+
+def _read_state(folder: Path, name: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    plain = json.loads((folder / f"{name}.json").read_text())
+    return dict(join_state(plain, load_file(folder / f"{name}.safetensors")))
+
+
+def _write_whole(final: Path, fill: Callable[[Path], None]) -> Path:
+    """Fills a folder beside `final`, adds checksums, flushes it to disk and renames it into place."""
+    folder, temporary = final.parent, final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fill(temporary)
+    except BaseException:  # a full disk must not stay full of what cannot be used
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
     manifest = {str(path.relative_to(temporary)): _digest(path) for path in files}
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in [*files, temporary / MANIFEST]:
         _flush(path)
+    shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _flush(folder)
     return final
@@ -58,20 +96,16 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         RunFolderError: a file is missing or damaged.
     """
-    from safetensors.torch import load_file
-
     fault = damage(folder)
     if fault:
         raise RunFolderError(fault)
-    plain = json.loads((folder / "strategies.json").read_text())
-    states = join_state(plain, load_file(folder / "strategies.safetensors"))
-    return states, json.loads((folder / "record.json").read_text())
+    return _read_state(folder, "strategies"), json.loads((folder / "record.json").read_text())
 
 
-def last_good(folder: Path) -> tuple[Path | None, list[str]]:
+def last_good(folder: Path, pattern: str = "[0-9]*") -> tuple[Path | None, list[str]]:
     """Returns the newest undamaged checkpoint below `folder` (or None), and what was found damaged."""
     faults: list[str] = []
-    for candidate in sorted((p for p in folder.glob("[0-9]*") if p.is_dir()), reverse=True):
+    for candidate in sorted((p for p in folder.glob(pattern) if p.is_dir()), reverse=True):
         if not (candidate / MANIFEST).is_file():
             continue
         fault = damage(candidate)

@@ -84,6 +84,8 @@ class TrackingConfig:
 class CheckpointConfig:
     """What of a run is kept on disk."""
 
+    every_minutes: float | None = _option(10.0, "between two checkpoints within a stage; null: none by time", above=0)
+    every_steps: int | None = _option(None, "optimiser steps between two checkpoints within a stage", min=1)
     keep_stages: Literal["all", "last", "none"] = _option(
         "last", "models kept after the run; a running one keeps its last"
     )

@@ -7,15 +7,16 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cl_mlm.backbone import load_backbone
-from cl_mlm.checkpoint import last_good, read_stage, state_bytes, write_stage
+from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns, per_class
 from cl_mlm.hardware import describe_hardware, make_accelerator, peak_memory_bytes
+from cl_mlm.interruption import Interruption
 from cl_mlm.journal import Journal, without_credentials
 from cl_mlm.labels import LabelSpace
 from cl_mlm.loop import train_stage
@@ -32,13 +33,15 @@ log = logging.getLogger(__name__)
 class Experiment:
     """A prepared run and its folder.
 
-    Files: `config.yaml`, `journal.jsonl`, `stages/<i>/` (checkpoints), `predictions/<i>.parquet`, and at the end
-    `summary.json`, matrices, figures and `per_class.csv`.
+    Files: `config.yaml`, `journal.jsonl`, `stages/<i>/` and, within a stage, `steps/<i>-<step>/` (checkpoints),
+    `predictions/<i>.parquet`, and at the end `summary.json`, matrices, figures and `per_class.csv`.
     """
 
     def __init__(self, prepared: Prepared, folder: Path, journal: Journal, progress: Progress) -> None:
         self.prepared, self.folder, self.journal, self.progress = prepared, folder, journal, progress
-        self.stages = folder / "stages"
+        self.stages, self.steps = folder / "stages", folder / "steps"
+        self.last_kept = time.monotonic()
+        self.interruption = Interruption()
         self.slugs = slugs([stage.name for stage in prepared.stream.stages])
         self.stage_index = 0
 
@@ -63,6 +66,19 @@ class Experiment:
         """Hears of every epoch that was validated."""
         self.journal.metrics(values, epoch, self.stage_index)
 
+    def keep(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Writes a checkpoint where one is due, or where the run was asked to end, which it then does."""
+        checkpoint, asked = self.prepared.config.checkpoint, self.interruption.asked
+        minutes = (time.monotonic() - self.last_kept) / 60
+        by_time = checkpoint.every_minutes is not None and minutes >= checkpoint.every_minutes
+        by_steps = checkpoint.every_steps is not None and step % checkpoint.every_steps == 0
+        if by_time or by_steps or asked:
+            self.journal.sync()
+            write_step(self.steps, self.stage_index, step, state())
+            self.last_kept = time.monotonic()
+        if asked:
+            self.interruption.end()
+
     def _stage(self, run: Run, record: Record, stage_index: int, *, is_first: bool) -> None:
         self.stage_index = run.stage_index = stage_index
         stage = run.stream.stages[stage_index]
@@ -71,7 +87,11 @@ class Experiment:
         if is_first:
             self._measure_baseline(run, record)
         self.progress.stage(stage_index, len(run.stream), stage.name)
-        cost = train_stage(run, self)
+        kept, faults = read_step(self.steps, stage_index)
+        for fault in faults:
+            log.warning("%s; the checkpoint before it is used", fault)
+        with self.interruption.at_steps():
+            cost = train_stage(run, self, kept)
         started = time.perf_counter()
         splits: list[str] = [*run.config.evaluation.splits]
         found = {split: evaluate(run, split, known_columns(run)) for split in splits}
@@ -86,7 +106,7 @@ class Experiment:
         self.journal.status("FINISHED", stage_index)
         self.journal.sync()
         write_stage(self.stages, stage_index, run.backbone, states, record.to_dict())
-        self._forget_stages(stage_index)
+        self._forget_stages()
 
     def _measure_baseline(self, run: Run, record: Record) -> None:
         """Scores, before any training, the columns whose labels the model all knows; the others have no baseline."""
@@ -190,13 +210,13 @@ class Experiment:
         run = Run(config, stream, strategies, backbone, prepared.objective, labels, accelerator, last_trained)
         return run, record
 
-    def _forget_stages(self, stage_index: int) -> None:
-        """Removes the checkpoints that `checkpoint.keep_stages` does not want."""
+    def _forget_stages(self) -> None:
+        """Removes the checkpoints that `checkpoint.keep_stages` does not want; a running run keeps two."""
+        shutil.rmtree(self.steps, ignore_errors=True)
         if self.prepared.config.checkpoint.keep_stages == "all":
             return
-        for older in self.stages.glob("[0-9]*"):
-            if int(older.name) < stage_index:
-                shutil.rmtree(older)
+        for older in sorted(self.stages.glob("[0-9]*"))[:-2]:
+            shutil.rmtree(older)
 
     def _finish(self, record: Record) -> dict[str, Any]:
         """Writes the summary, tables and figures, and hands them to the journal."""
@@ -211,8 +231,10 @@ class Experiment:
         self.journal.metrics({f"cost/{name}": value for name, value in made["cost"].items()}, final)
         if made["flags"]:
             self.journal.tags({"flags": "; ".join(made["flags"])})
-        if self.prepared.config.checkpoint.keep_stages == "none":
-            shutil.rmtree(self.stages, ignore_errors=True)
+        keep = {"all": len(self.prepared.stream), "last": 1, "none": 0}[self.prepared.config.checkpoint.keep_stages]
+        stages = sorted(self.stages.glob("[0-9]*"))
+        for folder in stages[: len(stages) - keep] if keep < len(stages) else []:
+            shutil.rmtree(folder)
         self.journal.status("FINISHED")
         self.journal.sync()
         return made

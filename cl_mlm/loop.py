@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cl_mlm.batching import training_batches
 from cl_mlm.evaluation import evaluate
-from cl_mlm.objective import Batch
 from cl_mlm.optimisation import make_optimizer, make_scheduler
-from cl_mlm.randomness import seed_everything
-from cl_mlm.view import Run, mean_loss
+from cl_mlm.step import StageCost, Step
+from cl_mlm.view import Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,47 +33,20 @@ class Reporter(Protocol):
         """Called every step with `values` empty, but for every `tracking.log_every`-th."""
         ...
 
+    def keep(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Called after every step; `state` gives what goes on from here, where the reporter wants to keep it."""
+        ...
 
-@dataclass
-class StageCost:
-    """What training one stage took.
 
-    Attributes:
-        train_seconds: wall-clock time, strategies' work before and after the stage included.
-        train_examples: rows that went forward and backward, memory rows included.
-        train_tokens: tokens of those rows, padding left out.
-        flags: what a reader must know: a loss that was not finite.
+def train_stage(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None = None) -> StageCost:
+    """Trains one stage, `run.stage_index`, on the rows that the strategies' regime gives; mutates the model.
+
+    Args:
+        run: mutated: model, labels, place.
+        reporter: hears of every step.
+        kept: a state that `reporter.keep` was given within this stage, to go on from; the model and the strategies are
+            as they were when the stage began, so that what happens before the first step is simply done again.
     """
-
-    train_seconds: float = 0.0
-    train_examples: int = 0
-    train_tokens: int = 0
-    steps: int = 0
-    flags: list[str] = field(default_factory=list)
-
-
-class Meter:
-    """Sums on the device; read, and so synchronised, only when something is logged."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, name: str, value: torch.Tensor) -> None:
-        """Adds one value, a scalar tensor."""
-        value = value.detach().float()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
-
-    def read(self) -> dict[str, float]:
-        """Returns the mean of everything added since the last reading, and starts anew."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
-        return means
-
-
-def train_stage(run: Run, reporter: Reporter) -> StageCost:
-    """Trains one stage, `run.stage_index`, on the rows that the strategies' regime gives; mutates the model."""
     started = time.perf_counter()
     stage = run.stream.stages[run.stage_index]
     run.epoch = run.step = 0
@@ -85,11 +57,11 @@ def train_stage(run: Run, reporter: Reporter) -> StageCost:
         model = strategy.before_stage(run, stage)
         if model is not None:
             run.backbone.model = model  # type: ignore[assignment]
-    cost = _optimise(run, reporter)
+    cost = _optimise(run, reporter, kept, started)
     for strategy in run.strategies:
         strategy.after_stage(run, stage)
     run.last_trained = run.stage_index
-    cost.train_seconds = time.perf_counter() - started
+    cost.train_seconds += time.perf_counter() - started
     return cost
 
 
@@ -107,41 +79,102 @@ def _training_ids(run: Run) -> npt.NDArray[np.int64]:
     return np.concatenate([run.split_rows["train"].ids(j) for j in range(first, run.stage_index + 1)])
 
 
-def _optimise(run: Run, reporter: Reporter) -> StageCost:
-    from accelerate.optimizer import AcceleratedOptimizer
-
-    training = run.config.training
-    lengths = run.split_rows["train"].lengths(run.training_ids)
-    num_steps = _num_steps(run)
-    parameters = run.trainable()
-    head_names = [name for name, _ in run.backbone.head_parameters()]
-    bare = make_optimizer(parameters, head_names, training)
-    scheduler = make_scheduler(bare, num_steps, training)
-    # Not `prepare_optimizer`, which keeps every stage's optimiser for good. After the scheduler, which wraps `step`:
-    # under fp16 accelerate puts back the `step` that it found.
-    optimizer = AcceleratedOptimizer(bare, device_placement=False, scaler=run.accelerator.scaler)
-    step = Step(run, optimizer, list(parameters.values()))
-    best = BestWeights(run) if training.patience else None
+def _optimise(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None, started: float) -> StageCost:
+    work = Work(run, _num_steps(run))
     run.backbone.train_mode(run.config.finetuning.mode)
-    while run.step < num_steps:
-        for micro_batches in _steps_of_epoch(run, lengths):
-            run.learning_rate = float(scheduler.get_last_lr()[0])
-            run.logging = (run.step + 1) % run.config.tracking.log_every == 0 or run.step + 1 == num_steps
-            step.take(micro_batches)
-            if not optimizer.step_was_skipped:  # fp16 skips a step whose gradient overflowed
-                scheduler.step()
-            run.step += 1
-            values = step.read() if run.logging else {}
-            reporter.training(run.step, num_steps, run.epoch, sum(map(len, micro_batches)), values)
-            if run.step == num_steps:
+    if kept is not None:
+        work.load_state_dict(kept)
+    lengths = run.split_rows["train"].lengths(run.training_ids)
+    patience = run.config.training.patience
+    while run.step < work.num_steps:
+        for micro_batches in _steps_of_epoch(run, lengths, work.epoch_step):
+            work.take(micro_batches)
+            values = work.step.read() if run.logging else {}
+            reporter.training(run.step, work.num_steps, run.epoch, sum(map(len, micro_batches)), values)
+            if run.step == work.num_steps:
                 break
-        run.epoch += 1
-        if best is not None and best.stops(training.patience or 0, reporter):
+            reporter.keep(run.step, lambda: work.state_dict(time.perf_counter() - started))
+        run.epoch, work.epoch_step = run.epoch + 1, 0
+        if patience and work.best.stops(patience, reporter):
             break
-    if best is not None:
-        best.restore()
-    step.cost.steps = run.step
-    return step.cost
+    if patience:
+        work.best.restore()
+    work.step.cost.steps = run.step
+    return work.step.cost
+
+
+class Work:
+    """What moves while a stage is trained: weights, optimiser, schedule, early stopping, sums, place in the epoch."""
+
+    def __init__(self, run: Run, num_steps: int) -> None:
+        from accelerate.optimizer import AcceleratedOptimizer
+
+        training = run.config.training
+        parameters = run.trainable()
+        head_names = [name for name, _ in run.backbone.head_parameters()]
+        self.run, self.num_steps, self.epoch_step = run, num_steps, 0
+        self.bare = make_optimizer(parameters, head_names, training)
+        self.scheduler = make_scheduler(self.bare, num_steps, training)
+        # Not `prepare_optimizer`, which keeps every stage's optimiser for good. After the scheduler, which wraps `step`:
+        # under fp16 accelerate puts back the `step` that it found.
+        self.optimizer = AcceleratedOptimizer(self.bare, device_placement=False, scaler=run.accelerator.scaler)
+        self.step = Step(run, self.optimizer, list(parameters.values()))
+        self.best = BestWeights(run)
+
+    def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
+        """Takes one optimiser step and moves schedule and counters on."""
+        run = self.run
+        run.learning_rate = float(self.scheduler.get_last_lr()[0])
+        run.logging = (run.step + 1) % run.config.tracking.log_every == 0 or run.step + 1 == self.num_steps
+        self.step.take(micro_batches)
+        if not self.optimizer.step_was_skipped:  # fp16 skips a step whose gradient overflowed
+            self.scheduler.step()
+        run.step += 1
+        self.epoch_step += 1
+
+    def state_dict(self, seconds: float) -> dict[str, Any]:
+        """Returns everything that the next step depends on, tensors and plain values; `seconds` were spent so far."""
+        scaler = self.run.accelerator.scaler
+        return {
+            "place": {"epoch": self.run.epoch, "step": self.run.step, "epoch_step": self.epoch_step},
+            "weights": changing_tensors(self.run),
+            "optimizer": self.bare.state_dict()["state"],
+            "learning_rates": [group["lr"] for group in self.bare.param_groups],
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+            "strategies": {str(i): strategy.state_dict() for i, strategy in enumerate(self.run.strategies)},
+            "best": self.best.state_dict(),
+            "meter": self.step.meter.state_dict(),
+            "cost": {**asdict(self.step.cost), "train_seconds": seconds},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        import torch
+
+        run, place = self.run, state["place"]
+        run.epoch, run.step, self.epoch_step = place["epoch"], place["step"], place["epoch_step"]
+        with torch.no_grad():
+            for name, tensor in changing_tensors(run).items():
+                tensor.copy_(state["weights"][name])
+        moments = {int(index): values for index, values in state["optimizer"].items()}
+        self.bare.load_state_dict({"state": moments, "param_groups": self.bare.state_dict()["param_groups"]})
+        for group, rate in zip(self.bare.param_groups, state["learning_rates"], strict=True):
+            group["lr"] = rate
+        self.scheduler.load_state_dict(state["scheduler"])
+        if run.accelerator.scaler is not None:
+            run.accelerator.scaler.load_state_dict(state["scaler"])
+        for i, strategy in enumerate(run.strategies):
+            strategy.load_state_dict(state["strategies"][str(i)])
+        self.best.load_state_dict(state["best"])
+        self.step.meter.load_state_dict(state["meter"], run.device)
+        self.step.cost = StageCost(**state["cost"])
+
+
+def changing_tensors(run: Run) -> dict[str, torch.Tensor]:
+    """Returns what training can change of the model: trainable parameters and floating-point buffers, by name."""
+    buffers = {name: buffer for name, buffer in run.model.named_buffers() if buffer.is_floating_point()}
+    return {**run.trainable(), **buffers}
 
 
 def _num_steps(run: Run) -> int:
@@ -151,81 +184,15 @@ def _num_steps(run: Run) -> int:
     return min(steps, LIMITED_STEPS) if run.config.limit else steps
 
 
-def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32]) -> Iterator[list[npt.NDArray[np.int64]]]:
-    """Yields the row ids of every micro-batch, step by step; the order is addressed by (seed, stage, epoch)."""
+def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int) -> Iterator[list[npt.NDArray[np.int64]]]:
+    """Yields the row ids of every micro-batch, step by step from step `first` of the epoch.
+
+    The order is addressed by (seed, stage, epoch).
+    """
     training = run.config.training
     batches = training_batches(lengths, training.batch_size, run.seed, run.stage_index, run.epoch)
-    for start in range(0, len(batches), training.accumulation):
+    for start in range(first * training.accumulation, len(batches), training.accumulation):
         yield [run.training_ids[positions] for positions in batches[start : start + training.accumulation]]
-
-
-class Step:
-    """One optimiser step: own rows, memory rows, gradient adjustments, clipping, update."""
-
-    def __init__(self, run: Run, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
-        self.run, self.optimizer, self.parameters = run, optimizer, parameters
-        self.cost = StageCost()
-        self.meter = Meter()
-        self._by_hook = {
-            hook: [s for s in run.strategies if s.overrides(hook)]
-            for hook in ("memory", "loss_terms", "adjust_gradients", "after_step")
-        }
-
-    def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
-        """Takes one step over the rows named in `micro_batches`."""
-        from torch.nn.utils import clip_grad_norm_
-
-        run, accelerator = self.run, self.run.accelerator
-        batches = [run.rows(ids) for ids in micro_batches]
-        total = sum(float(batch.count.sum()) for batch in batches) if len(batches) > 1 else None
-        for index, batch in enumerate(batches):
-            self._backward(batch, 1 / len(batches), ("own", index), total)
-        for index, batch in enumerate(batches):
-            for strategy in self._by_hook["memory"]:
-                for number, (weight, memory) in enumerate(strategy.memory(run, batch)):
-                    address = ("memory", strategy.name, index, number)
-                    self._backward(memory.with_origin("memory"), weight / len(batches), address)
-        accelerator.unscale_gradients(self.optimizer)
-        for strategy in self._by_hook["adjust_gradients"]:
-            for name, value in strategy.adjust_gradients(run).items():
-                self.meter.add(f"train/term/{name}", value)
-        if run.config.training.clip is not None:
-            # Not accelerate's clipping: it would unscale fp16 gradients a second time.
-            clip_grad_norm_(self.parameters, run.config.training.clip)
-        self.optimizer.step()
-        for strategy in self._by_hook["after_step"]:
-            strategy.after_step(run)
-        self.optimizer.zero_grad()
-
-    def _backward(
-        self, batch: Batch, weight: float, address: tuple[str | int, ...], total: float | None = None
-    ) -> None:
-        """Adds the gradient of one micro-batch.
-
-        Own rows: their summed loss over `total` items of the whole step, plus terms by their share of it. Memory rows:
-        `weight` times their mean loss and terms.
-        """
-        run = self.run
-        seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *address)
-        outputs = run.forward(batch)
-        loss: torch.Tensor = mean_loss(run.task_loss(outputs, batch), batch, total)
-        self.meter.add(f"train/loss/{batch.origin}", loss if total is None else loss / weight)
-        loss = loss if total is not None else loss * weight
-        for strategy in self._by_hook["loss_terms"]:
-            for name, term in strategy.loss_terms(run, batch, outputs).items():
-                loss = loss + term * weight
-                self.meter.add(f"train/term/{name}", term)
-        run.accelerator.backward(loss)
-        self.cost.train_examples += len(batch)
-        self.cost.train_tokens += batch.num_tokens
-
-    def read(self) -> dict[str, float]:
-        """Returns the means since the last reading; a loss that is not finite is flagged once."""
-        values = {**self.meter.read(), "train/learning_rate": self.run.learning_rate}
-        bad = sorted(name for name, value in values.items() if not math.isfinite(value))
-        if bad and not self.cost.flags:
-            self.cost.flags.append(f"loss not finite: {', '.join(bad)} at step {self.run.step}")
-        return values
 
 
 class BestWeights:
@@ -246,7 +213,7 @@ class BestWeights:
         if score > self.score:
             self.score, self.waited = score, 0
             with torch.no_grad():
-                self.values = {n: t.detach().clone() for n, t in self._state().items()}
+                self.values = {n: t.detach().clone() for n, t in changing_tensors(self.run).items()}
         else:
             self.waited += 1
         return self.waited >= patience
@@ -256,12 +223,17 @@ class BestWeights:
         import torch
 
         with torch.no_grad():
-            for name, tensor in self._state().items():
+            for name, tensor in changing_tensors(self.run).items():
                 tensor.copy_(self.values[name])
 
-    def _state(self) -> dict[str, torch.Tensor]:
-        buffers = {name: buffer for name, buffer in self.run.model.named_buffers() if buffer.is_floating_point()}
-        return {**self.run.trainable(), **buffers}
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best score, the epochs waited since, and the weights that gave it."""
+        return {"score": repr(self.score), "waited": self.waited, "values": self.values}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self.score, self.waited = float(state["score"]), int(state["waited"])
+        self.values = {name: tensor.to(self.run.device) for name, tensor in state["values"].items()}
 
 
 def _validation_score(run: Run) -> float:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cl_mlm.loop import StageCost
 from cl_mlm.metrics import summarise
 from cl_mlm.preparation import Prepared
+from cl_mlm.step import StageCost
 
 PACKAGES = (
     "torch",

@@ -23,10 +23,29 @@ def server(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port), *store]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--workers",
+        "1",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        *store,
+    ]
     with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "MLFLOW_TRACKING_URI": ""})
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "MLFLOW_TRACKING_URI": ""}
+        )
     try:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS
@@ -52,7 +71,9 @@ def is_up(address):
 def tracked(server, tmp_path_factory):
     from mlflow.tracking import MlflowClient
 
-    result = cl_mlm.run(CONFIG, "limit=8", f"output={tmp_path_factory.mktemp('runs')}", f"tracking.uri={server}", arm="replay")
+    result = cl_mlm.run(
+        CONFIG, "limit=8", f"output={tmp_path_factory.mktemp('runs')}", f"tracking.uri={server}", arm="replay"
+    )
     assert result.warnings == []
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("quickstart")
@@ -77,7 +98,9 @@ def test_accuracy_histories_are_the_columns_of_the_matrix(tracked):
     result, client, runs = tracked
     (parent,), _ = split_family(runs)
     for j, column in enumerate(result.summary["columns"]):
-        history = sorted(client.get_metric_history(parent.info.run_id, f"accuracy/{column}"), key=lambda point: point.step)
+        history = sorted(
+            client.get_metric_history(parent.info.run_id, f"accuracy/{column}"), key=lambda point: point.step
+        )
         assert [point.step for point in history] == list(range(j, 5))
         assert [point.value for point in history] == [result.matrix[i, j] for i in range(j, 5)]
 
