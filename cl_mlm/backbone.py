@@ -47,9 +47,9 @@ class Backbone:
     def forward(self, batch: Batch) -> Outputs:
         """Returns logits (R, C), and on demand the input of the head (R, H), for `batch`."""
         logits = self.model(**batch.inputs).logits
-        head_input, is_token = self._head_input, batch.inputs["input_ids"] != self.tokenizer.pad_token_id
+        head_input, ids = self._head_input, batch.inputs["input_ids"]
         self._head_input = None
-        return Outputs(logits, lambda: _pooled(head_input, is_token))
+        return Outputs(logits, lambda: _pooled(head_input, ids.ne(self.model.config.pad_token_id)))
 
     def grow(self, labels: Sequence[str], seed: int, stage_index: int) -> None:
         """Widens the head to `labels`: old rows are copied, new ones drawn from the `init` seed of this stage.
@@ -172,7 +172,7 @@ def _find_head(model: PreTrainedModel) -> str:
     from torch.nn import Linear
 
     body = {id(module) for module in model.base_model.modules()}
-    heads = [
+    heads: list[str] = [
         name
         for name, module in model.named_modules()
         if isinstance(module, Linear) and id(module) not in body and module.out_features == model.config.num_labels
@@ -183,7 +183,7 @@ def _find_head(model: PreTrainedModel) -> str:
 
 
 def _write_labels(model: PreTrainedModel, labels: Sequence[str]) -> None:
-    model.num_labels = len(labels)
+    setattr(model, "num_labels", len(labels))  # noqa: B010 - declared nowhere, read by every forward pass
     model.config.num_labels = len(labels)
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: i for i, label in enumerate(labels)}

@@ -115,8 +115,8 @@ class Work:
         self.run, self.num_steps, self.epoch_step = run, num_steps, 0
         self.bare = make_optimizer(parameters, head_names, training)
         self.scheduler = make_scheduler(self.bare, num_steps, training)
-        # Not `prepare_optimizer`, which keeps every stage's optimiser for good. After the scheduler, which wraps `step`:
-        # under fp16 accelerate puts back the `step` that it found.
+        # Not `prepare_optimizer`, which keeps every stage's optimiser for good. After the scheduler, which wraps
+        # `step`: under fp16 accelerate puts back the `step` that it found.
         self.optimizer = AcceleratedOptimizer(self.bare, device_placement=False, scaler=run.accelerator.scaler)
         self.step = Step(run, self.optimizer, list(parameters.values()))
         self.best = BestWeights(run)

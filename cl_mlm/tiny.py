@@ -1,7 +1,7 @@
 """The model called `tiny`: a small BERT built from a config, with nothing to download.
 
-Its vocabulary is fixed before any text is seen: the 256 bytes, all pairs and all triples of the letters a-z. Words are cut
-from the left into the longest pieces, so that any text can be encoded and no stage's words are favoured.
+Its vocabulary is fixed before any text is seen: the 256 bytes, all pairs and all triples of the letters a-z. Words are
+cut from the left into the longest pieces, so that any text can be encoded and no stage's words are favoured.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def build_tiny(
         initializer_range=INITIALIZER_RANGE,
         hidden_dropout_prob=0.1 if dropout is None else dropout,
         attention_probs_dropout_prob=0.1 if dropout is None else dropout,
-        num_labels=num_labels,
         pad_token_id=tokenizer.pad_token_id,
     )
+    settings.num_labels = num_labels
     return BertForSequenceClassification(settings), tokenizer
 
 

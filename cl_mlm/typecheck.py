@@ -6,6 +6,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cl_mlm.errors import nearest
@@ -106,6 +107,8 @@ def _convert(value: Any, annotation: Any) -> tuple[Any, bool]:  # noqa: PLR0911 
             return value, False
         pairs = {key: _convert(item, inner[1]) for key, item in value.items()}
         return {key: item for key, (item, _) in pairs.items()}, all(ok for _, ok in pairs.values())
+    if annotation is str and isinstance(value, PurePath):
+        return str(value), True
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value), True
     return value, type(value) is annotation or (annotation is type(None) and value is None)
