@@ -80,7 +80,7 @@ def run(
     arm: str | None = None,
     again: bool = False,
     progress: bool | None = None,
-    strategies: Sequence[Strategy | str] | None = None,
+    strategies: Sequence[Strategy | str] | Mapping[str, Mapping[str, Any]] | None = None,
     stream: Stream | str | Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Result:
@@ -92,7 +92,8 @@ def run(
         arm: one of the variants that the file declares.
         again: makes a second run of a finished one.
         progress: shows a live display; None: only on a terminal.
-        strategies: objects, or names. Objects are made anew from their arguments, so that no run sees another's memory.
+        strategies: objects, or names, in place of the config's; a mapping from names to arguments is merged into it, as
+            in a file. Objects are made anew from their arguments, so that no run sees another's memory.
         stream: an object, a name, or a section of the config.
         settings: further sections or values, such as `seed=1` or `training={"epochs": 1}`.
 
@@ -102,10 +103,10 @@ def run(
     """
     from cl_mlm.preparation import prepare, with_objects
 
-    built = _strategy_objects(strategies)
+    built = None if isinstance(strategies, Mapping) else _strategy_objects(strategies)
     given = stream if isinstance(stream, Stream) else None
     if strategies is not None and built is None:
-        settings["strategies"] = list(strategies)
+        settings["strategies"] = strategies if isinstance(strategies, Mapping) else list(strategies)
     if stream is not None and given is None:
         settings["stream"] = stream
     resolved = load_config(config, [*overrides, settings], arm, needs_stream=given is None)

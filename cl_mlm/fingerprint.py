@@ -33,8 +33,8 @@ def fingerprint(stream: Stream) -> str:
 
 def arrow_batches(dataset: Dataset) -> Iterator[pa.Table]:
     """Yields all columns as Arrow tables; an indices mapping is followed."""
-    tables: Iterator[pa.Table] = dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)  # pyright: ignore[reportAssignmentType]
-    for table in tables:
+    table: pa.Table
+    for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):  # pyright: ignore[reportAssignmentType]
         # Rows picked one by one come as one chunk each; work on chunks would then be work on rows.
         yield table.combine_chunks()
 

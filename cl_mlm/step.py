@@ -78,8 +78,6 @@ class Step:
 
     def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
         """Takes one step over the rows named in `micro_batches`."""
-        from torch.nn.utils import clip_grad_norm_
-
         run, accelerator = self.run, self.run.accelerator
         batches = [run.rows(ids) for ids in micro_batches]
         total = sum(float(batch.count.sum()) for batch in batches) if len(batches) > 1 else None
@@ -95,8 +93,8 @@ class Step:
             for name, value in strategy.adjust_gradients(run).items():
                 self.meter.add(f"train/term/{name}", value)
         if run.config.training.clip is not None:
-            # Not accelerate's clipping: it would unscale fp16 gradients a second time.
-            clip_grad_norm_(self.parameters, run.config.training.clip)
+            # Would unscale fp16 gradients a second time, were the optimiser one that the accelerator keeps.
+            accelerator.clip_grad_norm_(self.parameters, run.config.training.clip)
         self.optimizer.step()
         for strategy in self._by_hook["after_step"]:
             strategy.after_step(run)

@@ -42,7 +42,7 @@ def build_tiny(
         initializer_range=INITIALIZER_RANGE,
         hidden_dropout_prob=0.1 if dropout is None else dropout,
         attention_probs_dropout_prob=0.1 if dropout is None else dropout,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=0,  # the first of SPECIAL
     )
     settings.num_labels = num_labels
     return BertForSequenceClassification(settings), tokenizer

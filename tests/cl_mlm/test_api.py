@@ -193,3 +193,8 @@ def test_a_damaged_summary_is_named(tmp_path):
 def test_an_experiment_with_odd_characters_gets_a_plain_folder(fast):
     fast["experiment"] = "Öl & Gas/../x"
     assert run_folder(load_config(fast)).parent.name == "ol-gas-..-x"
+
+
+def test_a_mapping_of_strategies_sets_their_arguments(quick):
+    result = cl_mlm.run(quick, strategies={"replay": {"capacity": 3}}, progress=False)
+    assert result.summary["strategies"][0]["capacity"] == 3

@@ -3,7 +3,13 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
 
 from cl_mlm.backbone import Backbone, check_model, leading, load_backbone
 from cl_mlm.config import ModelConfig
@@ -231,7 +237,9 @@ def test_features_follow_the_head_after_growth(load, kind):
 @pytest.fixture
 def without_padding(tmp_path, letters, request):
     """A decoder whose tokenizer has an end-of-text token, put after every row, and none for padding."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters.backend_tokenizer, eos_token="[SEP]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letters.backend_tokenizer, eos_token="[SEP]", padding_side="left"
+    )
     assert tokenizer.pad_token is None
     return load_backbone(ModelConfig(save_model(tmp_path, request.param, tokenizer, pad=False)), LABELS, 0, MAX_LENGTH)
 
@@ -242,6 +250,12 @@ def test_a_decoder_without_padding_token_gets_the_end_of_text_token(without_padd
     without_padding.save(tmp_path / "kept")
     kept = AutoConfig.from_pretrained(tmp_path / "kept")
     assert kept.pad_token_id == without_padding.tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("without_padding", DECODERS, indirect=True)
+def test_a_tokenizer_that_padded_on_the_left_is_kept_padding_on_the_right(without_padding, tmp_path):
+    without_padding.save(tmp_path / "kept")
+    assert AutoTokenizer.from_pretrained(tmp_path / "kept").padding_side == "right"
 
 
 @pytest.mark.parametrize("without_padding", DECODERS, indirect=True)

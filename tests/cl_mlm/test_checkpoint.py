@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from cl_mlm.backbone import Backbone
-from cl_mlm.checkpoint import damage, join_state, last_good, read_stage, split_state, state_bytes, write_stage
+from cl_mlm.checkpoint import (
+    damage,
+    join_state,
+    last_good,
+    read_stage,
+    read_step,
+    split_state,
+    state_bytes,
+    write_stage,
+    write_step,
+)
 from cl_mlm.errors import RunFolderError
 from cl_mlm.tiny import letter_tokenizer
 
@@ -225,6 +235,35 @@ def test_a_killed_write_leaves_the_checkpoint_before_it(tmp_path):
     assert last_good(tmp_path) == (tmp_path / "000", [])
     write(tmp_path, 1)
     assert last_good(tmp_path) == (tmp_path / "001", [])
+
+
+def test_a_state_from_within_a_stage_comes_back(tmp_path):
+    write_step(tmp_path, 2, 40, {"weights": {"a": torch.arange(3)}, "best": [1, None]})
+    state, faults = read_step(tmp_path, 2)
+    assert state is not None
+    assert (state["weights"]["a"].tolist(), state["best"], faults) == ([0, 1, 2], [1, None], [])
+
+
+def test_two_states_from_within_a_stage_are_kept(tmp_path):
+    for step in (9, 10, 100):
+        write_step(tmp_path, 0, step, {"step": step})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000-000000010", "000-000000100"]
+    assert read_step(tmp_path, 0)[0] == {"step": 100}
+
+
+def test_a_damaged_state_is_found_and_the_one_before_it_used(tmp_path):
+    write_step(tmp_path, 0, 10, {"step": 10, "t": torch.zeros(2)})
+    broken = write_step(tmp_path, 0, 20, {"step": 20, "t": torch.zeros(2)}) / "state.safetensors"
+    os.truncate(broken, broken.stat().st_size - 1)
+    state, faults = read_step(tmp_path, 0)
+    assert state is not None
+    assert state["step"] == 10
+    assert faults == [f"{broken}: is damaged (its checksum differs)"]
+
+
+def test_a_state_of_another_stage_is_not_read(tmp_path):
+    write_step(tmp_path, 0, 10, {"step": 10})
+    assert read_step(tmp_path, 1) == (None, [])
 
 
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):

@@ -19,8 +19,9 @@ from cl_mlm.config import Config, TrackingConfig, TrainingConfig
 from cl_mlm.evaluation import evaluate
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.labels import LabelSpace
-from cl_mlm.loop import LIMITED_STEPS, Meter, train_stage
+from cl_mlm.loop import LIMITED_STEPS, train_stage
 from cl_mlm.objectives.classification import Classification
+from cl_mlm.step import Meter
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
 from cl_mlm.tiny import letter_tokenizer
@@ -104,6 +105,9 @@ class Heard:
 
     def training(self, step, num_steps, epoch, rows, values):
         self.steps.append((step, num_steps, epoch, rows, dict(values)))
+
+    def keep(self, step, state):
+        pass
 
 
 def train(run, stage_index=0):
@@ -445,6 +449,19 @@ def test_memory_rows_add_weight_times_their_mean_loss():
     assert cost.train_examples == 12
 
 
+def test_memory_rows_of_two_micro_batches_count_by_their_mean():
+    class Remember(Watch):
+        @override
+        def memory(self, run, batch):
+            return [(0.5, run.rows(run.training_ids[:3]))]
+
+    parts, whole = Remember(), Remember()
+    train(make_run(parts, rows=8, accumulation=2))
+    train(make_run(whole, rows=8, batch_size=8))
+    for name, expected in whole.gradients[0].items():
+        torch.testing.assert_close(parts.gradients[0][name], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_logged_loss_is_the_mean_since_the_last_point():
     watch = Watch()
     _, heard = train(make_run(watch, steps=5, log_every=2))
@@ -539,6 +556,14 @@ def test_bf16_stays_near_fp32():
     assert half.losses[0] == pytest.approx(full.losses[0], rel=0.03)
     assert np.mean(half.losses) == pytest.approx(np.mean(full.losses), rel=0.03)
     assert half.losses != full.losses
+
+
+def test_a_bf16_run_can_be_asked_for_fp32():
+    run = make_run(rows=4, precision="bf16")
+    batch = run.rows(run.split_rows["train"].ids(0))
+    with run.accelerator.autocast():
+        found = run.forward_fp32(batch).logits
+    assert (run.forward(batch).logits.dtype, found.dtype) == (torch.bfloat16, torch.float32)
 
 
 def scaled_run(*strategies, init_scale=2.0**10, **training):

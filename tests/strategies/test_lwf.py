@@ -138,6 +138,14 @@ def test_each_old_stage_is_one_distribution_in_a_task_incremental_stream(second_
     assert float(term_of(lwf, run, [0, 1, 2], student)["lwf"].detach()) == pytest.approx(sum(parts), rel=1e-4)
 
 
+@pytest.mark.parametrize("scenario", ["class_incremental", "task_incremental"])
+def test_a_model_that_has_learned_nothing_teaches_nothing(make_run, scenario):
+    run = make_run(scenario=scenario)
+    run.stage_index = 1
+    run.labels.begin(1, -1)
+    assert old_groups(run) == []
+
+
 def test_memory_rows_have_no_term(second_stage):
     lwf = Lwf()
     run, _ = second_stage(lwf)
