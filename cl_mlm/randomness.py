@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def address_seed(seed: int, *address: str | int) -> int:
     """Returns a 63-bit seed for `address`, a path such as `("order", stage_index, epoch)`."""
-    text = repr((int(seed), *address)).encode()
+    # A NumPy integer shows its type: the same place must give the same seed.
+    parts = [part if isinstance(part, str) else int(part) for part in address]
+    text = repr((int(seed), *parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 

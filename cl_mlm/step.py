@@ -73,7 +73,7 @@ class Step:
         self.meter = Meter()
         self._by_hook = {
             hook: [s for s in run.strategies if s.overrides(hook)]
-            for hook in ("memory", "loss_terms", "adjust_gradients", "after_step")
+            for hook in ("allowed_classes", "memory", "loss_terms", "adjust_gradients", "after_step")
         }
 
     def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
@@ -110,6 +110,10 @@ class Step:
         """
         run = self.run
         seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *address)
+        for strategy in self._by_hook["allowed_classes"]:
+            allowed = strategy.allowed_classes(run, batch)
+            if allowed is not None:
+                batch = batch.with_allowed(allowed if batch.allowed is None else allowed & batch.allowed)
         outputs = run.forward(batch)
         loss: torch.Tensor = mean_loss(run.task_loss(outputs, batch), batch, total)
         self.meter.add(f"train/loss/{batch.origin}", loss if total is None else loss / weight)

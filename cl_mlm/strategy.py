@@ -134,6 +134,13 @@ class Strategy:
         """
         return ()
 
+    def allowed_classes(self, run: RunView, batch: Batch) -> torch.Tensor | None:
+        """Called before every micro-batch's forward pass; returns the classes among which its rows' loss runs.
+
+        Bool (rows, classes), true where a class takes part; None: all. A class must be allowed by every strategy.
+        """
+        return None
+
     def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, torch.Tensor]:
         """Called in every micro-batch; returns scalar terms added to its loss and logged by name."""
         return {}

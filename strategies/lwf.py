@@ -3,7 +3,7 @@
 Li and Hoiem (2016), Learning without Forgetting, arXiv:1606.09282, equation 2 and algorithm 1.
 Differs from the paper: the distillation term is the Kullback-Leibler divergence times T² (Hinton et al. 2015,
 arXiv:1503.02531), whose gradient equals that of the cross-entropy and does not shrink with T; the new head
-is not warmed up.
+is not warmed up; in a class-incremental stream a row is predicted among all classes, which the paper never asks for.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,16 @@ class Lwf(Strategy):
     Args:
         weight: of the term.
         temperature: T, above 0; softens both distributions.
+        own_classes: the loss of a stage's rows runs over the stage's own classes only, as in the paper (its new task
+            has outputs of its own); else over all classes seen, which pushes the old ones down on every new row.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_model"})
 
-    def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
+    def __init__(self, weight: float = 1.0, temperature: float = 2.0, own_classes: bool = True) -> None:
         self.weight = weight
         self.temperature = temperature
+        self.own_classes = own_classes
         self._ids: Any = None
         self._teacher: torch.Tensor | None = None
         self._groups: list[list[int]] = []
@@ -62,6 +65,16 @@ class Lwf(Strategy):
                 teacher[torch.from_numpy(positions)] = run.forward(batch).logits[:, :num_old].float()
         run.model.train(was_training)
         self._teacher = teacher
+
+    @override
+    def allowed_classes(self, run: RunView, batch: Batch) -> "torch.Tensor | None":
+        import torch
+
+        if not self.own_classes or batch.origin != "stage":
+            return None
+        allowed = torch.zeros(len(run.labels.seen), dtype=torch.bool, device=batch.targets.device)
+        allowed[list(run.labels.of(run.stage_index))] = True
+        return allowed.expand(len(batch), -1)
 
     @override
     def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, "torch.Tensor"]:

@@ -29,7 +29,7 @@ class Classification:
             if bad:
                 found = rows[column][bad[0]]
                 problems.append(
-                    f"{where}: {column} must be a non-empty string, got {found!r} in row {bad[0]} (of {len(bad)})"
+                    f"{where}: {column} must be a non-empty string, got {found!r} in row {bad[0]}; {len(bad)} such rows"
                 )
         return problems
 

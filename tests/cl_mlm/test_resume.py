@@ -1,0 +1,216 @@
+"""A run that is killed at any step and resumed ends with the same weights, figures and journal, to the bit."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+import cl_mlm
+from cl_mlm.strategy import RunView, Strategy
+
+NUM_STEPS = 48  # two stages of 24
+# Facts about clock and machine, which no second run can have alike.
+UNEQUAL = ("train_seconds", "eval_seconds", "peak_memory_bytes")
+
+
+class Restless(Strategy):
+    """Changes parameters and gathers state at every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    @override
+    def after_step(self, run: RunView) -> None:
+        import torch
+
+        with torch.no_grad():
+            for parameter in run.trainable().values():
+                parameter.mul_(1 - 1e-4 * (len(self.seen) % 7))
+        self.seen.append(run.stage_index * 1000 + run.step)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen = list(state["seen"])
+
+
+ARMS: dict[str, Any] = {
+    "naive": [],
+    "replay+ewc": {"replay": {"capacity": 8}, "ewc": {"weight": 10.0}},
+    "lwf": {"lwf": {"weight": 2.0}},
+    "joint": ["joint"],
+    "restless": None,
+}
+# Twelve places: the first step, the last, just before, at and after a checkpoint (every 5 steps), both stages.
+CUTS = [
+    *(("naive", at) for at in (1, 5)),
+    *(("replay+ewc", at) for at in (6, 24, 25, 33)),
+    *(("lwf", at) for at in (29, 47)),
+    *(("joint", at) for at in (13, 48)),
+    *(("restless", at) for at in (23, 40)),
+]
+
+
+def run(config, arm, output):
+    strategies = [Restless()] if arm == "restless" else ARMS[arm]
+    settings = {"strategies": strategies} if isinstance(strategies, list) else {}
+    layer = {**config, "output": str(output), "checkpoint": {"every_steps": 5, "every_minutes": None}}
+    if isinstance(strategies, dict):
+        layer["strategies"] = strategies
+    if arm == "joint":
+        layer["training"] = {**config["training"], "steps": NUM_STEPS, "patience": None}
+    return cl_mlm.run(layer, progress=False, **settings)
+
+
+@contextmanager
+def killed_at(step, number=signal.SIGKILL):
+    """Sends this process a signal at the end of its `step`-th optimiser step."""
+    from cl_mlm.loop import Work
+
+    taken, take = [0], Work.take
+
+    def count(self, micro_batches):
+        take(self, micro_batches)
+        taken[0] += 1
+        if taken[0] == step:
+            os.kill(os.getpid(), number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Work, "take", count)
+        yield
+
+
+def die(work) -> int:
+    """Runs `work` in a forked child, which has everything imported already, and returns how it ended."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def comparable(summary):
+    kept = {key: value for key, value in summary.items() if key not in ("run_id", "settings")}
+    return {**kept, "cost": {k: v for k, v in summary["cost"].items() if k not in UNEQUAL}}
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "stages" / "001" / "model" / "model.safetensors")
+
+
+def points(folder):
+    """Returns every metric point of a journal, in order, but for facts about the clock."""
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [
+        (line["stage"], line["step"], key, value)
+        for line in lines
+        if line["kind"] == "metrics"
+        for key, value in line["values"].items()
+        if not key.startswith(("time/", "cost/"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(make_fast, tmp_path_factory):
+    """Uninterrupted runs, one for each arm, made when they are first asked for."""
+    import torch
+
+    torch.set_num_threads(1)
+    folder, made = tmp_path_factory.mktemp("whole"), {}
+
+    def get(arm):
+        if arm not in made:
+            made[arm] = run(make_fast(folder), arm, folder)
+        return made[arm]
+
+    return get
+
+
+def assert_equal_runs(first, second):
+    import torch
+
+    assert comparable(first.summary) == comparable(second.summary)
+    a, b = weights(first.folder), weights(second.folder)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert sorted(points(first.folder)) == sorted(points(second.folder))
+
+
+@pytest.mark.parametrize(("arm", "at"), CUTS)
+def test_a_run_killed_at_a_step_ends_as_if_it_had_not_been(arm: str, at: int, whole, fast, tmp_path):
+    def work():
+        with killed_at(at):
+            run(fast, arm, tmp_path)
+
+    assert die(work) == -signal.SIGKILL
+    assert_equal_runs(whole(arm), run(fast, arm, tmp_path))
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_in_training_writes_a_checkpoint_of_that_very_step(number, error, whole, fast, tmp_path):
+    with killed_at(28, number), pytest.raises(error):
+        run(fast, "lwf", tmp_path)
+    (kept,) = tmp_path.glob("fast/*/steps/001-*")
+    assert kept.name == "001-000000004"
+    assert_equal_runs(whole("lwf"), run(fast, "lwf", tmp_path))
+
+
+def test_early_stopping_goes_on_with_the_best_weights_it_had(fast, tmp_path):
+    fast["training"]["patience"] = 2
+    first = run(fast, "naive", tmp_path / "whole")
+
+    def work():
+        with killed_at(19):
+            run(fast, "naive", tmp_path / "cut")
+
+    assert die(work) == -signal.SIGKILL
+    assert_equal_runs(first, run(fast, "naive", tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("harm", ["truncated", "one bit"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(harm, whole, fast, tmp_path, caplog):
+    def work():
+        with killed_at(38):
+            run(fast, "replay+ewc", tmp_path)
+
+    assert die(work) == -signal.SIGKILL
+    newest = sorted(tmp_path.glob("fast/*/steps/001-*"))[-1] / "state.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content[:-10] if harm == "truncated" else content)
+    assert_equal_runs(whole("replay+ewc"), run(fast, "replay+ewc", tmp_path))
+    assert any(str(newest) in record.getMessage() for record in caplog.records)
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_good_one(whole, fast, tmp_path, monkeypatch):
+    import safetensors.torch
+
+    save, calls = safetensors.torch.save_file, [0]
+
+    def full(tensors, path):
+        calls[0] += 1
+        if calls[0] == 3:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(tensors, path)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(fast, "lwf", tmp_path)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob("fast/*/steps/*")] == ["000-000000005", "000-000000010"]
+    assert_equal_runs(whole("lwf"), run(fast, "lwf", tmp_path))
