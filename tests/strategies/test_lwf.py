@@ -196,7 +196,7 @@ def test_weight_zero_is_naive_to_the_bit_while_the_divergence_is_computed(assert
         return terms[-1]
 
     monkeypatch.setattr(module, "distillation", counting)
-    trained = assert_same_run(Lwf(weight=0.0))
+    trained = assert_same_run(Lwf(weight=0.0, own_classes=False))
     assert len(terms) == 6
     assert max(float(term.detach()) for term in terms) > 0
     assert [values["train/term/lwf"] for values in trained.logged if "train/term/lwf" in values] == [0.0] * 6
@@ -240,3 +240,23 @@ def test_lwf_keeps_no_state_between_stages():
 )
 def test_wrong_arguments_are_named(arguments, fault):
     assert Lwf(**arguments).validate() == [fault]
+
+
+def test_the_loss_of_new_rows_leaves_old_classes_alone_unless_asked(make_run, train, monkeypatch):
+    seen = []
+
+    def noting(self, run, batch):
+        seen.append((run.stage_index, allowed(self, run, batch)))
+        return seen[-1][1]
+
+    allowed = Lwf.allowed_classes
+    monkeypatch.setattr(Lwf, "allowed_classes", noting)
+    train(make_run(Lwf()))
+    masks = {stage_index: mask[0].tolist() for stage_index, mask in seen}
+    assert masks == {0: [True, True], 1: [False, False, True, True]}
+
+
+def test_all_classes_take_part_when_own_classes_is_off(make_run, train, monkeypatch):
+    run = make_run(Lwf(own_classes=False))
+    train(run, [0])
+    assert run.strategies[0].allowed_classes(run, run.rows(run.training_ids[:2])) is None
