@@ -62,10 +62,13 @@ def run(
     configs = [load_config(config, [*extra, *variant.overrides], variant.arm) for variant in variants]
     prepared = [prepare(resolved) for resolved in configs]
     folders = set()
-    for one in prepared:
+    for number, one in enumerate(prepared, start=1):
         with _interruptible():
             result = run_prepared(one, again=again)
-        _show(result)
+        if len(prepared) == 1:
+            _show(result)
+        else:
+            _print_lines([f"[{number}/{len(prepared)}] {_in_a_line(result)}"])
         folders.add(result.folder.parent)
     if len(prepared) > 1:
         for folder in sorted(folders):
@@ -183,7 +186,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         print(
-            "interrupted: what was measured is kept; the same command goes on from the last finished stage",
+            "interrupted: what was measured is kept; the same command goes on from there",
             file=sys.stderr,
         )
         raise typer.Exit(INTERRUPTED) from error
@@ -224,6 +227,21 @@ def _show(result: Result) -> None:
             *(f"warning: {w}" for w in result.warnings),
         ]
     )
+
+
+def _in_a_line(result: Result) -> str:
+    """Returns the gist of one run among several; the comparison that follows has the rest."""
+    from cl_mlm.report import hundredths
+
+    metrics, cost, flags = (result.summary[key] for key in ("metrics", "cost", "flags"))
+    state = f"{cost['train_seconds'] + cost['eval_seconds']:.0f} s" if result.is_new else "already finished"
+    shown = (
+        f"average accuracy {hundredths(metrics['average_accuracy'])} %, forgetting {hundredths(metrics['forgetting'])}"
+    )
+    told = "".join(
+        f"\n  {kind}: {line}" for kind, lines in (("flag", flags), ("warning", result.warnings)) for line in lines
+    )
+    return f"{result.folder}: {shown}, {state}{told}"
 
 
 def _print_lines(lines: Sequence[str]) -> None:
