@@ -80,7 +80,7 @@ def run(
     arm: str | None = None,
     again: bool = False,
     progress: bool | None = None,
-    strategies: Sequence[Strategy | str] | Mapping[str, Mapping[str, Any]] | None = None,
+    strategies: str | Sequence[Strategy | str] | Mapping[str, Mapping[str, Any]] | None = None,
     stream: Stream | str | Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Result:
@@ -103,10 +103,10 @@ def run(
     """
     from cl_mlm.preparation import prepare, with_objects
 
-    built = None if isinstance(strategies, Mapping) else _strategy_objects(strategies)
+    built = None if isinstance(strategies, str | Mapping) else _strategy_objects(strategies)
     given = stream if isinstance(stream, Stream) else None
     if strategies is not None and built is None:
-        settings["strategies"] = strategies if isinstance(strategies, Mapping) else list(strategies)
+        settings["strategies"] = strategies if isinstance(strategies, str | Mapping) else list(strategies)
     if stream is not None and given is None:
         settings["stream"] = stream
     resolved = load_config(config, [*overrides, settings], arm, needs_stream=given is None)
@@ -187,8 +187,12 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"output: nothing can be written in {str(folder)!r}: {error}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -40,10 +40,12 @@ def write_stage(
 
 
 def write_step(folder: Path, stage_index: int, step: int, state: Mapping[str, Any]) -> Path:
-    """Writes `folder/<stage>-<step>/` from within a stage and removes all but the one before it; returns it."""
+    """Writes `folder/<stage>-<step>/` from within a stage, removes all but it and the one before; returns it."""
     final = _write_whole(folder / f"{stage_index:03d}-{step:09d}", lambda path: _write_state(path, "state", state))
-    for older in sorted(folder.glob("[0-9]*"))[:-2]:
-        shutil.rmtree(older)
+    own = sorted(folder.glob(f"{stage_index:03d}-*"))
+    # Another stage's are left over from before a damaged checkpoint sent the run back.
+    for stale in {*folder.glob("[0-9]*")} - {*own[-2:]}:
+        shutil.rmtree(stale)
     return final
 
 

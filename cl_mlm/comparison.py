@@ -89,6 +89,11 @@ class StreamTable:
         lines = [f"{_short(name)}: {name.replace('_', ' ')}: {DEFINITIONS.get(name, '')}" for name in self.metrics]
         if any(len(group.runs) > 1 for group in self.groups):
             lines.append("±: half width of the 95 % interval of the mean over seeds (Student's t)")
+        unequal = differing([group.runs for group in self.groups])
+        if unequal:
+            lines.append(
+                f"not all rows share these settings: {', '.join(unequal)}; differences are not strategies' alone"
+            )
         absent: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in self.metrics:
             without = [group for group in self.groups if is_undefined(group.metric(name)[0])]
@@ -210,6 +215,13 @@ def _labels(groups: Sequence[tuple[RunSummary, ...]]) -> list[str]:
         for k, each in zip(places, flat, strict=True):
             named[k] = f"{label} ({', '.join(f'{short[key]}={each[key]}' for key in keys if key in each)})"
     return named
+
+
+def differing(groups: Sequence[Sequence[RunSummary]]) -> list[str]:
+    """Returns the settings, strategies apart, in which the rows of a table differ: more than strategies is compared."""
+    flat = [dict(_flatten({k: v for k, v in group[0].settings.items() if k != "strategies"})) for group in groups]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    return [key for key in keys if len({each.get(key) for each in flat}) > 1]
 
 
 def _flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:

@@ -268,8 +268,8 @@ def _at_chance(run: Run, scored: Evaluated) -> str:
 
     stages, _ = unpack_row_ids(scored.ids)
     references = scored.reference[stages == run.stage_index]
-    if run.stage_index not in scored.scores or not len(references):
-        return ""
+    if run.stage_index not in scored.scores or len(np.unique(references)) < 2:
+        return ""  # where one label is all there is, chance says nothing
     chance = np.bincount(references).max() / len(references)
     margin = 2 * math.sqrt(chance * (1 - chance) / len(references))
     accuracy = scored.scores[run.stage_index]["score"]

@@ -152,6 +152,8 @@ def _strategy_section(value: Any) -> Any:
         return {}
     if isinstance(value, str):
         return {value: {}}
+    if isinstance(value, list) and len(set(map(str, value))) < len(value):
+        raise ConfigError(f"strategies: must name each strategy once, got {value}")
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return {name: {} for name in value}
     return value

@@ -91,9 +91,9 @@ def _optimise(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None, star
             work.take(micro_batches)
             values = work.step.read() if run.logging else {}
             reporter.training(run.step, work.num_steps, run.epoch, sum(map(len, micro_batches)), values)
+            reporter.keep(run.step, lambda: work.state_dict(time.perf_counter() - started))
             if run.step == work.num_steps:
                 break
-            reporter.keep(run.step, lambda: work.state_dict(time.perf_counter() - started))
         run.epoch, work.epoch_step = run.epoch + 1, 0
         if patience and work.best.stops(patience, reporter):
             break

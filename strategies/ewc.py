@@ -160,8 +160,9 @@ def _negative_log_likelihood(sites: Sites, rows: int, labels: str, random: Any) 
         return -finite.T, log_p.exp().detach().T
     target = sites.target
     if labels == "sampled":
-        draws = torch.from_numpy(random.random(len(log_p))).to(log_p)[:, None]
-        # The cumulative sum may end a rounding error below 1: a draw above it would name a class that is not there.
-        target = (log_p.detach().exp().cumsum(-1) < draws).sum(-1).clamp_max(log_p.shape[-1] - 1)
+        # In double precision and scaled by the last sum: rounding must not draw a class that a row may not have.
+        sums = log_p.detach().double().exp().cumsum(-1)
+        draws = torch.from_numpy(random.random(len(log_p))).to(sums)[:, None] * sums[:, -1:]
+        target = (sums <= draws).sum(-1)
     chosen = log_p.gather(-1, target[:, None])[:, 0]
     return -chosen.new_zeros(rows).index_add(0, sites.row, chosen)

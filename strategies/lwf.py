@@ -70,11 +70,13 @@ class Lwf(Strategy):
     def allowed_classes(self, run: RunView, batch: Batch) -> "torch.Tensor | None":
         import torch
 
-        if not self.own_classes or batch.origin != "stage":
+        own = run.labels.of(run.stage_index)
+        # Among one class alone every loss is zero: a stage that brings a single label is compared with all.
+        if not self.own_classes or batch.origin != "stage" or len(own) < 2:
             return None
-        allowed = torch.zeros(len(run.labels.seen), dtype=torch.bool, device=batch.targets.device)
-        allowed[list(run.labels.of(run.stage_index))] = True
-        return allowed.expand(len(batch), -1)
+        allowed = torch.zeros(len(batch), len(run.labels.seen), dtype=torch.bool, device=batch.targets.device)
+        allowed[:, list(own)] = True
+        return allowed.scatter(1, batch.targets[:, None], True)  # rows of earlier stages keep their own class
 
     @override
     def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, "torch.Tensor"]:

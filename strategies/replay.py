@@ -23,7 +23,7 @@ class Replay(Strategy):
     Args:
         capacity: rows kept, over all stages.
         weight: of the memory rows' mean loss, beside the mean of the step's own rows.
-        rows: memory rows of a micro-batch; null: as many as it has own rows.
+        rows: memory rows of a micro-batch; null: `training.batch_size`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})

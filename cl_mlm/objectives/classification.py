@@ -28,9 +28,8 @@ class Classification:
             bad = [i for i, value in enumerate(rows[column]) if not isinstance(value, str) or not value.strip()]
             if bad:
                 found = rows[column][bad[0]]
-                problems.append(
-                    f"{where}: {column} must be a non-empty string, got {found!r} in row {bad[0]}; {len(bad)} such rows"
-                )
+                place = f"in row {bad[0]} ({len(bad)} such rows)"
+                problems.append(f"{where}: {column} must be a non-empty string, got {found!r} {place}")
         return problems
 
     def key(self, rows: Mapping[str, Sequence[Any]]) -> list[str]:

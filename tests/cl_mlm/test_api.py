@@ -198,3 +198,14 @@ def test_an_experiment_with_odd_characters_gets_a_plain_folder(fast):
 def test_a_mapping_of_strategies_sets_their_arguments(quick):
     result = cl_mlm.run(quick, strategies={"replay": {"capacity": 3}}, progress=False)
     assert result.summary["strategies"][0]["capacity"] == 3
+
+
+def test_one_strategy_may_be_given_by_its_name_alone(quick):
+    result = cl_mlm.run(quick, strategies="replay", progress=False)
+    assert [strategy["name"] for strategy in result.summary["strategies"]] == ["replay"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_a_fault_of_the_output(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="output: nothing can be written in"), locked(tmp_path / "file" / "run"):
+        pass

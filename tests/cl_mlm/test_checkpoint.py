@@ -277,3 +277,12 @@ def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
         with pytest.raises(ValueError, match=r"."):
             list(pickletools.genops(path.read_bytes()))
     assert damage(folder) is None
+
+
+def test_steps_of_another_stage_are_not_taken_for_newer_ones(tmp_path):
+    from cl_mlm.checkpoint import read_step, write_step
+
+    for stage_index, step in ((3, 10), (3, 20), (2, 10)):
+        write_step(tmp_path, stage_index, step, {"at": step})
+    assert read_step(tmp_path, 2) == ({"at": 10}, [])
+    assert [path.name for path in tmp_path.glob("[0-9]*")] == ["002-000000010"]

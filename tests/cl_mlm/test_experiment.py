@@ -55,7 +55,7 @@ with locked(Path(sys.argv[1])):
     print("held", flush=True)
     input()
 """
-STRATEGIES = {"halting.Halting": {}, "replay": {"capacity": 6}, "ewc": {"weight": 10}, "lwf": {}}
+STRATEGIES = {"halting.Halting": {}, "replay": {"capacity": 6}, "ewc": {"weight": 10}, "lwf": {"own_classes": False}}
 CLOCKS = ("train_seconds", "eval_seconds", "peak_memory_bytes")
 
 

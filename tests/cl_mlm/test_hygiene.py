@@ -12,12 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl_mlm import ConfigError, DataError, Stage, Stream
-from cl_mlm import hygiene as gate
 from cl_mlm.fingerprint import fingerprint
 from cl_mlm.hygiene import clean, limit
 
 SPLITS = ("train", "validation", "test")
 DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+
+def set_batch_rows(monkeypatch, rows):
+    """Makes both readers of rows, the gate and the fingerprint, take `rows` at a time."""
+    monkeypatch.setattr("cl_mlm.fingerprint.BATCH_ROWS", rows)
+    monkeypatch.setattr("cl_mlm.hygiene.BATCH_ROWS", rows)
 
 
 def rows(*pairs):
@@ -147,9 +152,9 @@ def test_fingerprint_ignores_chunks_and_batches(values, data, monkeypatch):
     cut = data.draw(st.integers(0, len(values)))
     whole = pa.Table.from_pylist(values, schema=TYPE)
     chunked = pa.concat_tables([whole.slice(0, cut), whole.slice(cut)])
-    monkeypatch.setattr(gate, "BATCH_ROWS", 10_000)
+    set_batch_rows(monkeypatch, 10_000)
     expected = fingerprint(make_stream(make_stage(train=Dataset(whole))))
-    monkeypatch.setattr(gate, "BATCH_ROWS", data.draw(st.integers(1, 3)))
+    set_batch_rows(monkeypatch, data.draw(st.integers(1, 3)))
     assert fingerprint(make_stream(make_stage(train=Dataset(chunked)))) == expected
 
 
@@ -224,7 +229,7 @@ def test_what_the_objective_finds_is_refused_with_stage_and_split():
 
 
 def test_a_fault_in_a_later_batch_says_where_the_batch_starts(monkeypatch):
-    monkeypatch.setattr(gate, "BATCH_ROWS", 2)
+    set_batch_rows(monkeypatch, 2)
     stream = make_stream(make_stage(train=rows(("x", "a"), ("y", "b"), ("z", "a"), ("", "b"))))
     (problem,) = faults(stream)
     assert problem.startswith("stage 'one' train, counted from row 2: text must be a non-empty string, got '' in row 1")
@@ -285,7 +290,7 @@ def test_all_faults_are_reported_at_once():
 
 
 def test_reading_stops_after_twenty_faults(monkeypatch):
-    monkeypatch.setattr(gate, "BATCH_ROWS", 1)
+    set_batch_rows(monkeypatch, 1)
     stream = make_stream(make_stage(train=rows(*[("", "a")] * 30), validation=rows(*[("", "a")] * 30)))
     problems = faults(stream)
     assert sum("non-empty" in problem for problem in problems) == 20
@@ -408,7 +413,7 @@ def test_pairs_are_the_same_only_when_both_texts_are():
 
 
 def test_rows_are_matched_across_batches(monkeypatch):
-    monkeypatch.setattr(gate, "BATCH_ROWS", 1)
+    set_batch_rows(monkeypatch, 1)
     cleaned, counts = clean(overlapping(), "drop")
     assert counts["dropped_train"] == 2
     assert texts(cleaned.stages[0].train) == ["keep a", "keep b"]

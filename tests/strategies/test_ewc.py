@@ -323,7 +323,7 @@ def test_right_arguments_have_no_faults():
 
 
 def three(weight):
-    return Ewc(weight=1000.0 * weight), Replay(capacity=6, weight=weight), Lwf(weight=weight)
+    return Ewc(weight=1000.0 * weight), Replay(capacity=6, weight=weight), Lwf(weight=weight, own_classes=False)
 
 
 def test_ewc_replay_and_lwf_work_together_and_log_their_terms(make_run, train):

@@ -260,3 +260,11 @@ def test_all_classes_take_part_when_own_classes_is_off(make_run, train, monkeypa
     run = make_run(Lwf(own_classes=False))
     train(run, [0])
     assert run.strategies[0].allowed_classes(run, run.rows(run.training_ids[:2])) is None
+
+
+def test_a_stage_with_a_single_label_is_compared_with_all_classes(make_run):
+    run = make_run(Lwf())
+    run.labels._by_stage = ((0, 1), (2,))
+    run.labels.begin(1, 0)
+    run.stage_index = 1
+    assert run.strategies[0].allowed_classes(run, run.rows(run.split_rows["train"].ids(0)[:2])) is None
