@@ -40,10 +40,9 @@ class Progress:
 
             self._bar = Bar(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=6),  # everything must fit in 80 columns
                 MofNCompleteColumn(),
-                TextColumn("steps"),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
                 transient=True,
             )
@@ -57,10 +56,10 @@ class Progress:
 
     def stage(self, stage_index: int, num_stages: int, name: str) -> None:
         """A stage begins."""
-        self._stage = f"stage {stage_index + 1}/{num_stages} {name}"
+        self._stage = f"{stage_index + 1}/{num_stages} {name}"
         self._rows, self._started, self._loss = 0, time.monotonic(), math.nan
         if self._bar is not None and self._task is not None:
-            self._bar.reset(self._task, total=None, description=f"{self.title}  {self._stage}")
+            self._bar.reset(self._task, total=None, description=f"{self.title} {self._stage}")
 
     def step(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """A step is done; `values` is empty but where they were read."""
@@ -69,8 +68,8 @@ class Progress:
             return
         self._loss = values.get("train/loss/stage", self._loss)
         rate = self._rows / max(1e-9, time.monotonic() - self._started)
-        loss = "" if math.isnan(self._loss) else f"  loss {self._loss:.3f}"
-        text = f"{self.title}  {self._stage}  epoch {epoch + 1}{loss}  {rate:.0f} examples/s"
+        loss = "" if math.isnan(self._loss) else f" loss {self._loss:.3f}"
+        text = f"{self.title} {self._stage} epoch {epoch + 1}{loss} {rate:.0f} rows/s"
         self._bar.update(self._task, completed=step, total=num_steps, description=text)
 
     def scores(self, name: str, row: Sequence[float]) -> None:
