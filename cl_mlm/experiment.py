@@ -231,12 +231,12 @@ class Experiment:
         self.journal.metrics({f"cost/{name}": value for name, value in made["cost"].items()}, final)
         if made["flags"]:
             self.journal.tags({"flags": "; ".join(made["flags"])})
+        self.journal.status("FINISHED")
+        self.journal.sync()
         keep = {"all": len(self.prepared.stream), "last": 1, "none": 0}[self.prepared.config.checkpoint.keep_stages]
         stages = sorted(self.stages.glob("[0-9]*"))
         for folder in stages[: len(stages) - keep] if keep < len(stages) else []:
             shutil.rmtree(folder)
-        self.journal.status("FINISHED")
-        self.journal.sync()
         return made
 
     def _write_per_class(self) -> list[Path]:

@@ -167,6 +167,8 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
         }
     config: Config = build("", values, Config, problems)
     sections = config.strategies.values() if isinstance(config.strategies, dict) else [None]
+    if not config.evaluation.splits:
+        problems.append("evaluation.splits: must name at least one of validation, test, got []")
     if not isinstance(config.stream, dict) or not all(isinstance(arguments, dict) for arguments in sections):
         return config
     stream = _validated_stream(config.stream, problems) if needs_stream else config.stream

@@ -296,3 +296,13 @@ def head_commands(path):
     head = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
     found = [re.search(rf"cl-mlm run configs/{re.escape(path.name)}(?: \S+)*", line) for line in head]
     return [shlex.split(match[0]) for match in found if match]
+
+
+def test_a_run_that_would_measure_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"evaluation.splits: must name at least one of validation, test, got \[\]"):
+        load_config({"stream": "phrasebook"}, ["evaluation.splits=[]"])
+
+
+def test_a_strategy_named_twice_is_refused():
+    with pytest.raises(ConfigError, match="must name each strategy once"):
+        load_config({"stream": "phrasebook"}, ["strategies=[replay,replay]"])
