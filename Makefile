@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench ui slow-test clean
+.PHONY: demo test lint bench ui slow-test kill-test clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cl_mlm needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -22,6 +22,9 @@ test: $(STAMP)
 slow-test: $(STAMP)
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"
 
+kill-test: $(STAMP)
+	$(BIN)/python tests/kill --times 200 --seed 0 --jobs 2
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,6 +33,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py --demo
+	$(BIN)/python -m benchmarks.speed
 
 ui: $(STAMP)
 	$(BIN)/cl-mlm ui

@@ -1,0 +1,77 @@
+"""Five weights of ewc with and without shared first stages: time, tables, stages trained.
+
+python benchmarks/reuse.py [--config configs/quickstart.yaml] [KEY=VALUE ...]
+
+Trains in a folder of its own, which is removed. CPU seconds of one process, the two ways one after the other for each
+weight, so that both see the same machine. Exits with 1 where a table differs or the ratio is above 0.87.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cl_mlm
+
+WEIGHTS = (10.0, 100.0, 1000.0, 10000.0, 100000.0)
+LARGEST_RATIO = 0.87
+TIMES = ("train_seconds", "eval_seconds", "peak_memory_bytes")
+
+
+def timed(config, overrides, weight, output, reuse):
+    """Returns CPU seconds and the result of one run."""
+    started = time.process_time()
+    result = cl_mlm.run(
+        config,
+        *overrides,
+        f"output={output}",
+        f"tracking.uri=sqlite:///{output}/mlflow.db",
+        f"checkpoint.reuse_stages={int(reuse)}",
+        strategies={"ewc": {"weight": weight}},
+        progress=False,
+    )
+    return time.process_time() - started, result
+
+
+def table(result):
+    """Returns what must be equal: everything measured but for times."""
+    summary = result.summary
+    cost = {key: value for key, value in summary["cost"].items() if key not in TIMES}
+    return [summary["accuracy_matrix"], summary["validation_matrix"], summary["baseline"], summary["metrics"], cost]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/quickstart.yaml")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    seconds, equal, reused = {True: 0.0, False: 0.0}, True, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for reuse in (True, False):  # imports, the tokens and the tracking stores are nobody's cost
+            timed(options.config, [*options.overrides, "seed=99"], 1.0, f"{folder}/{reuse}", reuse)
+        for weight in WEIGHTS:
+            pair = {}
+            for reuse in (True, False):
+                spent, pair[reuse] = timed(options.config, options.overrides, weight, f"{folder}/{reuse}", reuse)
+                seconds[reuse] += spent
+            equal &= table(pair[True]) == table(pair[False])
+            reused += len(pair[True].summary["reused"])
+    ratio = seconds[True] / seconds[False]
+    stages = len(WEIGHTS) * len(pair[True].summary["columns"])
+    print(
+        f"{len(WEIGHTS)} weights of ewc, {options.config}: {stages} stages, {reused} taken over, tables equal: {equal}"
+    )
+    print(
+        f"CPU seconds {seconds[True]:.1f} with, {seconds[False]:.1f} without; "
+        f"ratio {ratio:.3f}, at most {LARGEST_RATIO}"
+    )
+    if options.json:
+        options.json.write_text(json.dumps({"ratio": ratio, "equal": equal, "stages": stages, "reused": reused}))
+    sys.exit(not (equal and ratio <= LARGEST_RATIO))
+
+
+if __name__ == "__main__":
+    main()

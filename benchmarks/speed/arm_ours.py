@@ -1,0 +1,142 @@
+"""This platform, on its real path: `train_stage` of a run made as `Experiment` makes it, with its real journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.stepper import Tick
+from benchmarks.speed.workload import BATCH_SIZE, Workload
+
+
+class Ours:
+    """A run of this platform, at the beginning of one stage, with the stages before it behind it.
+
+    Args:
+        strategies: the config's section.
+        sections: further sections of the config.
+    """
+
+    def __init__(
+        self, work: Workload, strategies: Mapping[str, Any] | None = None, stage: int | None = None, **sections: Any
+    ) -> None:
+        from cl_mlm.experiment import Experiment
+        from cl_mlm.hardware import resolve_hardware
+        from cl_mlm.journal import Journal
+        from cl_mlm.loading import load_config
+        from cl_mlm.objectives.classification import Classification
+        from cl_mlm.preparation import Prepared, make_strategies, with_objects
+        from cl_mlm.progress import Progress
+
+        settings = work.settings(strategies=dict(strategies or {}), **sections)
+        config = with_objects(resolve_hardware(load_config(settings, needs_stream=False)), work.stream, None)
+        prepared = Prepared(config, work.stream, tuple(make_strategies(config)), Classification(), {})
+        self.stage = work.last if stage is None else stage
+        self.folder = work.new_folder("ours")
+        self.journal = Journal(self.folder / "journal.jsonl")
+        self.experiment = Experiment(prepared, self.folder, self.journal, Progress("", enabled=False))
+        self.experiment._write_head()
+        self.run, _ = self.experiment._restore()
+        self.journal.stage_start(self.stage, self.experiment.slugs[self.stage])
+        self._go_through_earlier_stages()
+        self.place()
+
+    @property
+    def memory_rows(self) -> int:
+        """Rows that replay adds to a step."""
+        return BATCH_SIZE if any(strategy.name == "replay" for strategy in self.run.strategies) else 0
+
+    def place(self, stage: int | None = None) -> None:
+        """Puts the run at the beginning of a stage, the labels of all stages before it known."""
+        at = self.stage if stage is None else stage
+        self.run.stage_index = self.experiment.stage_index = at
+        self.run.last_trained = at - 1
+        self.run.labels.begin(at, at - 1)
+
+    def train(self, tick: Tick | None = None) -> int:
+        """Trains the stage; returns its rows times its epochs."""
+        from cl_mlm.loop import train_stage
+
+        reporter = Reporter(self.experiment, tick, self.memory_rows)
+        train_stage(self.run, reporter)
+        return reporter.rows
+
+    def use(self, **training: Any) -> None:
+        """Changes settings of training, such as `epochs`."""
+        config = self.run.config
+        self.run.config = replace(config, training=replace(config.training, **training))
+
+    def evaluate(self, columns: list[int]) -> int:
+        """Scores the test rows of some stages; returns how many there are."""
+        from cl_mlm.evaluation import evaluate
+
+        return len(evaluate(self.run, "test", columns).ids)
+
+    def _go_through_earlier_stages(self) -> None:
+        """Gives replay a buffer of all earlier stages and EWC a quadratic over them, without training any."""
+        import torch
+
+        for strategy in self.run.strategies:
+            if strategy.name == "replay":
+                for stage in range(self.stage):
+                    self.place(stage)
+                    self.run.training_ids = self.run.split_rows["train"].ids(stage)
+                    strategy.after_stage(self.run, self.run.stream.stages[stage])
+            if strategy.name == "ewc" and self.stage:
+                self.place(self.stage - 1)
+                self.run.backbone.grow(self.run.labels.seen, 0, self.stage - 1)
+                values = {name: p.detach().clone() for name, p in self.run.trainable().items()}
+                strategy.consolidate({name: torch.rand_like(v) * 1e-3 for name, v in values.items()}, values)
+
+    def close(self) -> None:
+        """Closes the journal."""
+        self.journal.__exit__(None, None, None)
+
+
+class Reporter:
+    """The experiment as the loop's reporter, which also tells the stopwatch of every step."""
+
+    def __init__(self, experiment: Any, tick: Tick | None, memory_rows: int) -> None:
+        self.epoch, self._experiment, self._tick, self._memory_rows = experiment.epoch, experiment, tick, memory_rows
+        self.rows = self._own = 0
+
+    def training(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
+        """Passes a step on."""
+        self._experiment.training(step, num_steps, epoch, rows, values)
+        self._own = rows
+        self.rows += rows
+
+    def keep(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Passes the last call of a step on."""
+        self._experiment.keep(step, state)
+        if self._tick is not None:
+            self._tick(self._own, self._own + self._memory_rows)
+
+
+class Sender:
+    """MLflow's thread beside an arm.
+
+    Args:
+        uri: of the store.
+    """
+
+    def __init__(self, ours: Ours, uri: str) -> None:
+        from cl_mlm.tracking import MlflowSender
+
+        self._folder: Path = ours.folder
+        self._journal = ours.journal.path
+        self._sender = MlflowSender(ours.folder, self._journal, uri)
+        self._sender.start()
+
+    def drain(self) -> None:
+        """Waits until everything written so far is sent, so that a block bears what its own lines cost."""
+        from cl_mlm.delivery import Link
+
+        while True:
+            link = Link.load(self._folder)
+            if link is not None and link.offset >= self._journal.stat().st_size:
+                return
+            time.sleep(0.05)
