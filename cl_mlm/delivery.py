@@ -7,10 +7,10 @@ autologging are left alone.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+from cl_mlm.errors import RunFolderError
 from cl_mlm.journal import read_lines, without_credentials
-from cl_mlm.store import TrackingError, experiment_id, has_run, is_server, open_store, quiet, refuse_deleted
+from cl_mlm.store import TrackingError, experiment_id, has_run, is_server, knock, open_store, quiet, refuse_deleted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +73,7 @@ class Link:
 
     def save(self, folder: Path) -> None:
         """Writes the link to `folder`, whole or not at all."""
-        temporary = folder / f".{LINK_FILE}.{os.getpid()}"
+        temporary = folder / f".{LINK_FILE}.tmp"
         temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
         temporary.replace(folder / LINK_FILE)
 
@@ -111,7 +112,8 @@ class Delivery:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with quiet():
+            with quiet(), self._journal.open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)  # one sender at a time: a run and a `sync` beside it
                 return self._send()
         except (MlflowException, SQLAlchemyError, OSError) as error:
             self._client = None  # the next try connects anew
@@ -119,6 +121,9 @@ class Delivery:
             raise self._told(error) from None
 
     def _send(self) -> int:
+        kept = Link.load(self._folder)
+        if kept is not None and kept.uri == self._link.uri:
+            self._link = kept  # another sender may have gone on
         if not self._starts_a_line(self._link.offset):
             self._link.offset = 0  # the journal lost its end in a power cut: sending all again does no harm
         client = self._client or self._connect()
@@ -127,6 +132,8 @@ class Delivery:
         lines = read_lines(self._journal, self._link.offset)
         count = 0
         while chunk := list(islice(lines, LINES_AT_ONCE)):
+            if is_server(self._uri):
+                knock(self._uri)
             self._send_chunk(client, [line for line, _ in chunk])
             self._link.offset = chunk[-1][1]
             self._link.save(self._folder)
@@ -161,16 +168,20 @@ class Delivery:
         """Returns the MLflow run tagged with `source`, made where there is none."""
         from mlflow.entities import ViewType
 
-        found = client.search_runs(
-            [self._link.experiment_id], f"tags.`{SOURCE_TAG}` = '{source}'", run_view_type=ViewType.ALL, max_results=1
-        )
-        if found:
+        experiment, which = self._link.experiment_id, f"tags.`{SOURCE_TAG}` = '{source}'"
+        found = client.search_runs([experiment], which, run_view_type=ViewType.ALL)
+        active = [run for run in found if run.info.lifecycle_stage != "deleted"]
+        if found and not active:
             refuse_deleted(found[0].info)
-            return str(found[0].info.run_id)
-        made = client.create_run(
-            self._link.experiment_id, start_time=start, tags={SOURCE_TAG: source, **tags}, run_name=name
-        )
-        return str(made.info.run_id)
+        if not active:
+            made = client.create_run(experiment, start_time=start, tags={SOURCE_TAG: source, **tags}, run_name=name)
+            active = [*client.search_runs([experiment], which)] or [made]
+        # MLflow asks again by itself where an answer is lost, and a server that had made the run makes a second one.
+        kept, *others = sorted(active, key=lambda run: (not run.data.metrics, not run.data.params, run.info.run_id))
+        for double in others:
+            if not double.data.metrics and not double.data.params:
+                client.delete_run(double.info.run_id)
+        return str(kept.info.run_id)
 
     def _start_stage(self, client: MlflowClient, line: dict[str, Any]) -> None:
         """Makes the child run of a stage where there is none."""
@@ -246,6 +257,8 @@ def _send_batch(client: MlflowClient, run_id: str, batch: _Batch, folder: Path) 
 
 def _send_artifact(client: MlflowClient, run_id: str, folder: Path, path: str) -> None:
     local = folder / path
+    if not local.resolve().is_relative_to(folder.resolve()):  # a journal of others could name any file of this machine
+        raise RunFolderError(f"{folder}: artifacts must lie in the run folder, got {path!r}")
     if local.is_dir():
         client.log_artifacts(run_id, str(local), artifact_path=path)
     elif local.exists():

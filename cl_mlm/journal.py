@@ -45,13 +45,19 @@ class Journal:
         path: the file; its folder is the run folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_exact: bool = True) -> None:
         """Opens `path`, which is made where it is missing.
+
+        Args:
+            path: the file.
+            is_exact: a point that was written before with another value is refused; else it is written again, and the
+                later line counts.
 
         Raises:
             RunFolderError: where a line other than a torn last one cannot be read.
         """
         self.path = path
+        self._is_exact = is_exact
         self._head: tuple[str, str] | None = None
         self._stages: dict[int, str] = {}
         # A point that was not finite is remembered as None, so that NaN equals NaN.
@@ -173,6 +179,8 @@ class Journal:
         if before is _ABSENT:
             return True
         if before != (value if math.isfinite(value) else None) and not key.startswith(UNREPRODUCIBLE):
+            if not self._is_exact:
+                return True
             where = "" if stage is None else f" of stage {stage}"
             raise RunFolderError(
                 f"{self.path}: {key}{where} at step {step} must be {_shown(before)} as before, got {value!r}"
@@ -243,6 +251,8 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
 
 def without_credentials(text: str) -> str:
     """Returns `text` with user names, passwords and secret arguments taken out of the addresses in it."""
+    # Databases take a password with a slash in it; in a web address the first slash ends the host.
+    text = re.sub(r"(?<!http)(?<!https)://[^\s/:@\"']*:[^\s\"']*@", "://", text)
     text = re.sub(r"://[^/\s]*@", "://", text)
     return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]*", r"\1***", text)
 

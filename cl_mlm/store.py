@@ -42,14 +42,14 @@ def open_store(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     if is_server(uri):
-        _knock(uri)
+        knock(uri)
     elif (path := sqlite_path(uri)) is not None and not path.exists():
         _make_sqlite_store(path)
     return MlflowClient(tracking_uri=uri)
 
 
-def _knock(uri: str) -> None:
-    """Raises OSError where no server listens; MLflow's own calls retry for minutes before they say so."""
+def knock(uri: str) -> None:
+    """Raises OSError where no server answers, or only with errors; MLflow's own calls retry for minutes before that."""
     try:
         with urllib.request.urlopen(f"{without_credentials(uri).rstrip('/')}/health", timeout=5):
             return
@@ -72,7 +72,7 @@ def _make_sqlite_store(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
     lock = Path(tempfile.gettempdir()) / f"cl_mlm-{os.getuid()}-{mark}.lock"
-    with lock.open("w") as held, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
+    with lock.open("a") as held, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not path.exists():
             made = Path(aside) / "made.db"

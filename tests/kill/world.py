@@ -1,0 +1,173 @@
+"""What is run: five arms of a small experiment, in a folder of their own each, with an MLflow store beside."""
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from marks import Watch
+from mirror import differences
+from typing_extensions import override
+from verdict import compare
+
+import cl_mlm
+from cl_mlm.strategy import RunView, Strategy
+
+# Two stages of two labels each; a label shows in the words of its rows.
+WORDS = {
+    "cold": "snow ice frost winter",
+    "hot": "sun beach summer desert",
+    "loud": "drum siren thunder shout",
+    "quiet": "whisper library night hush",
+}
+COPIES = {"train": 8, "validation": 4, "test": 6}
+
+
+class Restless(Strategy):
+    """Changes parameters and gathers state at every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    @override
+    def after_step(self, run: RunView) -> None:
+        import torch
+
+        with torch.no_grad():
+            for parameter in run.trainable().values():
+                parameter.mul_(1 - 1e-4 * (len(self.seen) % 7))
+        self.seen.append(run.stage_index * 1000 + run.step)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen = list(state["seen"])
+
+
+# Strategies and training settings; early stopping keeps a state of its own.
+ARMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "naive": ({"naive": {}}, {}),
+    "replay+ewc": ({"replay": {"capacity": 8}, "ewc": {"weight": 10.0}}, {}),
+    "lwf": ({"lwf": {"weight": 2.0}}, {"patience": 4}),
+    "joint": ({"joint": {}}, {"steps": 48}),
+    "restless": ([Restless()], {"patience": 5}),
+}
+
+
+class World:
+    """The folders of one kill test below `root`: data, an empty store, `whole/<arm>/` and `trials/<number>-<arm>/`."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def prepare(self):
+        """Writes the rows and makes the empty store."""
+        (self.root / "data").mkdir(parents=True)
+        for split, copies in COPIES.items():
+            rows = [
+                {"text": f"{word} {word} {word} {i} {split}", "label": label}
+                for i in range(copies)
+                for label, words in WORDS.items()
+                for word in [words.split()[i % 4]]
+            ]
+            lines = [json.dumps(row) + "\n" for row in rows]
+            (self.root / "data" / f"{split}.jsonl").write_text("".join(lines))
+        # In a process of its own: an engine of SQLAlchemy must not be there when the runs are forked.
+        code = in_child(self._make_store, self.root / "log.txt")[1]
+        if os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]):
+            raise RuntimeError((self.root / "log.txt").read_text())
+
+    def _make_store(self, _pipe):
+        from cl_mlm.store import open_store
+
+        open_store(f"sqlite:///{self.root / 'empty.db'}")
+
+    def whole(self, name):
+        """Returns the folder of an uninterrupted run, which has its arm's name."""
+        return self.root / "whole" / name
+
+    def make(self, folder):
+        """Makes the folder of a run, with an empty store."""
+        folder.mkdir(parents=True)
+        shutil.copyfile(self.root / "empty.db", folder / "mlflow.db")
+
+    def begin(self, arm, folder, cut):
+        """Forks a process that runs an arm in `folder` or goes on there, and then judges it: `(pipe, process id)`."""
+        return in_child(lambda pipe: self._run(arm, folder, cut, pipe), folder / "log.txt")
+
+    def _run(self, arm, folder, cut, pipe):
+        import torch
+        from mlflow import MlflowClient
+
+        from cl_mlm.tracking import MlflowSender, sync
+
+        torch.set_num_threads(1)
+        os.chdir(folder)  # relative addresses: the settings of all runs of an arm are then equal
+        MlflowSender.poll_seconds = 0.05  # many small deliveries
+        Watch(pipe, cut)
+        strategies, training = ARMS[arm]
+        result = cl_mlm.run(self._config(training), strategies=strategies, progress=False)
+        sync(result.folder)
+        faults = [*result.warnings, *differences(MlflowClient("sqlite:///mlflow.db"), result.folder)]
+        if folder.parent != self.root / "whole":
+            faults += compare(self._run_folder(self.whole(arm)), result.folder)
+        Path("faults.json").write_text(json.dumps(faults))
+
+    def _config(self, training):
+        return {
+            "experiment": "kill",
+            "stream": {
+                "name": "files",
+                "path": str(self.root / "data"),
+                "labels_per_stage": 2,
+                "order_seed": None,
+            },
+            "model": {"name": "tiny", "dropout": 0.1},
+            "training": {
+                "epochs": 6,
+                "batch_size": 4,
+                "learning_rate": 1e-3,
+                "threads": 1,
+                "device": "cpu",
+                **training,
+            },
+            "checkpoint": {"every_steps": 5, "every_minutes": None},
+            "tracking": {"uri": "sqlite:///mlflow.db", "log_every": 1},
+            "output": "runs",
+        }
+
+    def _run_folder(self, folder):
+        (found,) = (path for path in folder.glob("runs/kill/*") if path.is_dir())
+        return found
+
+
+def in_child(work, log):
+    """Forks a process that does `work(pipe)` and ends, 0 where nothing was raised: `(end of the pipe to read, id)`."""
+    read, write = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        os.close(write)
+        return read, child
+    code = 1
+    try:
+        os.close(read)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        work(write)
+        code = 0
+    except BaseException:  # the process must not go on as its parent would
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
