@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cl_mlm import api
 from cl_mlm.config import Config
-from cl_mlm.errors import RunFolderError
+from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.loading import load_config
 
 
-def resume_run(folder: Path) -> api.Result:
+def resume_run(folder: Path, *, allow_inexact: bool = False) -> api.Result:
     """Goes on with the run in `folder`, or returns it where it is finished.
 
+    Args:
+        folder: the run folder.
+        allow_inexact: goes on under other versions, on another machine or device, too; see `api.run`.
+
     Raises:
-        RunFolderError: the folder holds no run, or its config no longer leads to this folder.
+        RunFolderError: the folder holds no run, or what it was started with is not what its config, the data, the
+            versions or the machine are now.
     """
     from cl_mlm.preparation import prepare
+    from cl_mlm.sameness import find_changes
 
-    prepared = prepare(_kept_config(folder))
+    config = _kept_config(folder)
+    prepared = prepare(_on_a_device_there(config) if allow_inexact else config)
     expected = prepared.config.run_name
-    if folder.name != expected and not folder.name.startswith(f"{expected}-"):
-        raise RunFolderError(
-            f"{folder}: its config now leads to {expected}; config.yaml was changed, or the versions of its parts"
-        )
-    return api.run_in(prepared, folder)
+    is_named = folder.name == expected or folder.name.startswith(f"{expected}-")
+    if not is_named and not find_changes(folder, prepared):
+        raise RunFolderError(f"{folder}: its config now leads to {expected}, and its journal does not say why")
+    return api.run_in(prepared, folder, allow_inexact=allow_inexact)
 
 
 def rerun_run(folder: Path) -> tuple[bool, list[str]]:
@@ -63,6 +70,17 @@ def _kept_config(folder: Path) -> Config:
     if not path.is_file():
         raise RunFolderError(f"{folder}: holds no run (no config.yaml)")
     return load_config(path)
+
+
+def _on_a_device_there(config: Config) -> Config:
+    """Returns `config`, or where this machine lacks its device, with the choice of one left open."""
+    from cl_mlm.hardware import resolve_hardware
+
+    try:
+        resolve_hardware(config)
+    except ConfigError:
+        return replace(config, training=replace(config.training, device=None))
+    return config
 
 
 def _largest(before: dict[str, Any], after: Any) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cl_mlm.journal import Status
     from cl_mlm.preparation import Prepared
+    from cl_mlm.sameness import Continuation
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
 SENDING_SECONDS = 30.0
@@ -70,7 +71,9 @@ class Result:
         folder = self.folder / "stages" / f"{stage_index:03d}" / "model"
         if not folder.is_dir():
             raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False
+        )
         return model
 
 
@@ -79,6 +82,7 @@ def run(
     *overrides: str,
     arm: str | None = None,
     again: bool = False,
+    allow_inexact: bool = False,
     progress: bool | None = None,
     strategies: str | Sequence[Strategy | str] | Mapping[str, Mapping[str, Any]] | None = None,
     stream: Stream | str | Mapping[str, Any] | None = None,
@@ -91,6 +95,8 @@ def run(
         overrides: `key.path=value`, as on the command line.
         arm: one of the variants that the file declares.
         again: makes a second run of a finished one.
+        allow_inexact: goes on with an interrupted run under other versions or on another machine, too, where the result
+            may differ in its last bits; the run is flagged.
         progress: shows a live display; None: only on a terminal.
         strategies: objects, or names, in place of the config's; a mapping from names to arguments is merged into it, as
             in a file. Objects are made anew from their arguments, so that no run sees another's memory.
@@ -99,7 +105,8 @@ def run(
 
     Raises:
         ConfigError, DataError: every fault, before a model is loaded.
-        RunFolderError: another process works on this run, or its folder is damaged.
+        RunFolderError: another process works on this run, its folder is damaged, or it was started under other versions
+            or on another machine.
     """
     from cl_mlm.preparation import prepare, with_objects
 
@@ -111,29 +118,39 @@ def run(
         settings["stream"] = stream
     resolved = load_config(config, [*overrides, settings], arm, needs_stream=given is None)
     resolved = with_objects(resolved, given, built)
-    return run_prepared(prepare(resolved, given, built), again=again, progress=progress)
+    return run_prepared(prepare(resolved, given, built), again=again, allow_inexact=allow_inexact, progress=progress)
 
 
-def run_prepared(prepared: Prepared, *, again: bool = False, progress: bool | None = None) -> Result:
+def run_prepared(
+    prepared: Prepared, *, again: bool = False, allow_inexact: bool = False, progress: bool | None = None
+) -> Result:
     """Runs, goes on with, or returns as finished the run that was prepared; see `run`."""
-    return run_in(prepared, run_folder(prepared.config, again), progress)
+    folder = run_folder(prepared.config, again)
+    return run_in(prepared, folder, allow_inexact=allow_inexact, progress=progress)
 
 
-def run_in(prepared: Prepared, folder: Path, progress: bool | None = None) -> Result:
+def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, progress: bool | None = None) -> Result:
     """Does the same in a given folder."""
+    if is_finished(folder):
+        return Result(folder, read_summary(folder), is_new=False)
+    with locked(folder):
+        from cl_mlm.sameness import check_continuation
+
+        return _execute(prepared, folder, check_continuation(folder, prepared, allow_inexact), progress)
+
+
+def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: bool | None) -> Result:
     from cl_mlm.experiment import Experiment
     from cl_mlm.journal import Journal
     from cl_mlm.progress import Progress
     from cl_mlm.tracking import MlflowSender
 
-    if is_finished(folder):
-        return Result(folder, read_summary(folder), is_new=False)
-    with locked(folder), Journal(folder / "journal.jsonl") as journal:
+    with Journal(folder / "journal.jsonl", is_exact=continuation.is_exact) as journal:
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
         sender.start()
         try:
             with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
-                experiment = Experiment(prepared, folder, journal, display)
+                experiment = Experiment(prepared, folder, journal, display, continuation.notes)
                 with experiment.interruption.listening():
                     summary = experiment.execute()
         except BaseException as error:
@@ -148,7 +165,13 @@ def run_in(prepared: Prepared, folder: Path, progress: bool | None = None) -> Re
 
 
 def run_folder(config: Config, again: bool = False) -> Path:
-    """Returns the folder of this run; with `again`, of the first further one that is not finished."""
+    """Returns the folder of this run; with `again`, of the first further one that is not finished.
+
+    Raises:
+        ConfigError: a class handed over in Python has a name that leads elsewhere.
+    """
+    if Path(config.run_name).name != config.run_name or "\0" in config.run_name:
+        raise ConfigError(f"strategies: their names must make a file's name, got {config.run_name!r}")
     folder = Path(config.output) / slug(config.experiment) / config.run_name
     number = 2
     while again and is_finished(folder):

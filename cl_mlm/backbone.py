@@ -5,12 +5,14 @@ Axes: R rows, T tokens, H hidden, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config import ModelConfig
+from cl_mlm.encoding import tokenizer_hash
 from cl_mlm.errors import ConfigError
 from cl_mlm.objective import Batch, Outputs
 from cl_mlm.randomness import seed_everything
@@ -19,6 +21,9 @@ from cl_mlm.tiny import build_tiny
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# What torch and others keep as pickles, which run code when they are read.
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 class Backbone:
@@ -84,15 +89,41 @@ class Backbone:
         if mode == "head":
             self.model.base_model.eval()
 
+    def checkpoint_activations(self) -> None:
+        """Keeps fewer activations in training and computes them again in the backward pass.
+
+        Raises:
+            ConfigError: the model cannot.
+        """
+        # transformers 5.2x renamed it.
+        new = getattr(self.model, "activation_checkpointing_enable", None)
+        try:
+            (new or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        except ValueError as error:
+            raise ConfigError(f"training.gradient_checkpointing: {error}; got true") from error
+
     def head_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """Yields names and parameters outside the pretrained body."""
         body = {id(parameter) for parameter in self.model.base_model.parameters()}
         yield from ((n, p) for n, p in self.model.named_parameters() if id(p) not in body)
 
+    def settings(self) -> dict[str, Any]:
+        """Returns what the model and the tokenizer are beside their weights, whatever folder they came from."""
+        config = self.model.config.to_dict()
+        for key in ("_name_or_path", "transformers_version"):
+            config.pop(key, None)
+        return {"config": config, "tokenizer": tokenizer_hash(self.tokenizer)}
+
     def save(self, folder: Path) -> None:
         """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads."""
         with _calm_transformers():
             self.model.save_pretrained(folder, safe_serialization=True)
+            # What the tokenizer was loaded from and last called with is none of the model's: the folder is the same
+            # whether rows were encoded here or found encoded, and whether the run went on from a checkpoint.
+            for key in ("is_local", "local_files_only"):
+                self.tokenizer.init_kwargs.pop(key, None)
+            if self.tokenizer.is_fast:
+                self.tokenizer.backend_tokenizer.no_truncation()
             self.tokenizer.save_pretrained(folder)
 
     def _watch_head(self) -> None:
@@ -115,15 +146,23 @@ def load_backbone(config: ModelConfig, labels: Sequence[str], seed: int, max_len
 
     check_model(config)
     try:
-        settings = AutoConfig.from_pretrained(config.name, revision=config.revision, num_labels=len(labels))
-        tokenizer = AutoTokenizer.from_pretrained(config.name, revision=config.revision)
+        settings = AutoConfig.from_pretrained(
+            config.name, revision=config.revision, num_labels=len(labels), trust_remote_code=False
+        )
+        _refuse_own_code(config.name, settings.to_dict())
+        tokenizer = AutoTokenizer.from_pretrained(config.name, revision=config.revision, trust_remote_code=False)
         _set_dropout(settings, config.dropout)
         settings.problem_type = "single_label_classification"
         seed_everything(seed, "init", 0)
         # A classifier of another number of classes keeps its body; its class head is drawn anew.
         with _calm_transformers():
             model = AutoModelForSequenceClassification.from_pretrained(
-                config.name, revision=config.revision, config=settings, ignore_mismatched_sizes=True
+                config.name,
+                revision=config.revision,
+                config=settings,
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error
@@ -131,10 +170,10 @@ def load_backbone(config: ModelConfig, labels: Sequence[str], seed: int, max_len
 
 
 def check_model(config: ModelConfig) -> None:
-    """Refuses a local path that is no model folder, without loading anything.
+    """Refuses a local path that is no model folder, or one that could only be loaded by running code of its own.
 
     Raises:
-        ConfigError: the path does not exist, or holds no config.json.
+        ConfigError: the path does not exist, or holds no config.json, own code, or weights only as a pickle.
     """
     path = Path(config.name).expanduser()
     looks_local = path.is_absolute() or config.name.startswith((".", "~")) or config.name.count("/") > 1
@@ -145,6 +184,30 @@ def check_model(config: ModelConfig) -> None:
         raise ConfigError(
             f"model.name: must be `tiny`, a hub id or a folder with a transformers model; {config.name!r} {state}"
         )
+    for name in ("config.json", "tokenizer_config.json"):
+        if (path / name).is_file():
+            _refuse_own_code(config.name, _read_json(path / name))
+    pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+    if pickles and not any(path.glob("*.safetensors")):
+        raise ConfigError(
+            f"model.name: weights must be safetensors, {config.name!r} has only {', '.join(pickles)}; a pickle runs "
+            "code when it is read (where you trust it, load it with transformers and save_pretrained it elsewhere)"
+        )
+
+
+def _refuse_own_code(name: str, settings: Mapping[str, Any]) -> None:
+    if settings.get("auto_map"):
+        raise ConfigError(
+            f"model.name: must be a model that transformers has itself, {name!r} brings code of its own (auto_map), "
+            "which is not run"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"model.name: {path}: cannot be read: {error}") from error
 
 
 def leading(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

@@ -55,6 +55,16 @@ def read_step(folder: Path, stage_index: int) -> tuple[dict[str, Any] | None, li
     return (None if found is None else _read_state(found, "state")), faults
 
 
+def write_entry(final: Path, state: Mapping[str, Any]) -> None:
+    """Writes a state into a folder of its own, which appears whole or not at all."""
+    _write_whole(final, lambda path: _write_state(path, "state", state))
+
+
+def read_entry(folder: Path) -> dict[str, Any]:
+    """Returns the state that `write_entry` wrote; arrays come back as tensors."""
+    return _read_state(folder, "state")
+
+
 def _write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
@@ -123,12 +133,15 @@ def damage(folder: Path) -> str | None:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         return f"{folder / MANIFEST}: cannot be read: {error}"
+    if not isinstance(manifest, dict):
+        return f"{folder / MANIFEST}: must map names to checksums, got {type(manifest).__name__}"
+    # What is opened is found here, not taken from the manifest, which could name any file; a checkpoint has no links.
+    own = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
     for name, digest in manifest.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{path}: is missing"
-        if _digest(path) != digest:
-            return f"{path}: is damaged (its checksum differs)"
+        if name not in own:
+            return f"{folder / name}: is missing"
+        if _digest(own[name]) != digest:
+            return f"{own[name]}: is damaged (its checksum differs)"
     return None
 
 

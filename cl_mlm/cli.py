@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cl_mlm.errors import ClMlmError
+from cl_mlm.journal import without_credentials
 
 if TYPE_CHECKING:
     from cl_mlm.api import Result
@@ -38,6 +39,10 @@ Arms = Annotated[
 ]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="May be repeated: one run for each seed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="A smoke run: so many rows a split, 2 steps a stage.")]
+AllowInexact = Annotated[
+    bool,
+    typer.Option("--allow-inexact", help="Goes on under other versions or on another machine, too; flags the run."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart/<run>.", metavar="RUN")]
 
 
@@ -49,6 +54,7 @@ def run(
     seed: Seeds = None,
     limit: Limit = None,
     again: Annotated[bool, typer.Option("--again", help="Makes a second run of a finished one.")] = False,
+    allow_inexact: AllowInexact = False,
 ) -> None:
     """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
     from cl_mlm.api import run_prepared
@@ -64,7 +70,7 @@ def run(
     folders = set()
     for number, one in enumerate(prepared, start=1):
         with _interruptible():
-            result = run_prepared(one, again=again)
+            result = run_prepared(one, again=again, allow_inexact=allow_inexact)
         if len(prepared) == 1:
             _show(result)
         else:
@@ -76,12 +82,12 @@ def run(
 
 
 @app.command()
-def resume(folder: RunFolder) -> None:
+def resume(folder: RunFolder, allow_inexact: AllowInexact = False) -> None:
     """Goes on with an interrupted run from its last checkpoint."""
     from cl_mlm.again import resume_run
 
     with _interruptible():
-        result = resume_run(folder)
+        result = resume_run(folder, allow_inexact=allow_inexact)
     _show(result)
 
 
@@ -173,9 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, standalone_mode=True)
     except ClMlmError as error:
-        lines = str(error).splitlines()
-        head = "error" if len(lines) == 1 else f"{len(lines)} errors"
-        print(f"{head}: " + "\n  ".join(["", *lines] if len(lines) > 1 else lines), file=sys.stderr)
+        problems = getattr(error, "problems", [str(error)])
+        head = "error" if len(problems) == 1 else f"{len(problems)} errors"
+        text = "\n  ".join(["", *problems] if len(problems) > 1 else problems)
+        # What a user set may hold a password, and standard error is often kept.
+        print(f"{head}: {without_credentials(text)}", file=sys.stderr)
         sys.exit(2)
 
 

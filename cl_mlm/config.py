@@ -33,6 +33,9 @@ class FinetuningConfig:
     """What is trainable."""
 
     mode: Literal["full", "head"] = _option("full", "`full`: every weight; `head`: all but the pretrained body")
+    cache_features: bool = _option(
+        True, "mode head: the frozen body sees every row once, and the head is trained on what it gave"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,19 @@ class TrainingConfig:
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
     max_length: int = _option(128, "tokens; longer rows are cut", min=4)
+    halve_on_oom: bool = _option(
+        False, "where memory does not suffice, runs each micro-batch in halves: the same rows a step"
+    )
+    gradient_checkpointing: bool = _option(
+        False, "keeps fewer activations and computes them again: less memory, about a third more time"
+    )
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What is scored after every stage."""
 
-    batch_size: int = _option(256, "rows of an evaluation batch", min=1)
+    batch_size: int = _option(64, "rows of an evaluation batch; on an accelerator larger ones are faster", min=1)
     splits: list[Literal["validation", "test"]] = field(
         default_factory=lambda: ["validation", "test"], metadata={"help": "splits scored after every stage"}
     )
@@ -88,6 +97,9 @@ class CheckpointConfig:
     every_steps: int | None = _option(None, "optimiser steps between two checkpoints within a stage", min=1)
     keep_stages: Literal["all", "last", "none"] = _option(
         "last", "models kept after the run; a running one keeps its last"
+    )
+    reuse_stages: int = _option(
+        1, "first stages that runs of one `output` train once and share, where all that they depend on is equal", min=0
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.cache import building, cache_folder
+from cl_mlm.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +35,7 @@ class EncodedRows:
 
         self._ragged: dict[str, tuple[npt.NDArray[Any], npt.NDArray[np.int64]]] = {}
         self._plain: dict[str, npt.NDArray[Any]] = {}
-        layout = json.loads((folder / "layout.json").read_text())
-        for name, ragged in layout["columns"].items():
+        for name, ragged in _columns(folder / "layout.json").items():
             values = _open(folder / f"{name}.values.npy")
             if ragged:
                 self._ragged[name] = (values, _open(folder / f"{name}.offsets.npy"))
@@ -64,7 +64,7 @@ def encode_rows(
 ) -> EncodedRows:
     """Returns `dataset` encoded, from the cache where the same rows, tokenizer and labels were encoded before."""
     key = json.dumps(
-        [VERSION, rows_fingerprint, objective.name, _tokenizer_hash(tokenizer), list(labels), max_length],
+        [VERSION, rows_fingerprint, objective.name, tokenizer_hash(tokenizer), list(labels), max_length],
         sort_keys=True,
     )
     folder = cache_folder("encoded") / hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -104,6 +104,22 @@ def _write(
     (folder / "layout.json").write_text(json.dumps({"columns": ragged}))
 
 
+def _columns(path: Path) -> dict[str, bool]:
+    """Returns which columns are ragged.
+
+    Raises:
+        DataError: the file is damaged, or a column's name would lead out of the folder.
+    """
+    try:
+        columns: dict[str, bool] = dict(json.loads(path.read_text())["columns"])
+        odd = [name for name in columns if not name.isidentifier()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; remove {path.parent}, it is made anew") from error
+    if odd:
+        raise DataError(f"{path}: columns must have plain names, got {odd}; remove {path.parent}, it is made anew")
+    return columns
+
+
 def _finish_column(folder: Path, name: str) -> None:
     import numpy as np
 
@@ -117,11 +133,12 @@ def _finish_column(folder: Path, name: str) -> None:
 def _open(path: Path) -> npt.NDArray[Any]:
     import numpy as np
 
-    array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns a digest of what a tokenizer does: vocabulary, rules, special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         text = json.dumps(sorted(tokenizer.get_vocab().items()))

@@ -32,6 +32,10 @@ class DataError(ClMlmError):
         super().__init__("\n".join(self.problems))
 
 
+class TrainingError(ClMlmError):
+    """Training that cannot go on: a loss that is not finite, or memory that does not suffice."""
+
+
 class RunFolderError(ClMlmError):
     """A run folder that is missing, damaged, or in use."""
 

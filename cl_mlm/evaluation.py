@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,16 @@ class Evaluated:
     probability: npt.NDArray[np.float32]
     reference_probability: npt.NDArray[np.float32]
     scores: dict[int, dict[str, float]]
+
+    def to_state(self) -> dict[str, Any]:
+        """Returns arrays and plain values, for a checkpoint."""
+        return {**vars(self), "scores": {str(j): values for j, values in self.scores.items()}}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Evaluated:
+        """Returns what `to_state` gave, whose arrays came back as tensors."""
+        arrays = {name: state[name].numpy() for name in ("ids", *_COLUMNS)}
+        return cls(**arrays, scores={int(j): dict(values) for j, values in state["scores"].items()})
 
     def row(self, num_columns: int) -> list[float]:
         """Returns the row of the accuracy matrix; NaN where a column was not evaluated."""

@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from cl_mlm.backbone import load_backbone
 from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns, per_class
-from cl_mlm.hardware import describe_hardware, make_accelerator, peak_memory_bytes
+from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
 from cl_mlm.journal import Journal, without_credentials
 from cl_mlm.labels import LabelSpace
@@ -24,10 +24,19 @@ from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
 from cl_mlm.record import Record, summary, versions
 from cl_mlm.report import write_csv, write_run_report
+from cl_mlm.reuse import FOLDER as SHARED_FOLDER
+from cl_mlm.reuse import SharedStages
+from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.slugs import slugs
 from cl_mlm.view import Run
 
 log = logging.getLogger(__name__)
+
+TRAINING_ADVICE = (
+    "training.halve_on_oom=true (the same rows a step in smaller passes), or training.batch_size lower and "
+    "training.accumulation higher by the same factor, training.max_length lower, training.gradient_checkpointing=true"
+)
+EVALUATION_ADVICE = "evaluation.batch_size lower, training.max_length lower"
 
 
 class Experiment:
@@ -37,11 +46,18 @@ class Experiment:
     `predictions/<i>.parquet`, and at the end `summary.json`, matrices, figures and `per_class.csv`.
     """
 
-    def __init__(self, prepared: Prepared, folder: Path, journal: Journal, progress: Progress) -> None:
+    def __init__(
+        self, prepared: Prepared, folder: Path, journal: Journal, progress: Progress, notes: Sequence[str] = ()
+    ) -> None:
         self.prepared, self.folder, self.journal, self.progress = prepared, folder, journal, progress
+        self.notes = notes  # what was not the same in this run's sessions
         self.stages, self.steps = folder / "stages", folder / "steps"
         self.last_kept = time.monotonic()
         self.interruption = Interruption()
+        # A run made again must not be handed what it is to make again.
+        shared = prepared.config.checkpoint.reuse_stages if folder.name == prepared.config.run_name else 0
+        shared = 0 if prepared.config.limit else shared
+        self.shared = SharedStages(folder.parent.parent / SHARED_FOLDER, folder.name, shared)
         self.slugs = slugs([stage.name for stage in prepared.stream.stages])
         self.stage_index = 0
 
@@ -49,6 +65,7 @@ class Experiment:
         """Trains and measures every stage that is not yet kept; returns the summary."""
         self._write_head()
         run, record = self._restore()
+        record.flags += [note for note in self.notes if note not in record.flags]
         last = len(run.stream) - 1
         joint = any(strategy.regime == "joint" for strategy in run.strategies)
         for stage_index in [last] if joint else range(last + 1):
@@ -85,16 +102,21 @@ class Experiment:
         self.journal.stage_start(stage_index, self.slugs[stage_index])
         self.journal.tags({"stage": stage.name, "labels": ", ".join(stage.labels)}, stage_index)
         if is_first:
-            self._measure_baseline(run, record)
+            with memory_advice(EVALUATION_ADVICE):
+                self._measure_baseline(run, record)
         self.progress.stage(stage_index, len(run.stream), stage.name)
         kept, faults = read_step(self.steps, stage_index)
         for fault in faults:
             log.warning("%s; the checkpoint before it is used", fault)
-        with self.interruption.at_steps():
-            cost = train_stage(run, self, kept)
+        with self.interruption.at_steps(), memory_advice(TRAINING_ADVICE):
+            cost = train_stage(run, self, kept, self.shared)
+        if cost.reused_from and cost.reused_from != self.folder.name:
+            record.reused.append({"stage": stage.name, "run": cost.reused_from})
+            self.journal.tags({"reused_from": cost.reused_from}, stage_index)
         started = time.perf_counter()
-        splits: list[str] = [*run.config.evaluation.splits]
-        found = {split: evaluate(run, split, known_columns(run)) for split in splits}
+        with memory_advice(EVALUATION_ADVICE):
+            splits: list[str] = [*run.config.evaluation.splits]
+            found = {split: self._evaluate(run, split) for split in splits}
         record.add_cost(cost, time.perf_counter() - started, _sizes(run))
         record.flags += [f"{stage.name}: {flag}" for flag in cost.flags]
         self._note_scores(run, record, found)
@@ -107,6 +129,14 @@ class Experiment:
         self.journal.sync()
         write_stage(self.stages, stage_index, run.backbone, states, record.to_dict())
         self._forget_stages()
+
+    def _evaluate(self, run: Run, split: str) -> Evaluated:
+        columns = known_columns(run)
+        found = self.shared.find_scores(run, split, columns)
+        if found is None:
+            found = evaluate(run, split, columns)
+            self.shared.keep_scores(run, split, columns, found)
+        return found
 
     def _measure_baseline(self, run: Run, record: Record) -> None:
         """Scores, before any training, the columns whose labels the model all knows; the others have no baseline."""
@@ -170,13 +200,15 @@ class Experiment:
         path.write_text(without_credentials(OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))), encoding="utf-8")
         self.journal.start(config.experiment, self.folder.name)
         self.journal.status("RUNNING")
-        self.journal.params(_flat(config.to_dict()))
+        self.journal.params(flat(config.to_dict()))
         found = versions()
         tags = {f"version/{name}": value for name, value in found.items() if name != "commit"}
         hardware = {f"hardware/{name}": value for name, value in describe_hardware().items()}
         overlap = {f"overlap/{name}": count for name, count in self.prepared.overlap.items()}
         identity = {"stream": stream.name, "stream/fingerprint": stream.fingerprint, "strategies": config.label}
         self.journal.tags({**identity, "git_commit": found["commit"], **tags, **hardware, **overlap})
+        if self.notes:
+            self.journal.tags({INEXACT_TAG: BETWEEN_NOTES.join(self.notes)})
         self.journal.artifact("config.yaml")
         self.journal.sync()
 
@@ -204,24 +236,27 @@ class Experiment:
         backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length)
         backbone.set_trainable(config.finetuning.mode)
         torch.nn.Module.to(backbone.model, config.training.device)
+        if config.training.gradient_checkpointing:
+            backbone.checkpoint_activations()
         if kept is None:
             backbone.grow(labels.seen, config.seed, 0)
         last_trained = -1 if joint else record.next_stage - 1
         run = Run(config, stream, strategies, backbone, prepared.objective, labels, accelerator, last_trained)
         return run, record
 
-    def _forget_stages(self) -> None:
+    def _forget_stages(self, num_kept: int = 2) -> None:
         """Removes the checkpoints that `checkpoint.keep_stages` does not want; a running run keeps two."""
         shutil.rmtree(self.steps, ignore_errors=True)
         if self.prepared.config.checkpoint.keep_stages == "all":
             return
-        for older in sorted(self.stages.glob("[0-9]*"))[:-2]:
+        for older in sorted(self.stages.glob("[0-9]*"))[:-num_kept]:
             shutil.rmtree(older)
 
     def _finish(self, record: Record) -> dict[str, Any]:
         """Writes the summary, tables and figures, and hands them to the journal."""
         made = summary(self.prepared, record, self.folder.name)
-        (self.folder / "summary.json").write_text(json.dumps(made, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = without_credentials(json.dumps(made, indent=1, allow_nan=False))
+        (self.folder / "summary.json").write_text(text + "\n", encoding="utf-8")
         paths = [self.folder / "summary.json", *write_run_report(self.folder, made), *self._write_per_class()]
         for path in paths:
             self.journal.artifact(path.relative_to(self.folder))
@@ -231,12 +266,13 @@ class Experiment:
         self.journal.metrics({f"cost/{name}": value for name, value in made["cost"].items()}, final)
         if made["flags"]:
             self.journal.tags({"flags": "; ".join(made["flags"])})
+        # Before the run counts as finished, for then nobody tidies any more; one stage is enough to come back here.
+        self._forget_stages(1)
         self.journal.status("FINISHED")
         self.journal.sync()
-        keep = {"all": len(self.prepared.stream), "last": 1, "none": 0}[self.prepared.config.checkpoint.keep_stages]
-        stages = sorted(self.stages.glob("[0-9]*"))
-        for folder in stages[: len(stages) - keep] if keep < len(stages) else []:
-            shutil.rmtree(folder)
+        if self.prepared.config.checkpoint.keep_stages == "none":
+            for folder in self.stages.glob("[0-9]*"):
+                shutil.rmtree(folder)
         return made
 
     def _write_per_class(self) -> list[Path]:
@@ -277,15 +313,3 @@ def _at_chance(run: Run, scored: Evaluated) -> str:
         return ""
     name = run.stream.stages[run.stage_index].name
     return f"{name}: its own accuracy {accuracy:.3f} stays at chance ({chance:.3f} ± {margin:.3f}) after it was trained"
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Returns nested settings with key paths for keys; an empty section shows as `{}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        where = f"{path}.{key}" if path else key
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, where)
-        else:
-            flat[where] = value if value != {} else "{}"
-    return flat

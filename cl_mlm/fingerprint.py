@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 from cl_mlm.stream import SPLITS, Stream
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
     from datasets import Dataset
 
@@ -24,7 +27,7 @@ def fingerprint(stream: Stream) -> str:
     not they are read through an indices mapping. The order of columns does not count.
     """
     stages = [
-        {"name": stage.name, "labels": stage.labels, "splits": [_split_digest(stage.split(name)) for name in SPLITS]}
+        {"name": stage.name, "labels": stage.labels, "splits": [split_digest(stage.split(name)) for name in SPLITS]}
         for stage in stream.stages
     ]
     text = json.dumps({"scenario": stream.scenario, "stages": stages}, sort_keys=True)
@@ -33,13 +36,24 @@ def fingerprint(stream: Stream) -> str:
 
 def arrow_batches(dataset: Dataset) -> Iterator[pa.Table]:
     """Yields all columns as Arrow tables; an indices mapping is followed."""
-    table: pa.Table
-    for table in dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):  # pyright: ignore[reportAssignmentType]
+    # Through a format of `datasets` every call would copy the data set's description and hash it.
+    table: pa.Table = dataset.data.table
+    rows = None if dataset._indices is None else dataset._indices.column(0)
+    for start in range(0, len(dataset), BATCH_ROWS):
+        found = table.slice(start, BATCH_ROWS) if rows is None else table.take(rows.slice(start, BATCH_ROWS))
         # Rows picked one by one come as one chunk each; work on chunks would then be work on rows.
-        yield table.combine_chunks()
+        yield found.combine_chunks()
 
 
-def _split_digest(dataset: Dataset) -> dict[str, object]:
+def pick(dataset: Dataset, positions: npt.NDArray[np.int64]) -> Dataset:
+    """Returns the rows at `positions`, in their order, as an index mapping over the same table.
+
+    `Dataset.select` alone would hash its arguments to name the result, which takes longer than the work itself.
+    """
+    return dataset.select(positions, new_fingerprint=uuid.uuid4().hex)
+
+
+def split_digest(dataset: Dataset) -> dict[str, object]:
     """Returns what identifies the rows of a split: their number and a digest of each part of each column."""
     parts: dict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
     for table in arrow_batches(dataset):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cl_mlm.config import Config
-from cl_mlm.errors import ConfigError
+from cl_mlm.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,12 +63,39 @@ def make_accelerator(config: Config) -> Accelerator:
     return Accelerator(mixed_precision=wanted, cpu=training.device == "cpu")
 
 
+@contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turns an error of memory that does not suffice into one that says which settings to change.
+
+    Raises:
+        TrainingError: memory did not suffice.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first = (str(error) or "no detail given").splitlines()[0]
+        raise TrainingError(f"out of memory: {first}. Worth changing: {advice}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Says whether an error means that memory, of the machine or of its accelerator, does not suffice."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, MemoryError) or bool(should_reduce_batch_size(error))
+
+
 def describe_hardware() -> dict[str, str]:
-    """Returns what the run's tags say of the machine: processor, cores, accelerator; no host name."""
+    """Returns what the run's tags say of the machine: processor, its capability, cores, accelerator; no host name."""
     import torch
 
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"processor": _processor(), "cores": str(os.cpu_count()), "accelerator": accelerator}
+    return {
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # which kernels torch takes; the bits depend on it
+        "cores": str(os.cpu_count()),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
 
 
 def peak_memory_bytes() -> int:

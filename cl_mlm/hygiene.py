@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from cl_mlm.components import make_objective
 from cl_mlm.config import Overlap
 from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.fingerprint import BATCH_ROWS, arrow_batches
+from cl_mlm.fingerprint import BATCH_ROWS, arrow_batches, pick
 from cl_mlm.stream import SPLITS, Stage, Stream
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _drop(stream: Stream, marks: Sequence[Marks]) -> tuple[Stream, dict[str, int
 
 
 def _without(dataset: Dataset, marked: npt.NDArray[np.bool_]) -> Dataset:
-    return dataset.select((~marked).nonzero()[0]) if marked.any() else dataset
+    return pick(dataset, (~marked).nonzero()[0]) if marked.any() else dataset
 
 
 def _stage_problems(stage: Stage, after: str) -> list[str]:
@@ -285,8 +285,8 @@ def _label_counts(dataset: Dataset) -> dict[str, int]:
 
 
 def _label_column(dataset: Dataset) -> pa.ChunkedArray:
-    table: pa.Table = dataset.select_columns("label").with_format("arrow")[:]
-    return table.column("label")
+    column: pa.ChunkedArray = dataset.data.column("label")
+    return column if dataset._indices is None else column.take(dataset._indices.column(0))
 
 
 def _limit_split(dataset: Dataset, rows: int, every_label: bool) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
@@ -102,16 +102,50 @@ def _resolved(values: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]
     """Returns `values` with interpolations replaced; last of all, so that they show what the command line has set.
 
     Raises:
-        ConfigError: an interpolation leads nowhere; what was found before (`problems`) is told with it.
+        ConfigError: an interpolation leads nowhere or calls a resolver; what was found before (`problems`) is told with
+            it.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    # `${oc.env:...}` would carry a secret of the environment into everything that a run writes and sends.
+    calls = [
+        f"{path}: an interpolation may name another setting only, such as ${{seed}}, got {text!r}"
+        for path, text in _texts(values)
+        if _calls_resolver(text)
+    ]
+    if calls:
+        raise ConfigError([*problems, *calls])
     try:
         return dict(OmegaConf.to_container(OmegaConf.create(values), resolve=True))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "config"
         raise ConfigError([*problems, f"{where}: {str(error).splitlines()[0]}"]) from error
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields every text in nested values with its key path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _texts(item, f"{path}[{i}]")
+
+
+def _calls_resolver(text: str) -> bool:
+    """Says whether a `:` stands within an interpolation, however deep: that is how OmegaConf's resolvers are called."""
+    depth = 0
+    for i, character in enumerate(text):
+        if text.startswith("${", i):
+            depth += 1
+        elif character == "}" and depth:
+            depth -= 1
+        elif character == ":" and depth:
+            return True
+    return False
 
 
 def arm_layers(layer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cl_mlm.batching import training_batches
 from cl_mlm.evaluation import evaluate
 from cl_mlm.optimisation import make_optimizer, make_scheduler
-from cl_mlm.step import StageCost, Step
+from cl_mlm.step import StageCost, Step, not_finite
+from cl_mlm.strategy import Strategy
 from cl_mlm.view import Run
 
 if TYPE_CHECKING:
@@ -38,7 +39,21 @@ class Reporter(Protocol):
         ...
 
 
-def train_stage(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None = None) -> StageCost:
+class Shared(Protocol):
+    """Stages that were trained before, by whatever run."""
+
+    def find(self, run: Run) -> Mapping[str, Any] | None:
+        """Returns what training the present stage ends with, where that is known."""
+        ...
+
+    def keep(self, run: Run, state: Mapping[str, Any]) -> None:
+        """Takes what training the present stage ended with."""
+        ...
+
+
+def train_stage(
+    run: Run, reporter: Reporter, kept: Mapping[str, Any] | None = None, shared: Shared | None = None
+) -> StageCost:
     """Trains one stage, `run.stage_index`, on the rows that the strategies' regime gives; mutates the model.
 
     Args:
@@ -46,6 +61,7 @@ def train_stage(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None = N
         reporter: hears of every step.
         kept: a state that `reporter.keep` was given within this stage, to go on from; the model and the strategies are
             as they were when the stage began, so that what happens before the first step is simply done again.
+        shared: asked, where there is nothing to go on from, for what training ends with, and told of it afterwards.
     """
     started = time.perf_counter()
     stage = run.stream.stages[run.stage_index]
@@ -57,7 +73,15 @@ def train_stage(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None = N
         model = strategy.before_stage(run, stage)
         if model is not None:
             run.backbone.model = model  # type: ignore[assignment]
-    cost = _optimise(run, reporter, kept, started)
+    run.backbone.train_mode(run.config.finetuning.mode)
+    found = shared.find(run) if shared is not None and kept is None else None
+    if found is None:
+        cost = _optimise(run, reporter, kept, started)
+        if shared is not None and kept is None:
+            shared.keep(run, trained_state(run, {**asdict(cost), "train_seconds": time.perf_counter() - started}))
+    else:
+        take_over(run, found)
+        started, cost = time.perf_counter(), StageCost(**{**found["cost"], "reused_from": found["run"]})
     for strategy in run.strategies:
         strategy.after_stage(run, stage)
     run.last_trained = run.stage_index
@@ -81,7 +105,6 @@ def _training_ids(run: Run) -> npt.NDArray[np.int64]:
 
 def _optimise(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None, started: float) -> StageCost:
     work = Work(run, _num_steps(run))
-    run.backbone.train_mode(run.config.finetuning.mode)
     if kept is not None:
         work.load_state_dict(kept)
     lengths = run.split_rows["train"].lengths(run.training_ids)
@@ -99,6 +122,9 @@ def _optimise(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None, star
             break
     if patience:
         work.best.restore()
+    bad = [name for name, tensor in run.trainable().items() if not tensor.isfinite().all()]
+    if bad:
+        raise not_finite(run, f"{len(bad)} weights are not finite, {bad[0]} the first")
     work.step.cost.steps = run.step
     return work.step.cost
 
@@ -133,7 +159,12 @@ class Work:
         self.epoch_step += 1
 
     def state_dict(self, seconds: float) -> dict[str, Any]:
-        """Returns everything that the next step depends on, tensors and plain values; `seconds` were spent so far."""
+        """Returns everything that the next step depends on, tensors and plain values; `seconds` were spent so far.
+
+        Raises:
+            TrainingError: a loss is not finite: going on from here would be of no use.
+        """
+        self.step.check()
         scaler = self.run.accelerator.scaler
         return {
             "place": {"epoch": self.run.epoch, "step": self.run.step, "epoch_step": self.epoch_step},
@@ -146,6 +177,7 @@ class Work:
             "best": self.best.state_dict(),
             "meter": self.step.meter.state_dict(),
             "cost": {**asdict(self.step.cost), "train_seconds": seconds},
+            "parts": self.step.parts,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -169,12 +201,42 @@ class Work:
         self.best.load_state_dict(state["best"])
         self.step.meter.load_state_dict(state["meter"], run.device)
         self.step.cost = StageCost(**state["cost"])
+        self.step.parts = state["parts"]
 
 
 def changing_tensors(run: Run) -> dict[str, torch.Tensor]:
     """Returns what training can change of the model: trainable parameters and floating-point buffers, by name."""
     buffers = {name: buffer for name, buffer in run.model.named_buffers() if buffer.is_floating_point()}
     return {**run.trainable(), **buffers}
+
+
+def changing_strategies(run: Run) -> list[tuple[Strategy, Mapping[str, Any]]]:
+    """Returns the strategies that can change what training this stage computes, each with its signature."""
+    found = [(strategy, strategy.training_signature(run.stage_index)) for strategy in run.strategies]
+    return [(strategy, signature) for strategy, signature in found if signature is not None]
+
+
+def trained_state(run: Run, cost: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what training the present stage has changed: weights, strategies' states, place, cost."""
+    return {
+        "weights": changing_tensors(run),
+        "strategies": [strategy.state_dict() for strategy, _ in changing_strategies(run)],
+        "place": {"epoch": run.epoch, "step": run.step},
+        "cost": cost,
+    }
+
+
+def take_over(run: Run, state: Mapping[str, Any]) -> None:
+    """Leaves the run as training this stage would: restores what `trained_state` gave."""
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in changing_tensors(run).items():
+            tensor.copy_(state["weights"][name])
+    changed = changing_strategies(run)
+    for (strategy, _), kept in zip(changed, state["strategies"], strict=True):
+        strategy.load_state_dict(kept)
+    run.epoch, run.step = state["place"]["epoch"], state["place"]["step"]
 
 
 def _num_steps(run: Run) -> int:
@@ -209,7 +271,7 @@ class BestWeights:
         import torch
 
         score = _validation_score(self.run)
-        reporter.epoch(self.run.epoch, {"validation/score": score})
+        reporter.epoch(self.run.epoch, {"train/validation_score": score})
         if score > self.score:
             self.score, self.waited = score, 0
             with torch.no_grad():

@@ -24,11 +24,12 @@ class Batch:
         inputs: arguments of the model, each (R, T).
         targets: what the loss compares with, (R,) or (R, T).
         ids: names of the rows, int64 (R,), on the CPU.
-        count: number of loss items of every row, float (R,); known before the forward pass, so that
-            accumulation weighs every item alike.
+        count: number of loss items of every row, float (R,), on the CPU; known before the forward pass, so that
+            accumulation weighs every item alike without waiting for the device.
         num_tokens: tokens of all rows, padding left out.
         allowed: classes that a row may be given, bool (R, C); None: all that the model has.
         row_weight: factor on every row's loss, (R,); None: 1.
+        split: where the rows are from.
         origin: `stage` for the step's own rows, `memory` for rows that a strategy brings back.
     """
 
@@ -39,6 +40,7 @@ class Batch:
     num_tokens: int = 0
     allowed: torch.Tensor | None = None
     row_weight: torch.Tensor | None = None
+    split: str = "train"
     origin: Literal["stage", "memory"] = "stage"
 
     def __len__(self) -> int:
@@ -52,8 +54,34 @@ class Batch:
         """Returns the same batch with a mask of allowed classes, bool (R, C)."""
         return replace(self, allowed=allowed)
 
+    def parts(self, number: int) -> list[Batch]:
+        """Returns the batch cut into at most `number` batches of as equal a number of rows as can be.
+
+        Padding stays that of the whole; `num_tokens` is the whole batch's share by rows, rounded.
+        """
+        size = -(-len(self) // number)
+        if size >= len(self):
+            return [self]
+
+        def cut(tensor: torch.Tensor | None, rows: slice) -> Any:
+            return None if tensor is None else tensor[rows]
+
+        return [
+            replace(
+                self,
+                inputs={name: tensor[rows] for name, tensor in self.inputs.items()},
+                targets=self.targets[rows],
+                ids=self.ids[rows],
+                count=self.count[rows],
+                num_tokens=round(self.num_tokens * len(self.ids[rows]) / len(self)),
+                allowed=cut(self.allowed, rows),
+                row_weight=cut(self.row_weight, rows),
+            )
+            for rows in (slice(start, start + size) for start in range(0, len(self), size))
+        ]
+
     def to(self, device: torch.device) -> Batch:
-        """Returns the batch with its tensors on `device`; `ids` stay on the CPU."""
+        """Returns the batch with its tensors on `device`; `ids` and `count` stay on the CPU."""
         if device.type == "cpu":
             return self
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
@@ -61,7 +89,6 @@ class Batch:
             self,
             inputs=moved,
             targets=self.targets.to(device),
-            count=self.count.to(device),
             allowed=None if self.allowed is None else self.allowed.to(device),
             row_weight=None if self.row_weight is None else self.row_weight.to(device),
         )

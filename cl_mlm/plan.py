@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cl_mlm.api import run_folder
 from cl_mlm.components import PACKAGES, find, names
+from cl_mlm.disk import disk_lines
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.loading import arm_layers, read_layer
 
@@ -48,7 +49,7 @@ def planned(config: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[Var
 
 
 def describe(prepared: Prepared) -> list[str]:
-    """Returns what a prepared run would do, in lines: stages, rows, labels, hygiene, steps."""
+    """Returns what a prepared run would do, in lines: stages, rows, labels, hygiene, disk."""
     config, stream = prepared.config, prepared.stream
     lines = [
         f"{config.experiment}: {config.label}, model {config.model.name}, {config.finetuning.mode} fine-tuning",
@@ -60,6 +61,7 @@ def describe(prepared: Prepared) -> list[str]:
         lines.append(f"  {i + 1:3d}. {stage.name}: {rows} rows (train / validation / test), {len(stage.labels)} labels")
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
+    lines += disk_lines(prepared)
     return [*lines, f"run folder: {run_folder(config)}", "good to run"]
 
 

@@ -36,7 +36,14 @@ def torch_generator(seed: int, *address: str | int) -> torch.Generator:
 
 
 def seed_everything(seed: int, *address: str | int) -> None:
-    """Seeds torch's global generators (CPU and accelerators) for `address`."""
+    """Seeds torch's global generators (CPU and accelerators in use) for `address`."""
     import torch
 
-    torch.manual_seed(address_seed(seed, *address))
+    number = address_seed(seed, *address)
+    # `torch.manual_seed` costs as much as a small step where an accelerator's library is there but not in use: it
+    # formats a stack trace for each.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(number)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)

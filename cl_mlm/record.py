@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ PACKAGES = (
     "numpy",
     "omegaconf",
 )
+SOURCE_PACKAGES = ("cl_mlm", "streams", "strategies")
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Record:
         validation: the same on the validation splits.
         baseline: test scores before any training, (columns,).
         next_stage: the first stage that is not yet trained and measured.
+        reused: stages that another run had trained, `stage` and `run`.
     """
 
     matrix: list[list[float]]
@@ -45,6 +49,7 @@ class Record:
     flags: list[str] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     next_stage: int = 0
+    reused: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, num_stages: int) -> Record:
@@ -118,6 +123,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
                 "validation_metrics": validation_metrics,
                 "reasons": reasons,
                 "flags": record.flags,
+                "reused": record.reused,
                 "cost": record.cost,
                 "settings": settings,
                 "versions": versions(),
@@ -127,18 +133,38 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a result may depend on, and the project's commit where it is a checkout."""
+    """Returns what a result may depend on: versions, a digest of the source, the commit where it is a checkout."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
         "cl-mlm": importlib.metadata.version("cl-mlm"),
         **found,
+        "source": source(),
         "commit": commit(),
     }
 
 
+@cache
+def source() -> str:
+    """Returns a SHA-256 (12 digits) over every Python file of the project's packages as they are when first asked for.
+
+    The commit says less: it does not see what is changed and not committed, and an installed copy has none.
+    """
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(path for package in SOURCE_PACKAGES for path in (root / package).rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:12]
+
+
+@cache
 def commit() -> str:
-    """Returns the commit of the checkout that this code lies in, `+` behind it where files differ; else `unknown`."""
+    """Returns the commit of the checkout that this code lies in, `+` behind it where files differ; else `unknown`.
+
+    As it is when first asked for: the code that runs does not change with the checkout.
+    """
     folder = Path(__file__).parent.parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)

@@ -57,6 +57,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     stream = summary.get("stream", {})
     lines = [f"{name.replace('_', ' ')} {UNDEFINED}: {reason}" for name, reason in summary.get("reasons", {}).items()]
     lines += [f"flag: {flag}" for flag in summary.get("flags") or ()]
+    lines += [f"reused: stage {one['stage']} was trained by {one['run']}" for one in summary.get("reused") or ()]
     if stream.get("overlap"):
         lines.append(f"overlap: {_in_words(stream['overlap'])}")
     return lines + [f"data: {note}" for note in stream.get("notes") or ()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cl_mlm.encoding import EncodedRows, encode_rows
@@ -64,6 +65,7 @@ class Rows:
             for name, value in self._table(stage_index).row(position).items():
                 encoded.setdefault(name, []).append(value)
         batch = self._objective.collate(encoded, torch.from_numpy(ids.copy()), self._tokenizer)
+        batch = replace(batch, split=self._split)
         return batch.with_allowed(self._allowed(stages)) if self._stream.scenario == "task_incremental" else batch
 
     def _allowed(self, stages: npt.NDArray[np.int64]) -> torch.Tensor:

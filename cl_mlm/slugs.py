@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def slug(name: str) -> str:
-    """Returns `name` in the characters `[a-z0-9_.-]`, accents taken off; never empty, never beginning with a dot."""
+    """Returns `name` in the characters `[a-z0-9_.-]`, without accents; 1-100 of them, first no dot and no dash."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    cleaned = re.sub(r"[^a-z0-9_.-]+", "-", plain).strip("-").lstrip(".")
+    cleaned = re.sub(r"[^a-z0-9_.-]+", "-", plain).strip("-").lstrip("-.")
     return cleaned[:100] or "stage"
 
 

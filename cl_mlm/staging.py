@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.fingerprint import pick
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 
@@ -177,7 +178,7 @@ def carve_validation(train: Dataset, fraction: float, seed: int) -> tuple[Datase
     rank = np.arange(len(codes)) - first[codes[by_label]]
     chosen = np.zeros(len(codes), dtype=bool)
     chosen[by_label] = rank < quota[codes[by_label]]
-    return train.select(np.flatnonzero(~chosen)), train.select(np.flatnonzero(chosen))
+    return pick(train, np.flatnonzero(~chosen)), pick(train, np.flatnonzero(chosen))
 
 
 def stage_order(values: Sequence[str], order_seed: int | None) -> list[str]:
@@ -262,7 +263,7 @@ def _pick(
         by_stage = np.argsort(stages, kind="stable")
         bounds = np.searchsorted(stages[by_stage], np.arange(num_stages + 1))
         for i, part in enumerate(parts):
-            part[split] = splits[split].select(by_stage[bounds[i] : bounds[i + 1]])
+            part[split] = pick(splits[split], by_stage[bounds[i] : bounds[i + 1]])
     return parts
 
 

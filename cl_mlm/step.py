@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.errors import TrainingError
+from cl_mlm.hardware import is_out_of_memory
 from cl_mlm.objective import Batch
 from cl_mlm.randomness import seed_everything
 from cl_mlm.view import Run, mean_loss
@@ -25,7 +27,8 @@ class StageCost:
         train_seconds: wall-clock time, strategies' work before and after the stage included.
         train_examples: rows that went forward and backward, memory rows included.
         train_tokens: tokens of those rows, padding left out.
-        flags: what a reader must know: a loss that was not finite.
+        reused_from: the run that trained this stage in place of this one; empty: this one did.
+        flags: what a reader must know: memory that did not suffice.
     """
 
     train_seconds: float = 0.0
@@ -33,6 +36,7 @@ class StageCost:
     train_tokens: int = 0
     steps: int = 0
     flags: list[str] = field(default_factory=list)
+    reused_from: str = ""
 
 
 class Meter:
@@ -54,6 +58,10 @@ class Meter:
         self._sums, self._counts = {}, {}
         return means
 
+    def peek(self) -> dict[str, float]:
+        """Returns the sums since the last reading."""
+        return {name: float(total) for name, total in self._sums.items()}
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what was added since the last reading."""
         return {"sums": self._sums, "counts": self._counts}
@@ -65,12 +73,18 @@ class Meter:
 
 
 class Step:
-    """One optimiser step: own rows, memory rows, gradient adjustments, clipping, update."""
+    """One optimiser step: own rows, memory rows, gradient adjustments, clipping, update.
+
+    Attributes:
+        parts: into how many forward passes a micro-batch is cut; doubled where memory does not suffice and
+            `training.halve_on_oom` is set.
+    """
 
     def __init__(self, run: Run, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
         self.run, self.optimizer, self.parameters = run, optimizer, parameters
         self.cost = StageCost()
         self.meter = Meter()
+        self.parts = 1
         self._by_hook = {
             hook: [s for s in run.strategies if s.overrides(hook)]
             for hook in ("allowed_classes", "memory", "loss_terms", "adjust_gradients", "after_step")
@@ -80,14 +94,12 @@ class Step:
         """Takes one step over the rows named in `micro_batches`."""
         run, accelerator = self.run, self.run.accelerator
         batches = [run.rows(ids) for ids in micro_batches]
-        total = sum(float(batch.count.sum()) for batch in batches) if len(batches) > 1 else None
-        for index, batch in enumerate(batches):
-            self._backward(batch, 1 / len(batches), ("own", index), total)
-        for index, batch in enumerate(batches):
-            for strategy in self._by_hook["memory"]:
-                for number, (weight, memory) in enumerate(strategy.memory(run, batch)):
-                    address = ("memory", strategy.name, index, number)
-                    self._backward(memory.with_origin("memory"), weight / len(batches), address)
+        while not self._gather(batches):
+            self.optimizer.zero_grad()
+            self.parts *= 2
+            self.cost.flags.append(
+                f"out of memory at step {run.step + 1}: from there on each micro-batch is run in {self.parts} parts"
+            )
         accelerator.unscale_gradients(self.optimizer)
         for strategy in self._by_hook["adjust_gradients"]:
             for name, value in strategy.adjust_gradients(run).items():
@@ -100,36 +112,107 @@ class Step:
             strategy.after_step(run)
         self.optimizer.zero_grad()
 
-    def _backward(
-        self, batch: Batch, weight: float, address: tuple[str | int, ...], total: float | None = None
-    ) -> None:
-        """Adds the gradient of one micro-batch.
+    def _gather(self, batches: list[Batch]) -> bool:
+        """Adds the gradients of the step's own rows and of memory rows; says whether memory sufficed.
 
-        Own rows: their summed loss over `total` items of the whole step, plus terms by their share of it. Memory rows:
-        `weight` times their mean loss and terms.
+        Own rows: their summed loss over the items of the whole step, plus terms by their share of its rows. Memory
+        rows: `weight` times their mean loss and terms, by their own micro-batch's share.
+
+        Raises:
+            RuntimeError: out of memory, and cutting micro-batches is not allowed or not possible any more.
         """
+        items, rows = sum(float(batch.count.sum()) for batch in batches), sum(map(len, batches))
+        values: dict[str, torch.Tensor] = {}
+        seen = list(batches)
+        try:
+            for index, batch in enumerate(batches):
+                self.run.micro_batch = index
+                self._backward(batch, values, 1.0, items, rows, ("own", index))
+            for index, batch in enumerate(batches):
+                self.run.micro_batch = index
+                for strategy in self._by_hook["memory"]:
+                    for number, (weight, memory) in enumerate(strategy.memory(self.run, batch)):
+                        count, share = float(memory.count.sum()), weight / len(batches)
+                        seen.append(memory)
+                        address = ("memory", strategy.name, index, number)
+                        self._backward(memory.with_origin("memory"), values, share, count, len(memory), address)
+        except (RuntimeError, MemoryError) as error:
+            # Halving is left to the caller: as long as this block lasts, the traceback keeps the failed graph alive.
+            possible = self.run.config.training.halve_on_oom and self.parts < max(map(len, batches))
+            if not (possible and is_out_of_memory(error)):
+                raise
+            return False
+        for name, value in values.items():
+            self.meter.add(name, value / (len(seen) - len(batches)) if name == "train/loss/memory" else value)
+        self.cost.train_examples += sum(map(len, seen))
+        self.cost.train_tokens += sum(batch.num_tokens for batch in seen)
+        return True
+
+    def _backward(
+        self,
+        batch: Batch,
+        values: dict[str, torch.Tensor],
+        weight: float,
+        items: float,
+        rows: int,
+        address: tuple[str | int, ...],
+    ) -> None:
+        """Adds the gradient of one micro-batch: `weight` times its summed loss over `items`, and terms by row share."""
         run = self.run
-        seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *address)
         for strategy in self._by_hook["allowed_classes"]:
             allowed = strategy.allowed_classes(run, batch)
             if allowed is not None:
                 batch = batch.with_allowed(allowed if batch.allowed is None else allowed & batch.allowed)
-        outputs = run.forward(batch)
-        loss: torch.Tensor = mean_loss(run.task_loss(outputs, batch), batch, total)
-        self.meter.add(f"train/loss/{batch.origin}", loss if total is None else loss / weight)
-        loss = loss if total is not None else loss * weight
-        for strategy in self._by_hook["loss_terms"]:
-            for name, term in strategy.loss_terms(run, batch, outputs).items():
-                loss = loss + term * weight
-                self.meter.add(f"train/term/{name}", term)
-        run.accelerator.backward(loss)
-        self.cost.train_examples += len(batch)
-        self.cost.train_tokens += batch.num_tokens
+        for number, part in enumerate(batch.parts(self.parts)):
+            place = (*address, number) if self.parts > 1 else address
+            seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *place)
+            outputs = run.forward(part)
+            loss: torch.Tensor = mean_loss(run.task_loss(outputs, part), part, items)
+            _add(values, f"train/loss/{part.origin}", loss)
+            for strategy in self._by_hook["loss_terms"]:
+                for name, term in strategy.loss_terms(run, part, outputs).items():
+                    share = term * (len(part) / rows)
+                    loss = loss + share
+                    _add(values, f"train/term/{name}", share)
+            run.accelerator.backward(loss * weight)
+
+    def check(self) -> None:
+        """Refuses to go on from sums that are not finite.
+
+        Raises:
+            TrainingError: naming what is not finite.
+        """
+        self._refuse_bad(self.meter.peek())
 
     def read(self) -> dict[str, float]:
-        """Returns the means since the last reading; a loss that is not finite is flagged once."""
-        values = {**self.meter.read(), "train/learning_rate": self.run.learning_rate}
-        bad = sorted(name for name, value in values.items() if not math.isfinite(value))
-        if bad and not self.cost.flags:
-            self.cost.flags.append(f"loss not finite: {', '.join(bad)} at step {self.run.step}")
-        return values
+        """Returns the means since the last reading.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        values = self.meter.read()
+        self._refuse_bad(values)
+        return {**values, "train/learning_rate": self.run.learning_rate}
+
+    def _refuse_bad(self, values: Mapping[str, float]) -> None:
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise not_finite(self.run, ", ".join(bad))
+
+
+def not_finite(run: Run, what: str) -> TrainingError:
+    """Returns the error for a loss or weights that are not finite: where it happened and what may help."""
+    training, stage = run.config.training, run.stream.stages[run.stage_index]
+    advice = [f"training.learning_rate lower than {training.learning_rate:g}"]
+    advice += ["training.clip=1.0 (now null)"] * (training.clip is None)
+    advice += [f"training.precision=fp32 (now {training.precision})"] * (training.precision != "fp32")
+    advice += [f"a smaller weight of {strategy.name}" for strategy in run.strategies if hasattr(strategy, "weight")]
+    return TrainingError(
+        f"stage {stage.name!r}, step {run.step}, epoch {run.epoch}: {what}; training stopped. "
+        f"Worth trying: {', '.join(advice)}. What was measured before is kept, and so are the checkpoints before"
+    )
+
+
+def _add(values: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
+    value = value.detach().float()
+    values[name] = values[name] + value if name in values else value

@@ -48,6 +48,11 @@ class RunView(Protocol):
         ...
 
     @property
+    def micro_batch(self) -> int:
+        """Which micro-batch of the step this is, from 0."""
+        ...
+
+    @property
     def learning_rate(self) -> float: ...
     @property
     def logging(self) -> bool:
@@ -63,6 +68,10 @@ class RunView(Protocol):
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Parameters that the optimiser moves, by name."""
+        ...
+
+    def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Returns the tokens of training rows, (N,)."""
         ...
 
     def rows(self, ids: npt.NDArray[np.int64]) -> Batch:
@@ -105,10 +114,12 @@ class Strategy:
         regime: `sequential`: each stage on its own rows; `cumulative`: on all rows so far; `joint`: one
             training over the union of all stages.
         needs: what the strategy must be given; a stream that cannot give it is refused before training.
+        state_copies: tensors of the size of the trainable parameters that `state_dict` holds; None: not known.
     """
 
     regime: ClassVar[Regime] = "sequential"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    state_copies: ClassVar[int | None] = None
 
     @property
     def name(self) -> str:

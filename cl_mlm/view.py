@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.backbone import Backbone
 from cl_mlm.batching import sorted_batches
 from cl_mlm.config import Config
+from cl_mlm.features import FrozenFeatures
 from cl_mlm.labels import LabelSpace
 from cl_mlm.objective import Batch, Objective, Outputs, Sites
 from cl_mlm.randomness import torch_generator
@@ -29,7 +31,7 @@ class Run:
 
     Attributes:
         last_trained: the last stage that this run has trained; -1: none.
-        stage_index, epoch, step: where the run is; `step` counts optimiser steps of this stage.
+        stage_index, epoch, step, micro_batch: where the run is; `step` counts optimiser steps of this stage.
         logging: whether this step's values are read; what is only logged need not be computed otherwise.
         training_ids: rows that this stage trains on, (N,).
     """
@@ -45,10 +47,13 @@ class Run:
     stage_index: int = 0
     epoch: int = 0
     step: int = 0
+    micro_batch: int = 0
     learning_rate: float = 0.0
     logging: bool = False
     training_ids: npt.NDArray[np.int64] = field(init=False)
     split_rows: dict[str, Rows] = field(default_factory=dict)
+    _features: FrozenFeatures | None = None
+    _asked_for_features: bool = False
 
     def __post_init__(self) -> None:
         import numpy as np
@@ -89,6 +94,10 @@ class Run:
         """Returns the parameters that the optimiser moves, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
+    def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Returns the tokens of training rows, (N,)."""
+        return self.split_rows["train"].lengths(ids)
+
     def rows(self, ids: npt.NDArray[np.int64]) -> Batch:
         """Returns training rows, encoded, collated, on the device."""
         return self.split_rows["train"].collate(ids).to(self.device)
@@ -103,14 +112,25 @@ class Run:
 
     def forward(self, batch: Batch) -> Outputs:
         """Runs the model in its present mode, in the run's precision."""
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self._body(batch):
             return self.backbone.forward(batch)
+
+    def _body(self, batch: Batch) -> AbstractContextManager[None]:
+        """Returns a context in which a frozen body gives what is kept of it for these rows."""
+        if self.config.finetuning.mode != "head" or not self.config.finetuning.cache_features:
+            return nullcontext()
+        if not self._asked_for_features:
+            self._asked_for_features = True
+            self._features = FrozenFeatures.find(self)
+        if self._features is None or self._features.model is not self.model:
+            return nullcontext()
+        return self._features.serving(batch)
 
     def forward_fp32(self, batch: Batch) -> Outputs:
         """Runs the model in fp32 whatever the run's precision."""
         import torch
 
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), self._body(batch):
             return self.backbone.forward(batch)
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
@@ -135,7 +155,7 @@ class Run:
         return torch_generator(self.seed, purpose, self.stage_index, self.epoch, self.step)
 
 
-def mean_loss(row_losses: torch.Tensor, batch: Batch, total: float | None = None) -> torch.Tensor:
-    """Returns the weighted sum of row losses over the number of loss items (of the batch, or `total`)."""
+def mean_loss(row_losses: torch.Tensor, batch: Batch, items: float | None = None) -> torch.Tensor:
+    """Returns the weighted sum of row losses over the number of loss items (of the batch, or `items`)."""
     weighted = row_losses if batch.row_weight is None else row_losses * batch.row_weight
-    return weighted.sum() / (batch.count.sum() if total is None else total)
+    return weighted.sum() / (float(batch.count.sum()) if items is None else items)

@@ -1,6 +1,9 @@
 """Each stage on all rows so far: the bound for methods that may keep every row."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from typing_extensions import override
 
 from cl_mlm.strategy import Need, Regime, Strategy
 
@@ -10,3 +13,7 @@ class Cumulative(Strategy):
 
     regime: ClassVar[Regime] = "cumulative"
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
+
+    @override
+    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
+        return {} if stage_index else None

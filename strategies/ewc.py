@@ -42,6 +42,7 @@ class Ewc(Strategy):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    state_copies: ClassVar[int | None] = 2
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Ewc(Strategy):
         self.precision: Tensors = {}
         self.anchor: Tensors = {}
         self.constant = 0.0
+        self._rows: dict[str, torch.Tensor | None] = {}
 
     @override
     def validate(self) -> list[str]:
@@ -73,17 +75,37 @@ class Ewc(Strategy):
         held = {n: p for n, p in run.trainable().items() if n in self.precision and p.grad is not None}
         if not held:
             return {}
-        precision = [self.precision[n] for n in held]
+        dense, distances, precisions = [], [], []
         with torch.no_grad():
-            moved = [leading(self.anchor[n], p) for n, p in held.items()]
-            distance = torch._foreach_sub(moved, [self.anchor[n] for n in held])
-            pull = torch._foreach_mul(distance, precision)
-            gradients = [leading(self.anchor[n], p.grad) for n, p in held.items() if p.grad is not None]
-            torch._foreach_add_(gradients, pull, alpha=self.weight)
+            for name, parameter in held.items():
+                gradient = leading(self.anchor[name], parameter.grad)  # type: ignore[arg-type]
+                values, rows = leading(self.anchor[name], parameter), self._important_rows(name)
+                if rows is None:
+                    dense.append((gradient, values, self.anchor[name], self.precision[name]))
+                    continue
+                distances.append(values[rows] - self.anchor[name][rows])
+                precisions.append(self.precision[name][rows])
+                gradient.index_add_(0, rows, distances[-1] * precisions[-1], alpha=self.weight)
+            if dense:
+                gradients, values_, anchors, own = (list(column) for column in zip(*dense, strict=True))
+                apart = torch._foreach_sub(values_, anchors)
+                torch._foreach_addcmul_(gradients, apart, own, value=self.weight)
+                distances, precisions = [*distances, *apart], [*precisions, *own]
             if not run.logging:
                 return {}
-            energy = torch.stack([(d * p).sum() for d, p in zip(distance, pull, strict=True)]).sum()
+            energy = torch.stack([(d.square() * p).sum() for d, p in zip(distances, precisions, strict=True)]).sum()
             return {"ewc": 0.5 * self.weight * (energy + self.constant)}
+
+    def _important_rows(self, name: str) -> "torch.Tensor | None":
+        """Returns the rows of a matrix that any stage gave weight, (rows,), where these are less than half; else None.
+
+        Of an embedding only the tokens that were seen have any: the penalty need not touch the others.
+        """
+        if name not in self._rows:
+            precision = self.precision[name]
+            rows = precision.any(-1).nonzero()[:, 0] if precision.dim() == 2 else None
+            self._rows[name] = rows if rows is not None and 2 * len(rows) < len(precision) else None
+        return self._rows[name]
 
     @override
     def after_stage(self, run: RunView, stage: Stage) -> None:
@@ -100,6 +122,7 @@ class Ewc(Strategy):
         import torch
 
         self.constant *= self.decay
+        self._rows = {}
         for name, new in fisher.items():
             old = torch.zeros_like(new)
             anchor = values[name].clone()
@@ -114,6 +137,10 @@ class Ewc(Strategy):
             self.anchor[name] = anchor + share * gap
 
     @override
+    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
+        return self.arguments() if stage_index else None
+
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"precision": self.precision, "anchor": self.anchor, "constant": self.constant}
 
@@ -121,6 +148,7 @@ class Ewc(Strategy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.precision, self.anchor = dict(state["precision"]), dict(state["anchor"])
         self.constant = float(state["constant"])
+        self._rows = {}
 
 
 def fisher_information(run: RunView, labels: str, rows: int | None) -> "Tensors":

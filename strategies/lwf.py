@@ -79,6 +79,10 @@ class Lwf(Strategy):
         return allowed.scatter(1, batch.targets[:, None], True)  # rows of earlier stages keep their own class
 
     @override
+    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
+        return self.arguments() if stage_index else None
+
+    @override
     def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, "torch.Tensor"]:
         import numpy as np
         import torch

@@ -2,11 +2,12 @@
 
 Chaudhry et al. (2019), On Tiny Episodic Memories in Continual Learning, arXiv:1902.10486, algorithm 1 with reservoir
 sampling. Differs from the paper: rows enter the buffer at the end of their stage, so that memory batches hold only
-earlier stages; several passes over a stage are allowed; the memory's mean loss has a weight of its own.
+earlier stages; several passes over a stage are allowed; the memory's mean loss has a weight of its own; up to 50
+batches are drawn at once, without replacement, and dealt out by length, so that a memory batch pads little.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
@@ -15,6 +16,12 @@ from cl_mlm.objective import Batch
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.strategy import Need, RunView, Strategy
 from cl_mlm.stream import Stage, unpack_row_ids
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+GROUP_BATCHES = 50
 
 
 class Replay(Strategy):
@@ -27,12 +34,14 @@ class Replay(Strategy):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
+    state_copies: ClassVar[int | None] = 0
 
     def __init__(self, capacity: int = 200, weight: float = 1.0, rows: int | None = None) -> None:
         self.capacity = capacity
         self.weight = weight
         self.rows = rows
         self.buffer = Reservoir(capacity)
+        self._dealt: dict[int, tuple[tuple[int, ...], list[npt.NDArray[np.int64]]]] = {}
 
     @override
     def validate(self) -> list[str]:
@@ -45,14 +54,33 @@ class Replay(Strategy):
     def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
         if not len(self.buffer):
             return ()
-        random = numpy_generator(run.seed, "replay", run.stage_index, run.epoch, run.step, int(batch.ids[0]))
-        ids = self.buffer.sample(self.rows or run.batch_size, random)
-        return [(self.weight, run.rows(ids))]
+        rows = min(self.rows or run.batch_size, len(self.buffer))
+        num_batches = min(GROUP_BATCHES, len(self.buffer) // rows)
+        group, place = divmod(run.step, num_batches)
+        address = (run.stage_index, group, run.micro_batch)
+        if self._dealt.get(run.micro_batch, (None, []))[0] != address:
+            self._dealt[run.micro_batch] = (address, self._deal(run, rows, num_batches, address))
+        return [(self.weight, run.rows(self._dealt[run.micro_batch][1][place]))]
+
+    def _deal(
+        self, run: RunView, rows: int, num_batches: int, address: tuple[int, ...]
+    ) -> "list[npt.NDArray[np.int64]]":
+        """Returns the memory rows of the next steps: different rows, sorted by length, cut and shuffled."""
+        import numpy as np
+
+        random = numpy_generator(run.seed, "replay", *address)
+        drawn = self.buffer.sample(rows * num_batches, random)
+        batches = np.split(drawn[np.argsort(run.lengths(drawn), kind="stable")], num_batches)
+        return [batches[i] for i in random.permutation(num_batches)]
 
     @override
     def after_stage(self, run: RunView, stage: Stage) -> None:
         random = numpy_generator(run.seed, "reservoir", run.stage_index)
         self.buffer.add(random.permutation(run.training_ids), random)
+
+    @override
+    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
+        return self.arguments() if stage_index else None
 
     @override
     def state_dict(self) -> dict[str, Any]:

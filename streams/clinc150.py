@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cl_mlm.errors import ConfigError, DataError
+from cl_mlm.fingerprint import pick
 from cl_mlm.staging import StageFields, by_field, by_labels, column_codes
 from cl_mlm.stream import SPLITS, Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
@@ -153,4 +154,4 @@ def _prepared(raw: Mapping[str, Dataset], split: str) -> Dataset:
     dataset = dataset.add_column("domain", domains.tolist())
     if OUT_OF_SCOPE not in labels:
         return dataset
-    return dataset.select(np.flatnonzero(codes != labels.index(OUT_OF_SCOPE)))
+    return pick(dataset, np.flatnonzero(codes != labels.index(OUT_OF_SCOPE)))

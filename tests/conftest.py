@@ -120,6 +120,48 @@ def small_stream() -> Any:
     return Stream("small", (stage(0), stage(1)))
 
 
+BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+BART |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "decoder_start_token_id": 2}
+LIKE_BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+MODELS = {
+    "bert": LIKE_BERT | {"max_position_embeddings": 140},
+    "roberta": LIKE_BERT | {"max_position_embeddings": 140},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 140},
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 140},
+    "llama": LIKE_BERT | {"num_key_value_heads": 1},
+    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0},
+    "bart": BART | {"max_position_embeddings": 140},
+}
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Folders of small random models of seven families: `model_folder("t5")`; each is made once."""
+    from functools import cache
+
+    @cache
+    def make(kind: str) -> str:
+        import torch
+        from transformers import AutoConfig, AutoModel
+
+        from cl_mlm.tiny import letter_tokenizer
+
+        folder, tokenizer = tmp_path_factory.mktemp(kind), letter_tokenizer()
+        torch.manual_seed(3)
+        ids = {"eos_token_id": tokenizer.sep_token_id, "bos_token_id": 2, "pad_token_id": tokenizer.pad_token_id}
+        config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ids, **MODELS[kind])
+        model = AutoModel.from_config(config)
+        with torch.no_grad():  # larger than the usual initialisation, so that a wrong token shows in the logits
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        model.save_pretrained(folder)
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def settled_imports(empty_store: Path) -> Iterator[None]:
     """Everything that a run imports, taken out of the garbage collector's sight: every stage of a run collects."""

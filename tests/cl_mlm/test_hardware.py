@@ -88,7 +88,7 @@ def test_precision_is_part_of_a_runs_identity():
 
 def test_hardware_is_described_without_a_host_name():
     found = describe_hardware()
-    assert set(found) == {"processor", "cores", "accelerator"}
+    assert set(found) == {"processor", "cpu_capability", "cores", "accelerator"}
     assert all(found.values())
     assert socket.gethostname() not in found.values()
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 import cl_mlm.loop
 from cl_mlm.backbone import Backbone
 from cl_mlm.config import Config, TrackingConfig, TrainingConfig
+from cl_mlm.errors import TrainingError
 from cl_mlm.evaluation import evaluate
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.labels import LabelSpace
@@ -347,7 +348,7 @@ def test_early_stopping_restores_the_best_weights():
     wreck = Wreck(epoch=2)
     run = make_run(wreck, epochs=9, patience=2, learning_rate=0.1)
     cost, heard = train(run)
-    scores = [values["validation/score"] for _, values in heard.epochs]
+    scores = [values["train/validation_score"] for _, values in heard.epochs]
     best = max(scores)
     assert scores[2:] == [scores[2]] * (len(scores) - 2)
     assert scores[2] < best
@@ -483,16 +484,124 @@ def test_cost_counts_tokens_without_padding():
     assert cost.train_seconds > 0
 
 
-def test_a_loss_that_is_not_finite_is_flagged_once():
-    class Bad(Strategy):
-        @override
-        def loss_terms(self, run, batch, outputs):
-            return {"bad": outputs.logits.sum() * math.nan}
+class Bad(Strategy):
+    """Adds a term that is not finite from a step on."""
 
-    cost, _ = train(make_run(Bad(), steps=3))
-    assert len(cost.flags) == 1
-    assert cost.flags[0].startswith("loss not finite: ")
-    assert "train/term/bad" in cost.flags[0]
+    def __init__(self, first=0, weight=1.0):
+        self.first, self.weight = first, weight
+
+    @override
+    def loss_terms(self, run, batch, outputs):
+        return {"bad": outputs.logits.sum() * (math.nan if run.step >= self.first else 0.0)}
+
+
+def test_a_term_that_is_not_finite_stops_training_and_is_named_with_what_may_help():
+    with pytest.raises(TrainingError) as caught:
+        train(make_run(Bad(), steps=3))
+    message = str(caught.value)
+    assert message.startswith("stage 'cold', step 1, epoch 0: train/loss/stage is nan") or "bad is nan" in message
+    assert "train/term/bad is nan" in message
+    for advice in ("training.learning_rate lower than 0.05", "training.clip=1.0 (now null)", "a smaller weight of bad"):
+        assert advice in message
+
+
+def test_weights_that_are_not_finite_after_the_last_step_stop_the_run():
+    class Ruin(Strategy):
+        @override
+        def after_step(self, run):
+            with torch.no_grad():
+                next(iter(run.trainable().values())).view(-1)[0] = math.inf
+
+    with pytest.raises(TrainingError, match=r"1 weights are not finite, bert\.embeddings\.word_embeddings\.weight"):
+        train(make_run(Ruin(), steps=1))
+
+
+def test_no_checkpoint_is_made_of_a_loss_that_is_not_finite():
+    class Keeping(Heard):
+        def keep(self, step, state):
+            self.states.append(state())
+
+    heard = Keeping()
+    heard.states = []
+    with pytest.raises(TrainingError, match="train/term/bad"):
+        train_stage(make_run(Bad(first=2), steps=9, log_every=9), heard)
+    assert [state["place"]["step"] for state in heard.states] == [1, 2]
+
+
+def limited_memory(run, rows, error):
+    """Makes forward passes over more than `rows` rows fail."""
+    forward = run.forward
+
+    def failing(batch):
+        if len(batch) > rows:
+            raise error
+        return forward(batch)
+
+    run.forward = failing
+    return run
+
+
+CPU_OUT_OF_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+def test_where_memory_does_not_suffice_micro_batches_are_halved_and_the_result_is_the_same():
+    settings = {"steps": 3, "accumulation": 2, "batch_size": 6}
+    whole, halved = (make_run(Recall(), **settings, halve_on_oom=True) for _ in range(2))
+    first, _ = train(whole)
+    second, _ = train(limited_memory(halved, 2, CPU_OUT_OF_MEMORY))
+    for name, expected in weights_of(whole).items():
+        torch.testing.assert_close(weights_of(halved)[name], expected, rtol=1e-5, atol=1e-6)
+    assert (second.train_examples, second.train_tokens) == (first.train_examples, first.train_tokens)
+    assert [flag.partition("each")[2] for flag in second.flags] == [
+        " micro-batch is run in 2 parts",
+        " micro-batch is run in 4 parts",
+    ]
+
+
+class Recall(Strategy):
+    """Brings back the first five rows at every step."""
+
+    @override
+    def memory(self, run, batch):
+        return [(0.5, run.rows(run.training_ids[:5]))]
+
+
+def test_without_leave_to_halve_a_lack_of_memory_ends_training():
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        train(limited_memory(make_run(), 2, CPU_OUT_OF_MEMORY))
+
+
+def test_a_single_row_that_does_not_fit_ends_training():
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        train(limited_memory(make_run(halve_on_oom=True), 0, CPU_OUT_OF_MEMORY))
+
+
+def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(limited_memory(make_run(halve_on_oom=True), 2, RuntimeError("shapes differ")))
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(1, [7]), (2, [4, 3]), (3, [3, 3, 1]), (9, [1] * 7)])
+def test_a_batch_is_cut_in_parts_that_hold_every_row_once(number, sizes):
+    run = make_run(rows=7)
+    batch = run.rows(run.split_rows["train"].ids(0))
+    batch = replace(batch, row_weight=torch.arange(7.0), allowed=torch.ones(7, 2, dtype=torch.bool))
+    parts = batch.parts(number)
+    assert [len(part) for part in parts] == sizes
+    for name in ("targets", "ids", "count", "row_weight", "allowed"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    for name, tensor in batch.inputs.items():
+        assert torch.equal(torch.cat([part.inputs[name] for part in parts]), tensor)
+
+
+def test_gradient_checkpointing_changes_no_weight():
+    runs = [make_run(steps=3, dropout=0.1) for _ in range(2)]
+    runs[1].backbone.checkpoint_activations()
+    for run in runs:
+        train(run)
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights_of(runs[0]).values(), weights_of(runs[1]).values(), strict=True)
+    )
 
 
 def test_meter_reads_means_and_starts_anew():
@@ -509,7 +618,7 @@ def test_row_weights_scale_the_loss_of_their_rows():
     batch = replace(run.rows(run.split_rows["train"].ids(0)), row_weight=torch.tensor([2.0, 0.0, 1.0, 1.0]))
     losses = torch.tensor([1.0, 10.0, 3.0, 5.0])
     assert float(mean_loss(losses, batch)) == pytest.approx((2 + 0 + 3 + 5) / 4)
-    assert float(mean_loss(losses, batch, total=5.0)) == pytest.approx(2.0)
+    assert float(mean_loss(losses, batch, items=5.0)) == pytest.approx(2.0)
 
 
 def test_run_gradients_are_those_of_the_mean_loss_and_leave_grad_alone():

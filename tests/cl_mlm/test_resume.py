@@ -62,7 +62,11 @@ CUTS = [
 def run(config, arm, output):
     strategies = [Restless()] if arm == "restless" else ARMS[arm]
     settings = {"strategies": strategies} if isinstance(strategies, list) else {}
-    layer = {**config, "output": str(output), "checkpoint": {"every_steps": 5, "every_minutes": None}}
+    layer = {
+        **config,
+        "output": str(output),
+        "checkpoint": {"every_steps": 5, "every_minutes": None, "reuse_stages": 0},
+    }
     if isinstance(strategies, dict):
         layer["strategies"] = strategies
     if arm == "joint":

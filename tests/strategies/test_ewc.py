@@ -348,3 +348,22 @@ def test_the_order_of_strategies_changes_no_row(make_run, train, watch):
         train(make_run(*three(1.0)[order], watch, dropout=0.2))
         seen.append(list(watch.batches))
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("important", [2, 9])
+def test_the_pull_is_that_of_the_whole_matrix_however_few_rows_have_weight(important):
+    """Rows of an embedding whose tokens were never seen are left out of the work, not of the penalty."""
+    random = torch.Generator().manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(12, 3, generator=random))  # has grown by two rows
+    anchor, precision = torch.randn(10, 3, generator=random), torch.zeros(10, 3)
+    precision[torch.randperm(10, generator=random)[:important]] = torch.rand(important, 3, generator=random)
+    parameter.grad = torch.ones_like(parameter)
+    ewc = Ewc(weight=5.0)
+    ewc.load_state_dict({"precision": {"w": precision}, "anchor": {"w": anchor}, "constant": 0.25})
+    run = SimpleNamespace(trainable=lambda: {"w": parameter}, logging=True)
+    values = ewc.adjust_gradients(run)
+    apart = parameter.detach()[:10] - anchor
+    expected = torch.ones(12, 3)
+    expected[:10] += 5.0 * precision * apart
+    torch.testing.assert_close(parameter.grad, expected)
+    torch.testing.assert_close(values["ewc"], 0.5 * 5.0 * ((precision * apart.square()).sum() + 0.25))

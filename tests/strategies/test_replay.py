@@ -1,3 +1,4 @@
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,3 +124,12 @@ def test_a_task_incremental_memory_row_keeps_its_own_stages_labels(make_run, tra
 )
 def test_wrong_arguments_are_named(arguments, fault):
     assert Replay(**arguments).validate() == [fault]
+
+
+def test_memory_batches_are_dealt_out_by_length_and_bring_each_row_back_before_any_comes_twice(make_run, train, watch):
+    run = make_run(Replay(capacity=8, rows=2), watch)
+    train(run)
+    batches = [ids for _, origin, ids in watch.batches if origin == "memory"][:4]
+    assert len({row for ids in batches for row in ids}) == 8
+    lengths = sorted(sorted(run.lengths(np.array(ids)).tolist()) for ids in batches)
+    assert all(first[-1] <= second[0] for first, second in pairwise(lengths))

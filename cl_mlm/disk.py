@@ -1,0 +1,131 @@
+"""Disk: how much of it a run will take, told before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cl_mlm.config import Config
+from cl_mlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from cl_mlm.preparation import Prepared
+    from cl_mlm.stream import Stream
+
+BYTES = 4  # weights, moments and states are fp32
+KEPT = 2  # checkpoints of each kind while a run goes on
+MOMENTS = {"adamw": 2, "sgd": 1}
+# Upper bound of a row's entry in `predictions/<i>.parquet`: an id, two numbers, two labels and a column as indices.
+PREDICTION_BYTES = 40
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Numbers of a model: what a folder of it holds, what training can change, what the optimiser moves."""
+
+    whole: int
+    changing: int
+    trainable: int
+
+
+def disk_lines(prepared: Prepared) -> list[str]:
+    """Returns what a run writes at most while it goes on, and leaves; or why that is not known."""
+    try:
+        size = model_size(prepared.config, len(prepared.stream.labels))
+    except ConfigError as error:
+        return [f"disk: not known: {error}"]
+    config, stream = prepared.config, prepared.stream
+    copies, unknown = _state_copies(prepared)
+    state = copies * size.trainable * BYTES
+    stage, step = size.whole * BYTES + state, _step_bytes(config, size) + state
+    joint = any(strategy.regime == "joint" for strategy in prepared.strategies)
+    num_stages = 1 if joint else len(stream)
+    everything = config.checkpoint.keep_stages == "all"
+    stages = num_stages if everything else min(KEPT, num_stages)
+    # None is due by time or by steps: then only an interruption writes one.
+    steps = KEPT if config.checkpoint.every_minutes or config.checkpoint.every_steps else 1
+    predictions = _prediction_bytes(stream, joint) if "test" in config.evaluation.splits else 0
+    # One more is written before the oldest is removed, so that there is always a whole one.
+    most = stages * stage + steps * step + max(stage * (not everything and num_stages > KEPT), step * (steps == KEPT))
+    left = {"all": num_stages, "last": 1, "none": 0}[config.checkpoint.keep_stages]
+    lines = [
+        f"disk: while running at most {shown(most + predictions)} ({_counted(stages, 'stage checkpoint', stage)}, "
+        f"{_counted(steps, 'step checkpoint', step)}, one more while it is written, predictions "
+        f"{shown(predictions)}), afterwards {shown(left * stage + predictions)}"
+    ]
+    reused = min(config.checkpoint.reuse_stages, num_stages) if config.limit is None else 0
+    if reused:
+        lines.append(
+            f"disk: beside the runs, for all that share them, {_counted(reused, 'first stage', size.changing * BYTES)}"
+        )
+    return lines + [f"disk: not counted: the state of {name}, whose size is not known" for name in unknown]
+
+
+def model_size(config: Config, num_labels: int) -> ModelSize:
+    """Returns the numbers of the model that `config` means; its weights are neither read nor made.
+
+    Raises:
+        ConfigError: the model's config cannot be had.
+    """
+    model = _without_weights(config, num_labels)
+    body = {id(parameter) for parameter in model.base_model.parameters()}
+    parameters = list(model.parameters())
+    is_full = config.finetuning.mode == "full"
+    trainable = sum(p.numel() for p in parameters if is_full or id(p) not in body)
+    buffers = sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
+    return ModelSize(sum(p.numel() for p in parameters) + buffers, trainable + buffers, trainable)
+
+
+def shown(size: float) -> str:
+    """Returns bytes in the unit that suits them, such as `91 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.1f} {unit}" if unit == "GB" and size < 99.95 else f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _without_weights(config: Config, num_labels: int) -> PreTrainedModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from cl_mlm.tiny import build_tiny
+
+    name = config.model.name
+    if name == "tiny":
+        with torch.device("meta"):
+            return build_tiny(num_labels, config.model.dropout, config.training.max_length)[0]
+    try:
+        settings = AutoConfig.from_pretrained(
+            name, revision=config.model.revision, num_labels=num_labels, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the config of model {name!r} cannot be had: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _step_bytes(config: Config, size: ModelSize) -> int:
+    """Returns the bytes of weights, moments and, under early stopping, the best weights."""
+    best = size.changing if config.training.patience else 0
+    return BYTES * (size.changing + MOMENTS[config.training.optimizer] * size.trainable + best)
+
+
+def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
+    """Returns how often the strategies keep the trainable parameters, and the strategies of which it is not known."""
+    known = [strategy for strategy in prepared.strategies if strategy.state_copies is not None]
+    unknown = [s.name for s in prepared.strategies if s.state_copies is None and s.overrides("state_dict")]
+    return sum(strategy.state_copies or 0 for strategy in known), unknown
+
+
+def _prediction_bytes(stream: Stream, joint: bool) -> int:
+    """Returns the bytes of every test row's prediction after every stage; columns that are not known yet count too."""
+    rows = sum(len(stage.test) for stage in stream.stages)
+    return PREDICTION_BYTES * rows * (1 if joint else len(stream))
+
+
+def _counted(number: int, what: str, size: int) -> str:
+    return f"{number} {what}{'s' * (number > 1)} of {shown(size)}"

@@ -1,0 +1,180 @@
+"""Stages that several runs share: what is equal to the bit is trained and scored once.
+
+An entry is named by a hash over all that training reads: the model's weights and config, the rows, the labels, the
+settings, what the strategies say can change this stage (`Strategy.training_signature`) and the states they bring, the
+versions and the processor. Scores are named by a hash over the weights that were scored and the rows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.checkpoint import MANIFEST, damage, read_entry, split_state, write_entry
+from cl_mlm.evaluation import Evaluated
+from cl_mlm.fingerprint import split_digest
+from cl_mlm.hardware import describe_hardware
+from cl_mlm.loop import changing_strategies
+from cl_mlm.record import versions
+from cl_mlm.strategy import Strategy
+from cl_mlm.view import Run
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = ".shared-stages"
+VERSION = 1
+log = logging.getLogger(__name__)
+
+
+class SharedStages:
+    """The stages below one `output` folder that any run may take over.
+
+    Args:
+        folder: where entries lie; made when the first is written.
+        run_name: of the run that asks.
+        num_stages: only stages before this one are shared; 0: none.
+    """
+
+    def __init__(self, folder: Path, run_name: str, num_stages: int) -> None:
+        self._folder, self._run_name, self._num_stages = folder, run_name, num_stages
+        self._key: str | None = None
+
+    def find(self, run: Run) -> dict[str, Any] | None:
+        """Returns what training the present stage ends with, where it was trained before; None: train."""
+        if run.stage_index >= self._num_stages:
+            return None
+        inputs = _training_inputs(run)
+        self._key = None if inputs is None else _hash(inputs)
+        return None if self._key is None else self._read(f"{self._key}-trained")
+
+    def keep(self, run: Run, state: Mapping[str, Any]) -> None:
+        """Writes what training the present stage ended with; `find` was asked before."""
+        if run.stage_index < self._num_stages and self._key is not None:
+            self._write(f"{self._key}-trained", {**state, "run": self._run_name})
+
+    def find_scores(self, run: Run, split: str, columns: Sequence[int]) -> Evaluated | None:
+        """Returns the scores of the present weights, where they were taken before; None: evaluate."""
+        name = self._scores_name(run, split, columns)
+        state = None if name is None else self._read(name)
+        return None if state is None else Evaluated.from_state(state)
+
+    def keep_scores(self, run: Run, split: str, columns: Sequence[int], found: Evaluated) -> None:
+        """Writes the scores of the present weights."""
+        name = self._scores_name(run, split, columns)
+        if name is not None:
+            self._write(name, found.to_state())
+
+    def _scores_name(self, run: Run, split: str, columns: Sequence[int]) -> str | None:
+        """Returns the name of an entry of scores; None where they are not shared."""
+        if run.stage_index >= self._num_stages or any(s.overrides("evaluation") for s in run.strategies):
+            return None
+        inputs = {
+            **_surroundings(run),
+            "weights": _model_digest(run),
+            "split": split,
+            "columns": [*columns],
+            "stream": run.stream.fingerprint,
+            "batch_size": run.config.evaluation.batch_size,
+        }
+        return f"{_hash(inputs)}-scores"
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        entry = self._folder / name
+        if not (entry / MANIFEST).is_file():
+            return None
+        fault = damage(entry)
+        if fault:
+            log.warning("%s; the stage is trained again", fault)
+            return None
+        return read_entry(entry)
+
+    def _write(self, name: str, state: Mapping[str, Any]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_entry(self._folder / name, state)
+
+
+def _training_inputs(run: Run) -> dict[str, Any] | None:
+    """Returns all that training the present stage reads; None where a strategy's code cannot be told."""
+    import numpy as np
+
+    from cl_mlm.stream import unpack_row_ids
+
+    changing = changing_strategies(run)
+    codes = [_code(strategy) for strategy, _ in changing]
+    if None in codes:
+        return None
+    stages = np.unique(unpack_row_ids(run.training_ids)[0]).tolist()
+    splits = ("train", "validation") if run.config.training.patience else ("train",)
+    return {
+        **_surroundings(run),
+        "weights": _model_digest(run),
+        "trainable": sorted(run.trainable()),
+        "settings": [run.config.training, run.config.finetuning, run.config.seed, run.config.limit],
+        "evaluation": run.config.evaluation.batch_size if run.config.training.patience else None,
+        "stage": run.stage_index,
+        "ids": hashlib.sha256(run.training_ids.tobytes()).hexdigest(),
+        "rows": [split_digest(run.stream.stages[j].split(split)) for j in stages for split in splits],
+        "strategies": [
+            [code, signature, _state_digest(strategy.state_dict())]
+            for code, (strategy, signature) in zip(codes, changing, strict=True)
+        ],
+    }
+
+
+def _surroundings(run: Run) -> dict[str, Any]:
+    """Returns what training and scoring both depend on beside weights and rows."""
+    stage = run.stream.stages[run.stage_index]
+    training = run.config.training
+    return {
+        "version": VERSION,
+        "versions": {name: value for name, value in versions().items() if name != "commit"},
+        "hardware": [describe_hardware(), training.device, training.threads, training.precision],
+        "model": [type(run.model).__name__, run.backbone.settings()],
+        "max_length": training.max_length,
+        "scenario": run.stream.scenario,
+        "labels": [run.labels.seen, run.labels.old, [run.labels.of(j) for j in range(len(run.stream))]],
+        "objective": [stage.objective, stage.options],
+    }
+
+
+def _code(strategy: Strategy) -> str | None:
+    """Returns a strategy's class and a digest of the module that it is written in; None where there is no source."""
+    kind = type(strategy)
+    try:
+        source = inspect.getsource(inspect.getmodule(kind) or kind)
+    except (OSError, TypeError):
+        return None
+    return f"{kind.__module__}.{kind.__qualname__}:{hashlib.sha256(source.encode()).hexdigest()}"
+
+
+def _model_digest(run: Run) -> str:
+    return _tensors_digest(run.model.state_dict())
+
+
+def _state_digest(state: Mapping[str, Any]) -> str:
+    tensors: dict[str, torch.Tensor] = {}
+    plain = split_state(dict(state), "", tensors)
+    return _hash([plain, _tensors_digest(tensors)])
+
+
+def _tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _hash(inputs: Any) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=repr).encode()).hexdigest()[:32]

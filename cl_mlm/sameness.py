@@ -1,0 +1,181 @@
+"""Whether a run may go on: settings, data, versions and machine of the start against those of now.
+
+The journal holds what they were: the settings in `params`, each as it was first written, and the rest in tags, which a
+run that goes on writes again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.checkpoint import MANIFEST
+from cl_mlm.errors import RunFolderError
+from cl_mlm.hardware import describe_hardware
+from cl_mlm.journal import read_lines, without_credentials
+from cl_mlm.record import versions
+
+if TYPE_CHECKING:
+    from cl_mlm.config import Config
+    from cl_mlm.preparation import Prepared
+
+INEXACT_TAG = "inexact"
+BETWEEN_NOTES = "; "
+# Settings that say where a run is computed, not what.
+PLACE = ("training.device", "training.threads")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How a run goes on.
+
+    Attributes:
+        notes: what was not the same in this run's sessions, for its flags.
+        is_exact: whether what is trained again must give what the journal says.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    is_exact: bool = True
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between the start of a run and now, a line for each difference.
+
+    Attributes:
+        settings: settings and data: with others it would be another run.
+        place: settings that say where the run is computed.
+        versions: versions, and settings that one side does not know.
+        machine: processor and accelerator.
+    """
+
+    settings: list[str] = field(default_factory=list)
+    place: list[str] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    machine: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.settings or self.inexact)
+
+    @property
+    def inexact(self) -> list[str]:
+        """What may change bits of the result, but is no other experiment."""
+        return self.versions + self.machine + self.place
+
+    def notes(self) -> list[str]:
+        """Returns the changes that were allowed, in the words of a flag."""
+        under, on = ", ".join(self.versions), ", ".join(self.machine + self.place)
+        return [f"resumed under other versions: {under}"] * bool(under) + [f"resumed on other hardware: {on}"] * bool(
+            on
+        )
+
+
+def check_continuation(folder: Path, prepared: Prepared, allow_inexact: bool) -> Continuation:
+    """Returns how the run in `folder` goes on; a new one starts.
+
+    Raises:
+        RunFolderError: settings or data are not those of the start; or versions or the machine, unless
+            `allow_inexact`, or nothing is kept that was computed under them.
+    """
+    params, tags = _written(folder)
+    changes = _changes(params, tags, prepared)
+    if changes.settings:
+        raise RunFolderError(
+            _listed(f"{folder}: cannot go on, for these are not what the run was started with:", changes.settings)
+        )
+    has_checkpoint = any(folder.glob(f"stages/[0-9]*/{MANIFEST}")) or any(folder.glob(f"steps/[0-9]*/{MANIFEST}"))
+    refused = changes.inexact if has_checkpoint else changes.place
+    if refused and not allow_inexact:
+        raise RunFolderError(
+            _listed(f"{folder}: going on would not give the same result to the bit, for these differ:", refused)
+            + "\n--allow-inexact (in Python: allow_inexact=True) goes on all the same, and the run is flagged"
+        )
+    earlier = tags[INEXACT_TAG].split(BETWEEN_NOTES) if INEXACT_TAG in tags else []
+    return Continuation(earlier + (changes.notes() if has_checkpoint else []), is_exact=not (earlier or changes))
+
+
+def find_changes(folder: Path, prepared: Prepared) -> Changes:
+    """Returns what differs between the start of the run in `folder` and now; nothing where it never started."""
+    return _changes(*_written(folder), prepared)
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Returns nested settings with key paths for keys; an empty section shows as `{}`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        where = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, where)
+        else:
+            found[where] = value if value != {} else "{}"
+    return found
+
+
+def _written(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the journal's settings as they were first written, and the run's tags as they were written last."""
+    params: dict[str, Any] = {}
+    tags: dict[str, str] = {}
+    path = folder / "journal.jsonl"
+    for line, _ in read_lines(path) if path.is_file() else ():
+        if line["kind"] == "params":
+            params = {**line["values"], **params}
+        elif line["kind"] == "tags" and line["stage"] is None:
+            tags |= line["values"]
+    return params, tags
+
+
+def _changes(params: Mapping[str, Any], tags: Mapping[str, str], prepared: Prepared) -> Changes:
+    changes = Changes()
+    if not params or not tags:
+        return changes
+    _compare_settings(changes, params, prepared.config)
+    rows = prepared.stream.fingerprint
+    if tags.get("stream/fingerprint", rows) != rows:
+        changes.settings.append(
+            f"rows of the stream: fingerprint {tags['stream/fingerprint']} at the start, {rows} now"
+        )
+    changes.versions.extend(_other_tags(tags, "version/", {k: v for k, v in versions().items() if k != "commit"}))
+    machine = describe_hardware()
+    # The number of cores, and an accelerator that is not used, change no bit.
+    used = ("processor", "cpu_capability") + ("accelerator",) * (prepared.config.training.device != "cpu")
+    changes.machine.extend(_other_tags(tags, "hardware/", {name: machine[name] for name in used}))
+    return changes
+
+
+def _compare_settings(changes: Changes, params: Mapping[str, Any], config: Config) -> None:
+    """Adds the settings that differ; where results are written, tracked and kept may change at any time."""
+    identity = config.identity()
+    now = json.loads(without_credentials(json.dumps(flat(identity), default=str)), parse_constant=str)
+    free = config.to_dict().keys() - identity.keys()
+    then = {key: value for key, value in params.items() if key.partition(".")[0] not in free}
+    # Of these every key is written: one that a side lacks, where it has others of its section, its source did not know.
+    sections = {"", *(identity.keys() - {"strategies"}), *(f"strategies.{name}" for name in config.strategies)}
+    for key in [*now, *(then.keys() - now.keys())]:
+        if key in now and key in then and now[key] == then[key]:
+            continue
+        before, after = (repr(side[key]) if key in side else "not set" for side in (then, now))
+        parent = key.rpartition(".")[0]
+        if key in PLACE:
+            changes.place.append(f"{key} {before} then, {after} now")
+        elif parent in sections and (key in now) != (key in then) and _has_section(then if key in now else now, parent):
+            changes.versions.append(f"{key} {before} then, {after} now")
+        else:
+            changes.settings.append(f"{key}: {before} at the start, {after} now")
+
+
+def _has_section(settings: Mapping[str, Any], section: str) -> bool:
+    return any(key.rpartition(".")[0] == section for key in settings)
+
+
+def _other_tags(tags: Mapping[str, str], prefix: str, now: Mapping[str, str]) -> list[str]:
+    """Returns a line for each value of `now` that the tag of its name does not have."""
+    shown = {name: without_credentials(str(value)) for name, value in now.items()}
+    then = {name: tags.get(f"{prefix}{name}", "not recorded") for name in shown}
+    return [f"{name} {then[name]} then, {value} now" for name, value in shown.items() if then[name] != value]
+
+
+def _listed(head: str, lines: list[str]) -> str:
+    return "\n  ".join([head, *lines])
