@@ -32,8 +32,8 @@ lint: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/startup.py --demo
-	$(BIN)/python -m benchmarks.speed
+	missed=0; $(BIN)/python benchmarks/startup.py --demo || missed=1; \
+	$(BIN)/python -m benchmarks.speed || missed=1; exit $$missed
 
 ui: $(STAMP)
 	$(BIN)/cl-mlm ui

@@ -107,6 +107,14 @@ def peak_memory_bytes() -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    try:
+        # The kernel hands a child its parent's peak as ru_maxrss; VmHWM is the process's own.
+        with open("/proc/self/status") as file:  # noqa: PTH123 - a kernel file, not a path of ours
+            own = next((line.split()[1] for line in file if line.startswith("VmHWM:")), None)
+    except OSError:
+        own = None
+    if own is not None:
+        return int(own) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
