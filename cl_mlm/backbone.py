@@ -123,7 +123,8 @@ class Backbone:
             for key in ("is_local", "local_files_only"):
                 self.tokenizer.init_kwargs.pop(key, None)
             if self.tokenizer.is_fast:
-                self.tokenizer.backend_tokenizer.no_truncation()
+                backend: Any = self.tokenizer.backend_tokenizer
+                backend.no_truncation()
             self.tokenizer.save_pretrained(folder)
 
     def _watch_head(self) -> None:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cl_mlm.config import Config
@@ -107,16 +108,20 @@ def peak_memory_bytes() -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    try:
-        # The kernel hands a child its parent's peak as ru_maxrss; VmHWM is the process's own.
-        with open("/proc/self/status") as file:  # noqa: PTH123 - a kernel file, not a path of ours
-            own = next((line.split()[1] for line in file if line.startswith("VmHWM:")), None)
-    except OSError:
-        own = None
-    if own is not None:
-        return int(own) * 1024
+    own = _own_peak()
+    if own:
+        return own
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def _own_peak() -> int:
+    """Returns the peak that Linux keeps for this process, 0 elsewhere; a child's `ru_maxrss` begins at its parent's."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _best_device() -> str:

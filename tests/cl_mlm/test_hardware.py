@@ -1,5 +1,6 @@
 import resource
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -95,7 +96,8 @@ def test_hardware_is_described_without_a_host_name():
 
 @pytest.mark.parametrize(("platform", "expected"), [("linux", 3_000 * 1024), ("darwin", 3_000)])
 def test_peak_memory_is_in_bytes_on_every_platform(monkeypatch, platform, expected):
-    """Linux reports kilobytes, macOS bytes."""
+    """Where the kernel does not tell the process's own peak: Linux reports kilobytes, macOS bytes."""
+    monkeypatch.setattr("cl_mlm.hardware._own_peak", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3_000))
     monkeypatch.setattr(sys, "platform", platform)
@@ -104,3 +106,12 @@ def test_peak_memory_is_in_bytes_on_every_platform(monkeypatch, platform, expect
 
 def test_peak_memory_of_this_process_is_that_of_one_with_torch_loaded():
     assert 50_000_000 < peak_memory_bytes() < 50_000_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process's own peak")
+def test_a_childs_peak_memory_does_not_begin_at_its_parents():
+    """A parent with 400 MB and a child that holds next to nothing."""
+    ballast = bytearray(400_000_000)
+    own = "from cl_mlm.hardware import _own_peak; print(_own_peak())"
+    found = subprocess.run([sys.executable, "-c", own], capture_output=True, text=True, check=True)
+    assert len(ballast) > int(found.stdout) > 1_000_000
