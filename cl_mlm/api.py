@@ -65,15 +65,15 @@ class Result:
         Raises:
             RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`).
         """
-        from transformers import AutoModelForSequenceClassification
+        import transformers
 
         stage_index = stage % len(self.summary["columns"])
         folder = self.folder / "stages" / f"{stage_index:03d}" / "model"
         if not folder.is_dir():
             raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False
-        )
+        settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        kind: Any = getattr(transformers, settings.architectures[0])
+        model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
         return model
 
 

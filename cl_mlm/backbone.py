@@ -1,6 +1,6 @@
-"""Backbone: a pretrained (or tiny) transformer whose class head grows as labels arrive.
+"""Backbone: a pretrained (or tiny) transformer in the form that the objective needs; a class head grows with labels.
 
-Axes: R rows, T tokens, H hidden, C classes.
+Axes: I inputs, R rows, T tokens, H hidden, C classes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.config import ModelConfig
 from cl_mlm.encoding import tokenizer_hash
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Batch, Outputs
+from cl_mlm.objective import Batch, Head, Objective, Outputs, ProblemType
 from cl_mlm.randomness import seed_everything
-from cl_mlm.tiny import build_tiny
+from cl_mlm.tiny import TINY, letter_tokenizer, tiny_config
 
 if TYPE_CHECKING:
     import torch
@@ -24,45 +24,70 @@ if TYPE_CHECKING:
 
 # What torch and others keep as pickles, which run code when they are read.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+AUTO_CLASSES: dict[Head, str] = {
+    "sequence": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+CLASS_HEADS: tuple[Head, ...] = ("sequence", "token")  # their outputs are classes, and grow
 
 
 class Backbone:
-    """A sequence classifier, its tokenizer and its class head.
+    """A transformer, its tokenizer and its head.
 
-    The head is found, not named: the last Linear outside the pretrained body whose output size is the number of labels.
+    A head over classes is found, not named: the last Linear outside the pretrained body whose output size is the number
+    of labels; the head of a language model is its output embedding.
 
     Attributes:
         model: a plain transformers model; parameter names never change within a run.
         tokenizer: pads on the right; a model without a padding token got one, written into its config.
+        kind: the form of the model.
+        problem_type: what transformers calls the task of a sequence classifier.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Head = "sequence") -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.kind: Head = kind
+        self.problem_type: ProblemType = model.config.problem_type or "single_label_classification"
         _ensure_padding(model, tokenizer)
-        self.head_name = _find_head(model)
+        self.head_name = find_head(model, kind)
         self._head_input: torch.Tensor | None = None
         self._watch_head()
 
     @property
     def head(self) -> torch.nn.Linear:
-        """The Linear that gives the class logits."""
+        """The Linear that gives the logits."""
         return self.model.get_submodule(self.head_name)  # type: ignore[return-value]
 
     def forward(self, batch: Batch) -> Outputs:
-        """Returns logits (R, C), and on demand the input of the head (R, H), for `batch`."""
-        logits = self.model(**batch.inputs).logits
+        """Returns logits, (I, C) or (I, T, C), and on demand the input of the head, for `batch`."""
+        import torch
+
+        if self.kind in ("causal", "seq2seq"):  # keys and values are for generation, which asks for them itself
+            found = self.model(**batch.inputs, use_cache=False)
+        else:
+            found = self.model(**batch.inputs)
+        logits = torch.stack([found.start_logits, found.end_logits], -1) if self.kind == "span" else found.logits
         head_input, ids = self._head_input, batch.inputs["input_ids"]
         self._head_input = None
+        if self.kind != "sequence":
+            return Outputs(logits, lambda: head_input)  # type: ignore[arg-type, return-value]
         return Outputs(logits, lambda: _pooled(head_input, ids.ne(self.model.config.pad_token_id)))
 
     def grow(self, labels: Sequence[str], seed: int, stage_index: int) -> None:
-        """Widens the head to `labels`: old rows are copied, new ones drawn from the `init` seed of this stage.
+        """Widens the head to the classes `labels`: old rows are copied, new ones drawn from this stage's `init` seed.
 
-        Mutates the head in place of the old one and the label fields of the model's config.
+        Mutates the head in place of the old one and the label fields of the model's config; a head that is not over
+        classes stays as it is.
         """
         import torch
 
+        if self.kind not in CLASS_HEADS or not labels:
+            return
         old = self.head
         if len(labels) > old.out_features:
             seed_everything(seed, "init", stage_index)
@@ -75,19 +100,28 @@ class Backbone:
                     new.get_parameter(name).requires_grad_(parameter.requires_grad)
             self.model.set_submodule(self.head_name, new)
             self._watch_head()
-        _write_labels(self.model, labels)
+        _write_labels(self.model, labels, self.problem_type)
 
     def set_trainable(self, mode: str) -> None:
-        """Leaves everything trainable (`full`), or all but the pretrained body (`head`)."""
-        body = {id(parameter) for parameter in self.model.base_model.parameters()}
+        """Leaves everything trainable (`full`), or all but the pretrained body (`head`).
+
+        Raises:
+            ConfigError: nothing would be left to train.
+        """
+        body = body_parameters(self.model, self.head)
         for parameter in self.model.parameters():
             parameter.requires_grad_(mode == "full" or id(parameter) not in body)
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ConfigError(
+                f"finetuning.mode: head leaves nothing to train in {type(self.model).__name__}, whose output layer is "
+                "its input embedding; got head"
+            )
 
     def train_mode(self, mode: str) -> None:
         """Puts the model in training mode; a frozen body stays deterministic, without dropout."""
         self.model.train()
         if mode == "head":
-            self.model.base_model.eval()
+            self.model.base_model.eval()  # the whole model, where there is no body apart: its head has no dropout
 
     def checkpoint_activations(self) -> None:
         """Keeps fewer activations in training and computes them again in the backward pass.
@@ -104,7 +138,7 @@ class Backbone:
 
     def head_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """Yields names and parameters outside the pretrained body."""
-        body = {id(parameter) for parameter in self.model.base_model.parameters()}
+        body = body_parameters(self.model, self.head)
         yield from ((n, p) for n, p in self.model.named_parameters() if id(p) not in body)
 
     def settings(self) -> dict[str, Any]:
@@ -134,30 +168,37 @@ class Backbone:
         self.head.register_forward_pre_hook(keep)
 
 
-def load_backbone(config: ModelConfig, labels: Sequence[str], seed: int, max_length: int) -> Backbone:
-    """Returns the model of `config` with a fresh head for `labels`.
+def load_backbone(
+    config: ModelConfig, labels: Sequence[str], seed: int, max_length: int, objective: Objective | None = None
+) -> Backbone:
+    """Returns the model of `config` in the form that `objective` needs, with a fresh head for `labels`.
+
+    Args:
+        config: which model.
+        labels: that the model knows.
+        seed: of what is drawn.
+        max_length: tokens of a sequence.
+        objective: None: one label for a sequence.
 
     Raises:
-        ConfigError: there is no such model, or it has no sequence-classification form.
+        ConfigError: there is no such model, or it has no form that the objective can use.
     """
-    seed_everything(seed, "init", 0)
-    if config.name == "tiny":
-        return Backbone(*build_tiny(len(labels), config.dropout, max_length))
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    import transformers
 
     check_model(config)
+    seed_everything(seed, "init", 0)
+    kind, settings = model_settings(config, labels, max_length, objective)
+    auto = getattr(transformers, AUTO_CLASSES[kind])
+    if config.name in TINY:
+        return Backbone(auto.from_config(settings), letter_tokenizer(config.name), kind)
     try:
-        settings = AutoConfig.from_pretrained(
-            config.name, revision=config.revision, num_labels=len(labels), trust_remote_code=False
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            config.name, revision=config.revision, trust_remote_code=False
         )
-        _refuse_own_code(config.name, settings.to_dict())
-        tokenizer = AutoTokenizer.from_pretrained(config.name, revision=config.revision, trust_remote_code=False)
-        _set_dropout(settings, config.dropout)
-        settings.problem_type = "single_label_classification"
         seed_everything(seed, "init", 0)
         # A classifier of another number of classes keeps its body; its class head is drawn anew.
         with _calm_transformers():
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model = auto.from_pretrained(
                 config.name,
                 revision=config.revision,
                 config=settings,
@@ -167,7 +208,95 @@ def load_backbone(config: ModelConfig, labels: Sequence[str], seed: int, max_len
             )
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error
-    return Backbone(model.float(), tokenizer)
+    return Backbone(model.float(), tokenizer, kind)
+
+
+def model_settings(
+    config: ModelConfig, labels: Sequence[str], max_length: int, objective: Objective | None = None
+) -> tuple[Head, PretrainedConfig]:
+    """Returns the form and the config of the model that `load_backbone` builds of the same arguments.
+
+    Raises:
+        ConfigError: there is no such config, or no form that the objective can use.
+    """
+    from transformers import AutoConfig
+
+    if config.name in TINY:
+        settings = tiny_config(config.name, config.dropout, max_length)
+    else:
+        try:
+            settings = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error
+        _refuse_own_code(config.name, settings.to_dict())
+        _set_dropout(settings, config.dropout)
+    kind = _choose_head(config.name, settings, ("sequence",) if objective is None else objective.heads)
+    if kind in CLASS_HEADS:
+        settings.num_labels = len(labels) if objective is None else objective.num_outputs(labels)
+    settings.problem_type = "single_label_classification" if objective is None else objective.problem_type
+    return kind, settings
+
+
+def _choose_head(name: str, settings: PretrainedConfig, heads: Sequence[Head]) -> Head:
+    """Returns the first of `heads` that the model's family has.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    from transformers.models.auto import modeling_auto
+
+    own = settings.model_type
+    has_encoder = own in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    pair = bool(settings.is_encoder_decoder)
+    # Encoders have causal forms in transformers too, which nobody has pretrained.
+    found: dict[Head, bool] = {
+        "sequence": own in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "token": own in modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        "span": own in modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+        "causal": own in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not pair and not has_encoder,
+        "masked": has_encoder and not pair,
+        "seq2seq": pair and own in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    }
+    for head in heads:
+        if found[head]:
+            return head
+    family = "an encoder-decoder" if pair else "an encoder" if has_encoder else "a decoder"
+    needed = " or ".join(AUTO_CLASSES[head] for head in heads)
+    raise ConfigError(f"model.name: the stream's objective needs {needed}; {name!r} is {family} ({own}) without it")
+
+
+def body_parameters(model: PreTrainedModel, head: torch.nn.Module) -> set[int]:
+    """Returns the identities of the pretrained body's parameters, also of one that the head shares."""
+    body: Any = model.base_model
+    if body is not model:
+        return {id(parameter) for parameter in body.parameters()}
+    inputs: Any = model.get_input_embeddings()
+    own = {id(p) for p in head.parameters()} - {id(p) for p in inputs.parameters()}
+    return {id(parameter) for parameter in model.parameters()} - own
+
+
+def find_head(model: PreTrainedModel, kind: Head) -> str:
+    """Returns the name of the Linear that gives the logits.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from torch.nn import Linear
+
+    if kind in ("causal", "masked", "seq2seq"):
+        output: Any = model.get_output_embeddings()
+        names: list[str] = [name for name, module in model.named_modules() if module is output]
+        return names[0]
+    outputs = model.config.num_labels if kind in CLASS_HEADS else 2
+    body = {id(module) for module in model.base_model.modules()}
+    heads: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) and id(module) not in body and module.out_features == outputs
+    ]
+    if not heads:
+        raise ConfigError(f"model.name: {type(model).__name__} has no head of {outputs} outputs")
+    return heads[-1]
 
 
 def check_model(config: ModelConfig) -> None:
@@ -178,12 +307,13 @@ def check_model(config: ModelConfig) -> None:
     """
     path = Path(config.name).expanduser()
     looks_local = path.is_absolute() or config.name.startswith((".", "~")) or config.name.count("/") > 1
-    if config.name == "tiny" or (not looks_local and not path.exists()):
+    if config.name in TINY or (not looks_local and not path.exists()):
         return
     if not (path / "config.json").is_file():
         state = "has no config.json" if path.exists() else "does not exist"
+        known = ", ".join(TINY)
         raise ConfigError(
-            f"model.name: must be `tiny`, a hub id or a folder with a transformers model; {config.name!r} {state}"
+            f"model.name: must be {known}, a hub id or a folder with a transformers model; {config.name!r} {state}"
         )
     for name in ("config.json", "tokenizer_config.json"):
         if (path / name).is_file():
@@ -232,26 +362,12 @@ def _calm_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _find_head(model: PreTrainedModel) -> str:
-    from torch.nn import Linear
-
-    body = {id(module) for module in model.base_model.modules()}
-    heads: list[str] = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, Linear) and id(module) not in body and module.out_features == model.config.num_labels
-    ]
-    if not heads:
-        raise ConfigError(f"model.name: {type(model).__name__} has no class head of {model.config.num_labels} outputs")
-    return heads[-1]
-
-
-def _write_labels(model: PreTrainedModel, labels: Sequence[str]) -> None:
+def _write_labels(model: PreTrainedModel, labels: Sequence[str], problem_type: ProblemType) -> None:
     setattr(model, "num_labels", len(labels))  # noqa: B010 - declared nowhere, read by every forward pass
     model.config.num_labels = len(labels)
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: i for i, label in enumerate(labels)}
-    model.config.problem_type = "single_label_classification"
+    model.config.problem_type = problem_type
 
 
 def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -260,6 +376,8 @@ def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _set_dropout(settings: PretrainedConfig, dropout: float | None) -> None:

@@ -15,14 +15,12 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.objective import Objective
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
-
-if TYPE_CHECKING:
-    from cl_mlm.objective import Objective
 
 PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
 
@@ -50,8 +48,22 @@ def find(kind: str, name: str) -> Any:
 
 
 def make_objective(name: str, options: Mapping[str, Any]) -> Objective:
-    """Returns the objective called `name`, built with `options`."""
-    objective: Objective = find("objective", name)(**options)
+    """Returns the objective called `name`, built with `options`.
+
+    Raises:
+        ConfigError: there is no such objective, or it has no such option.
+    """
+    kind = find("objective", name)
+    known = list(parameters(kind))
+    allowed = ", ".join(known) or "none"
+    unknown = [
+        f"stream.options.{key}: no option of objective {name}{nearest(key, known)}; allowed: {allowed}"
+        for key in options
+        if key not in known
+    ]
+    if unknown:
+        raise ConfigError(unknown)
+    objective: Objective = kind(**options)
     return objective
 
 
@@ -104,6 +116,8 @@ def _check(kind: str, name: str, component: Any) -> Any:
     origin = getattr(inspect.getmodule(component), "__file__", "an unknown place")
     if kind == "strategy" and not (inspect.isclass(component) and issubclass(component, Strategy)):
         raise ConfigError(f"strategy: {name!r} must be a subclass of cl_mlm.Strategy, got {component!r} from {origin}")
+    if kind == "objective" and not (inspect.isclass(component) and issubclass(component, Objective)):
+        raise ConfigError(f"objective: {name!r} must be a subclass of Objective, got {component!r} from {origin}")
     if kind == "stream" and not callable(component):
         raise ConfigError(f"stream: {name!r} must be a function that returns a Stream, got {component!r} from {origin}")
     return component

@@ -21,7 +21,9 @@ def _option(default: Any, help: str, **bounds: float) -> Any:
 class ModelConfig:
     """Which pretrained (or tiny) model is fine-tuned."""
 
-    name: str = _option("tiny", "a hub id, a local folder, or `tiny`: a small encoder built here, no download")
+    name: str = _option(
+        "tiny", "a hub id, a local folder, or built here: tiny (an encoder), tiny-decoder, tiny-encoder-decoder"
+    )
     revision: str | None = _option(None, "hub revision; null: the newest")
     dropout: float | None = _option(
         None, "every dropout probability of the model; null: the model's own", min=0, max=0.95

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cl_mlm.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
 from cl_mlm.config import Config
 from cl_mlm.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from cl_mlm.objective import Objective
     from cl_mlm.preparation import Prepared
     from cl_mlm.stream import Stream
 
@@ -33,7 +36,7 @@ class ModelSize:
 def disk_lines(prepared: Prepared) -> list[str]:
     """Returns what a run writes at most while it goes on, and leaves; or why that is not known."""
     try:
-        size = model_size(prepared.config, len(prepared.stream.labels))
+        size = model_size(prepared.config, prepared.stream.labels, prepared.objective)
     except ConfigError as error:
         return [f"disk: not known: {error}"]
     config, stream = prepared.config, prepared.stream
@@ -63,14 +66,19 @@ def disk_lines(prepared: Prepared) -> list[str]:
     return lines + [f"disk: not counted: the state of {name}, whose size is not known" for name in unknown]
 
 
-def model_size(config: Config, num_labels: int) -> ModelSize:
-    """Returns the numbers of the model that `config` means; its weights are neither read nor made.
+def model_size(config: Config, labels: Sequence[str], objective: Objective | None = None) -> ModelSize:
+    """Returns the numbers of the model that `config` means, knowing `labels`; its weights are neither read nor made.
 
     Raises:
         ConfigError: the model's config cannot be had.
     """
-    model = _without_weights(config, num_labels)
-    body = {id(parameter) for parameter in model.base_model.parameters()}
+    import torch
+    import transformers
+
+    kind, settings = model_settings(config.model, labels, config.training.max_length, objective)
+    with torch.device("meta"):
+        model: PreTrainedModel = getattr(transformers, AUTO_CLASSES[kind]).from_config(settings)
+    body = body_parameters(model, model.get_submodule(find_head(model, kind)))
     parameters = list(model.parameters())
     is_full = config.finetuning.mode == "full"
     trainable = sum(p.numel() for p in parameters if is_full or id(p) not in body)
@@ -85,27 +93,6 @@ def shown(size: float) -> str:
             return f"{size:.1f} {unit}" if unit == "GB" and size < 99.95 else f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _without_weights(config: Config, num_labels: int) -> PreTrainedModel:
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    from cl_mlm.tiny import build_tiny
-
-    name = config.model.name
-    if name == "tiny":
-        with torch.device("meta"):
-            return build_tiny(num_labels, config.model.dropout, config.training.max_length)[0]
-    try:
-        settings = AutoConfig.from_pretrained(
-            name, revision=config.model.revision, num_labels=num_labels, trust_remote_code=False
-        )
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the config of model {name!r} cannot be had: {str(error).splitlines()[0]}") from error
-    return model
 
 
 def _step_bytes(config: Config, size: ModelSize) -> int:

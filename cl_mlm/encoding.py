@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from cl_mlm.objective import Objective
 
 CHUNK_ROWS = 2000
-VERSION = 1
+VERSION = 2
+LENGTHS = ("input_ids", "target_ids")  # what goes through a model
 
 
 class EncodedRows:
     """One split, encoded; a row is read without touching the others.
 
     Attributes:
-        lengths: tokens of every row, int32 (N,).
+        lengths: tokens of every row, the answer's included, int32 (N,).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +42,8 @@ class EncodedRows:
                 self._ragged[name] = (values, _open(folder / f"{name}.offsets.npy"))
             else:
                 self._plain[name] = values
-        self.lengths: npt.NDArray[np.int32] = np.diff(self._ragged["input_ids"][1]).astype(np.int32)
+        lengths = [np.diff(self._ragged[name][1]).astype(np.int32) for name in LENGTHS if name in self._ragged]
+        self.lengths: npt.NDArray[np.int32] = np.sum(lengths, axis=0, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -64,7 +66,14 @@ def encode_rows(
 ) -> EncodedRows:
     """Returns `dataset` encoded, from the cache where the same rows, tokenizer and labels were encoded before."""
     key = json.dumps(
-        [VERSION, rows_fingerprint, objective.name, tokenizer_hash(tokenizer), list(labels), max_length],
+        [
+            VERSION,
+            rows_fingerprint,
+            [objective.name, objective.options()],
+            tokenizer_hash(tokenizer),
+            list(labels),
+            max_length,
+        ],
         sort_keys=True,
     )
     folder = cache_folder("encoded") / hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -86,6 +95,7 @@ def _write(
     import numpy as np
 
     ragged: dict[str, bool] = {}
+    kinds: dict[str, type[Any]] = {}
     counts: dict[str, list[npt.NDArray[np.int64]]] = {}
     for start in range(0, len(dataset), CHUNK_ROWS):
         rows = dataset[start : start + CHUNK_ROWS]
@@ -94,11 +104,11 @@ def _write(
             ragged[name] = is_ragged
             flat = [i for row in values for i in row] if is_ragged else values  # type: ignore[union-attr]
             with (folder / f"{name}.raw").open("ab") as file:
-                np.asarray(flat, dtype=np.int32).tofile(file)
+                np.asarray(flat, dtype=kinds.setdefault(name, _kind(flat))).tofile(file)
             if is_ragged:
                 counts.setdefault(name, []).append(np.fromiter(map(len, values), dtype=np.int64))  # type: ignore[arg-type]
     for name, is_ragged in ragged.items():
-        _finish_column(folder, name)
+        _finish_column(folder, name, kinds[name])
         if is_ragged:
             np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate(counts[name]))]))
     (folder / "layout.json").write_text(json.dumps({"columns": ragged}))
@@ -120,11 +130,17 @@ def _columns(path: Path) -> dict[str, bool]:
     return columns
 
 
-def _finish_column(folder: Path, name: str) -> None:
+def _kind(values: Sequence[Any]) -> type[Any]:
+    import numpy as np
+
+    return np.float32 if any(isinstance(value, float) for value in values) else np.int32
+
+
+def _finish_column(folder: Path, name: str, kind: type[Any]) -> None:
     import numpy as np
 
     raw = folder / f"{name}.raw"
-    values = np.memmap(raw, dtype=np.int32, mode="r") if raw.stat().st_size else np.zeros(0, dtype=np.int32)
+    values = np.memmap(raw, dtype=kind, mode="r") if raw.stat().st_size else np.zeros(0, dtype=kind)
     np.save(folder / f"{name}.values.npy", values)
     del values
     raw.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,15 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Predictions for rows of one split, in the order of their ids; every array is (N,).
+    """Predictions for rows of one split, in the order of their ids.
 
     Attributes:
+        ids: of the rows, (N,).
+        predictions: what the objective predicts for every row, (N,): a label, a list of tags, a text, a number.
+        references: what it should have predicted, (N,).
+        probability: of the prediction, (N,); NaN where it is no choice among classes.
+        reference_probability: of the reference, (N,); NaN likewise.
         scores: metrics of each evaluated column, by stage index.
     """
 
     ids: npt.NDArray[np.int64]
-    prediction: npt.NDArray[np.int64]
-    reference: npt.NDArray[np.int64]
+    predictions: list[Any]
+    references: list[Any]
     probability: npt.NDArray[np.float32]
     reference_probability: npt.NDArray[np.float32]
     scores: dict[int, dict[str, float]]
@@ -38,8 +42,14 @@ class Evaluated:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Evaluated:
         """Returns what `to_state` gave, whose arrays came back as tensors."""
-        arrays = {name: state[name].numpy() for name in ("ids", *_COLUMNS)}
-        return cls(**arrays, scores={int(j): dict(values) for j, values in state["scores"].items()})
+        return cls(
+            ids=state["ids"].numpy(),
+            predictions=list(state["predictions"]),
+            references=list(state["references"]),
+            probability=state["probability"].numpy(),
+            reference_probability=state["reference_probability"].numpy(),
+            scores={int(j): dict(values) for j, values in state["scores"].items()},
+        )
 
     def row(self, num_columns: int) -> list[float]:
         """Returns the row of the accuracy matrix; NaN where a column was not evaluated."""
@@ -53,7 +63,8 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
 
     rows = run.split_rows[split]
     ids = np.concatenate([rows.ids(j) for j in columns]) if columns else np.zeros(0, dtype=np.int64)
-    found = {name: np.zeros(len(ids), dtype=kind) for name, kind in _COLUMNS.items()}
+    predictions: list[Any] = [None] * len(ids)
+    probability, of_reference = (np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2))
     names = [run.stream.stages[j].name for j in columns]
     modes = [(module, module.training) for module in run.model.modules()]
     run.model.eval()
@@ -63,59 +74,42 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
                 stack.enter_context(strategy.evaluation(run, names))
             stack.enter_context(torch.inference_mode())
             for positions, batch in run.batches(ids, run.config.evaluation.batch_size, split):
-                predicted = run.objective.predict(run.forward(batch), batch)
-                found["prediction"][positions] = predicted.choice.cpu().numpy()
-                found["reference"][positions] = batch.targets.cpu().numpy()
-                found["probability"][positions] = predicted.probability.float().cpu().numpy()
-                found["reference_probability"][positions] = predicted.reference_probability.float().cpu().numpy()
+                predicted = run.objective.predict(run, batch)
+                for position, value in zip(positions.tolist(), predicted.values, strict=True):
+                    predictions[position] = value
+                if predicted.probability is not None:
+                    probability[positions] = predicted.probability.float().cpu().numpy()
+                if predicted.reference_probability is not None:
+                    of_reference[positions] = predicted.reference_probability.float().cpu().numpy()
     finally:
         for module, training in modes:
             module.training = training
-    return Evaluated(ids, **found, scores=_score(run, ids, found, columns))
+    references = [value for j in columns for value in _references(run, split, j)]
+    scores = _score(run, ids, predictions, references, columns)
+    return Evaluated(ids, predictions, references, probability, of_reference, scores)
 
 
 def known_columns(run: Run) -> list[int]:
     """Returns the stages of whose labels the model knows at least one: the others have no score yet."""
-    known = len(run.labels.seen)
-    return [j for j in range(len(run.stream)) if any(i < known for i in run.labels.of(j))]
+    return [j for j in range(len(run.stream)) if run.labels.known(j)[0]]
 
 
-def per_class(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns precision, recall, F1 and rows of every label; a quotient by zero is None."""
-    right = Counter(r for p, r in zip(predictions, references, strict=True) if p == r)
-    predicted, present = Counter(predictions), Counter(references)
-
-    def share(part: float, whole: int) -> float | None:
-        return part / whole if whole else None
-
-    return [
-        {
-            "label": label,
-            "precision": share(right[label], predicted[label]),
-            "recall": share(right[label], present[label]),
-            "f1": share(2 * right[label], predicted[label] + present[label]),
-            "rows": present[label],
-        }
-        for label in labels
-    ]
-
-
-_COLUMNS = {
-    "prediction": "int64",
-    "reference": "int64",
-    "probability": "float32",
-    "reference_probability": "float32",
-}
+def _references(run: Run, split: str, stage_index: int) -> list[Any]:
+    """Returns what should be predicted for every row of a stage's split."""
+    columns = list(run.objective.reference_columns)
+    rows = run.stream.stages[stage_index].split(split).with_format(None).select_columns(columns)
+    return run.objective.references(rows[:])
 
 
 def _score(
-    run: Run, ids: npt.NDArray[np.int64], found: dict[str, npt.NDArray[Any]], columns: Sequence[int]
+    run: Run, ids: npt.NDArray[np.int64], predictions: list[Any], references: list[Any], columns: Sequence[int]
 ) -> dict[int, dict[str, float]]:
+    import numpy as np
+
     stages, _ = unpack_row_ids(ids)
     scores = {}
     for j in columns:
-        where = stages == j
-        scores[j] = run.objective.score(
-            found["prediction"][where].tolist(), found["reference"][where].tolist(), run.labels.seen
-        )
+        where = np.flatnonzero(stages == j).tolist()
+        own = run.stream.stages[j].labels
+        scores[j] = run.objective.score([predictions[i] for i in where], [references[i] for i in where], own)
     return scores

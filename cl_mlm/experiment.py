@@ -14,7 +14,7 @@ from typing import Any
 
 from cl_mlm.backbone import load_backbone
 from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step
-from cl_mlm.evaluation import Evaluated, evaluate, known_columns, per_class
+from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
 from cl_mlm.journal import Journal, without_credentials
@@ -141,8 +141,7 @@ class Experiment:
     def _measure_baseline(self, run: Run, record: Record) -> None:
         """Scores, before any training, the columns whose labels the model all knows; the others have no baseline."""
         run.labels.begin(0, -1)
-        known = len(run.labels.seen)
-        columns = [j for j in range(len(run.stream)) if all(i < known for i in run.labels.of(j))]
+        columns = [j for j in range(len(run.stream)) if run.labels.known(j)[1]]
         if "test" in run.config.evaluation.splits:
             record.baseline = evaluate(run, "test", columns).row(len(run.stream))
             self.journal.metrics({f"baseline/{self.slugs[j]}": record.baseline[j] for j in columns}, 0)
@@ -174,15 +173,14 @@ class Experiment:
         from cl_mlm.stream import unpack_row_ids
 
         columns, _ = unpack_row_ids(found.ids)
-        labels = pa.array(run.labels.names)
         table = pa.table(
             {
                 "column": pa.DictionaryArray.from_arrays(
                     pa.array(columns), pa.array([s.name for s in run.stream.stages])
                 ),
                 "id": found.ids,
-                "prediction": pa.DictionaryArray.from_arrays(pa.array(found.prediction), labels),
-                "reference": pa.DictionaryArray.from_arrays(pa.array(found.reference), labels),
+                "prediction": _answers(found.predictions),
+                "reference": _answers(found.references),
                 "probability": found.probability,
                 "reference_probability": found.reference_probability,
             }
@@ -230,18 +228,20 @@ class Experiment:
             model = replace(model, name=str(kept / "model"), revision=None, dropout=None)
             for i, strategy in enumerate(strategies):
                 strategy.load_state_dict(states[str(i)])
-        labels = LabelSpace(stream)
+        objective = prepared.objective
+        labels = LabelSpace(stream, objective.classes)
         joint = any(strategy.regime == "joint" for strategy in strategies)
         labels.begin(max(0, record.next_stage - 1), -1)
-        backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length)
+        backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length, objective)
+        objective.bind(backbone.model, backbone.kind)
         backbone.set_trainable(config.finetuning.mode)
         torch.nn.Module.to(backbone.model, config.training.device)
         if config.training.gradient_checkpointing:
             backbone.checkpoint_activations()
         if kept is None:
-            backbone.grow(labels.seen, config.seed, 0)
+            backbone.grow(labels.classes[: labels.num_classes], config.seed, 0)
         last_trained = -1 if joint else record.next_stage - 1
-        run = Run(config, stream, strategies, backbone, prepared.objective, labels, accelerator, last_trained)
+        run = Run(config, stream, strategies, backbone, objective, labels, accelerator, last_trained)
         return run, record
 
     def _forget_stages(self, num_kept: int = 2) -> None:
@@ -283,8 +283,20 @@ class Experiment:
         if not path.is_file():
             return []
         table = pq.read_table(path, columns=["prediction", "reference"])
-        rows = per_class(table["prediction"].to_pylist(), table["reference"].to_pylist(), self.prepared.stream.labels)
+        rows = self.prepared.objective.per_label(
+            table["prediction"].to_pylist(), table["reference"].to_pylist(), self.prepared.stream.labels
+        )
+        if not rows:
+            return []
         return [write_csv(self.folder / "per_class.csv", list(rows[0]), [list(row.values()) for row in rows])]
+
+
+def _answers(values: Sequence[Any]) -> Any:
+    """Returns a column of predictions or references; texts that repeat themselves are written once."""
+    import pyarrow as pa
+
+    column = pa.array(values)
+    return column.dictionary_encode() if pa.types.is_string(column.type) else column
 
 
 def _sizes(run: Run) -> dict[str, float]:
@@ -302,12 +314,13 @@ def _at_chance(run: Run, scored: Evaluated) -> str:
 
     from cl_mlm.stream import unpack_row_ids
 
-    stages, _ = unpack_row_ids(scored.ids)
-    references = scored.reference[stages == run.stage_index]
-    if run.stage_index not in scored.scores or len(np.unique(references)) < 2:
+    if run.stage_index not in scored.scores:
+        return ""
+    where = np.flatnonzero(unpack_row_ids(scored.ids)[0] == run.stage_index).tolist()
+    chance = run.objective.chance([scored.references[i] for i in where])
+    if chance is None:
         return ""  # where one label is all there is, chance says nothing
-    chance = np.bincount(references).max() / len(references)
-    margin = 2 * math.sqrt(chance * (1 - chance) / len(references))
+    margin = 2 * math.sqrt(chance * (1 - chance) / len(where))
     accuracy = scored.scores[run.stage_index]["score"]
     if accuracy > chance + margin:
         return ""

@@ -103,6 +103,7 @@ def _stream_problems(stream: Stream) -> list[str]:
         if count > 1
     ]
     first = stream.stages[0]
+    objective = make_objective(first.objective, first.options)
     if stream.scenario == "domain_incremental":
         problems += [
             f"stage {stage.name!r}: domain_incremental needs the same labels in every stage; "
@@ -110,8 +111,12 @@ def _stream_problems(stream: Stream) -> list[str]:
             for stage in stream.stages
             if set(stage.labels) != set(first.labels)
         ]
-    if len(set(first.labels)) < 2:
-        problems.append(f"stage {first.name!r}: the first stage must have at least 2 labels, got {list(first.labels)}")
+    least = objective.min_labels
+    if len(set(first.labels)) < least:
+        problems.append(
+            f"stage {first.name!r}: the first stage must have at least {least} labels for objective {objective.name}, "
+            f"got {list(first.labels)}"
+        )
     return problems
 
 
@@ -258,7 +263,8 @@ def _stage_problems(stage: Stage, after: str) -> list[str]:
         for split in SPLITS
         if not len(stage.split(split))
     ]
-    counts = {split: _label_counts(stage.split(split)) for split in SPLITS}
+    objective = make_objective(stage.objective, stage.options)
+    counts = {split: _label_counts(stage.split(split), objective) for split in SPLITS}
     known = set(stage.labels)
     problems += [
         f"stage {stage.name!r} {split}{after}: a label must be one of the stage's, got {label!r} in "
@@ -276,10 +282,18 @@ def _stage_problems(stage: Stage, after: str) -> list[str]:
     return problems
 
 
-def _label_counts(dataset: Dataset) -> dict[str, int]:
+def _label_counts(dataset: Dataset, objective: Objective) -> dict[str, int]:
     """Returns how many rows have each label; what is no text is left to the objective to refuse."""
-    if "label" not in dataset.column_names or not len(dataset):
+    if not objective.min_labels or not len(dataset) or not {*objective.columns} <= {*dataset.column_names}:
         return {}
+    if "label" not in objective.columns:
+        counts: Counter[str] = Counter()
+        try:
+            for table in arrow_batches(dataset):
+                counts.update(label for labels in objective.labels_of(table.to_pydict()) for label in set(labels))
+        except (TypeError, ValueError, AttributeError):
+            return {}
+        return dict(counts)
     pairs = _label_column(dataset).value_counts().to_pylist()
     return {pair["values"]: pair["counts"] for pair in pairs if isinstance(pair["values"], str)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,14 +10,29 @@ if TYPE_CHECKING:
 
 
 class LabelSpace:
-    """The labels of a run, in the order in which stages bring them; position in that order = class index.
+    """The labels of a run, in the order in which stages bring them, and the classes that stand for them.
 
-    `seen` and `old` move forward with `begin`; the model never knows more than `seen`.
+    `seen` and `old` move forward with `begin`; the model never knows more than `seen`. A class is what the model
+    chooses: the label itself, or with tags `B-` and `I-` of every label beside `O`.
+
+    Args:
+        stream: whose labels.
+        classes: classes for the first k labels, such as `Objective.classes`; None: a label is a class.
+
+    Attributes:
+        names: all labels.
+        index: every label to its place among them.
+        classes: all classes; position = output of the model.
+        shared: indices of the classes that stand for no label.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, classes: Callable[[Sequence[str]], list[str]] | None = None) -> None:
         self.names: tuple[str, ...] = stream.labels
         self.index: dict[str, int] = {name: i for i, name in enumerate(self.names)}
+        count = list if classes is None else classes
+        self.classes: tuple[str, ...] = tuple(count(self.names))
+        self._ends = [len(count(self.names[:k])) for k in range(len(self.names) + 1)]
+        self.shared = tuple(range(self._ends[0]))
         self._by_stage = tuple(tuple(self.index[label] for label in stage.labels) for stage in stream.stages)
         self._num_seen = 0
         self._num_old = 0
@@ -38,6 +54,25 @@ class LabelSpace:
         """Labels that the model knew before this stage."""
         return self.names[: self._num_old]
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the labels seen, shared ones included."""
+        return self._ends[self._num_seen]
+
+    @property
+    def num_old_classes(self) -> int:
+        """Classes that the model knew before this stage; 0 before the first is trained."""
+        return self._ends[self._num_old] if self._num_old else 0
+
     def of(self, stage_index: int) -> tuple[int, ...]:
-        """Class indices of a stage's own labels."""
-        return self._by_stage[stage_index]
+        """Indices of the classes of a stage's own labels, without the shared ones."""
+        return tuple(c for i in self._by_stage[stage_index] for c in range(self._ends[i], self._ends[i + 1]))
+
+    def allowed(self, stage_index: int) -> list[int]:
+        """Indices of the classes that a row of the stage may be given where its stage is known, as far as seen."""
+        return [c for c in (*self.shared, *self.of(stage_index)) if c < self.num_classes]
+
+    def known(self, stage_index: int) -> tuple[bool, bool]:
+        """Says whether any and whether all of a stage's labels are seen; both where it has none."""
+        seen = [i < self._num_seen for i in self._by_stage[stage_index]] or [True]
+        return any(seen), all(seen)

@@ -68,7 +68,7 @@ def train_stage(
     run.epoch = run.step = 0
     run.training_ids = _training_ids(run)
     run.labels.begin(run.stage_index, run.last_trained)
-    run.backbone.grow(run.labels.seen, run.seed, run.stage_index)
+    run.backbone.grow(run.classes, run.seed, run.stage_index)
     for strategy in run.strategies:
         model = strategy.before_stage(run, stage)
         if model is not None:

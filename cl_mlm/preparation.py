@@ -64,7 +64,12 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     assert resolved is not None
     assert cleaned is not None
     first = cleaned[0].stages[0]
-    return Prepared(resolved, cleaned[0], tuple(made), make_objective(first.objective, first.options), cleaned[1])
+    objective = make_objective(first.objective, first.options)
+    wrong = [f"stream.options.{line}" for line in objective.faults(resolved.training.max_length)]
+    wrong += [f"strategies.{strategy.name}.{line}" for strategy in made for line in strategy.unfit(objective)]
+    if wrong:
+        raise ConfigError(wrong)
+    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1])
 
 
 def make_strategies(config: Config) -> list[Strategy]:

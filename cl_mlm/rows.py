@@ -66,14 +66,15 @@ class Rows:
                 encoded.setdefault(name, []).append(value)
         batch = self._objective.collate(encoded, torch.from_numpy(ids.copy()), self._tokenizer)
         batch = replace(batch, split=self._split)
-        return batch.with_allowed(self._allowed(stages)) if self._stream.scenario == "task_incremental" else batch
+        masks = self._stream.scenario == "task_incremental" and self._labels.classes
+        return batch.with_allowed(self._allowed(stages)) if masks else batch
 
     def _allowed(self, stages: npt.NDArray[np.int64]) -> torch.Tensor:
         import torch
 
-        allowed = torch.zeros(len(stages), len(self._labels.seen), dtype=torch.bool)
+        allowed = torch.zeros(len(stages), self._labels.num_classes, dtype=torch.bool)
         for row, stage_index in enumerate(stages.tolist()):
-            allowed[row, [i for i in self._labels.of(stage_index) if i < allowed.shape[1]]] = True
+            allowed[row, self._labels.allowed(stage_index)] = True
         return allowed
 
     def _table(self, stage_index: int) -> EncodedRows:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.fingerprint import pick
+from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 
@@ -123,7 +124,7 @@ def by_field(
             fields.setdefault("domain", value)
         elif field == "language":
             fields.setdefault("language", value)
-        stages.append(Stage(name=value, labels=_labels(part, f"{name} {value}"), **part, **fields))
+        stages.append(Stage(name=value, labels=_labels(part, f"{name} {value}", fields), **part, **fields))
     return Stream(name, tuple(stages), scenario, tuple(notes))
 
 
@@ -139,7 +140,7 @@ def by_source(
     stages = tuple(
         Stage(
             name=stage,
-            labels=_labels(splits, f"{name} {stage}"),
+            labels=_labels(splits, f"{name} {stage}", stage_fields),
             train=splits["train"],
             validation=splits["validation"],
             test=splits["test"],
@@ -164,7 +165,7 @@ def carve_validation(train: Dataset, fraction: float, seed: int) -> tuple[Datase
     if not 0 < fraction < 1:
         raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {fraction}")
     codes = np.zeros(len(train), dtype=np.int64)
-    if "label" in train.column_names:
+    if "label" in train.column_names and str(train.features["label"].dtype) in ("string", "large_string"):
         codes, _ = column_codes(train, "label", "train")
     quota = _quotas(np.bincount(codes), fraction)
     if not quota.sum():
@@ -267,12 +268,19 @@ def _pick(
     return parts
 
 
-def _labels(splits: Mapping[str, Dataset], where: str) -> tuple[str, ...]:
-    """Returns the sorted labels of all splits; none where rows have no column `label`."""
+def _labels(splits: Mapping[str, Dataset], where: str, fields: StageFields) -> tuple[str, ...]:
+    """Returns the sorted labels of all splits; none where the objective has none."""
+    objective = make_objective(fields.get("objective", "classification"), fields.get("options", {}))
     found: set[str] = set()
     for split in SPLITS:
-        if "label" in splits[split].column_names:
+        if objective.min_labels and "label" in splits[split].column_names and "label" in objective.columns:
             found.update(column_codes(splits[split], "label", f"{where} {split}")[1])
+        elif objective.min_labels:
+            for table in arrow_batches(splits[split]):
+                rows = table.to_pydict()
+                # What is wrong with a row is told where all rows are checked.
+                if not objective.validate(rows, where):
+                    found.update(label for labels in objective.labels_of(rows) for label in labels)
     return tuple(sorted(found))
 
 

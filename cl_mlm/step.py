@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.errors import TrainingError
 from cl_mlm.hardware import is_out_of_memory
 from cl_mlm.objective import Batch
-from cl_mlm.randomness import seed_everything
+from cl_mlm.randomness import seed_everything, torch_generator
 from cl_mlm.view import Run, mean_loss
 
 if TYPE_CHECKING:
@@ -163,6 +163,9 @@ class Step:
             allowed = strategy.allowed_classes(run, batch)
             if allowed is not None:
                 batch = batch.with_allowed(allowed if batch.allowed is None else allowed & batch.allowed)
+        batch = run.objective.varied(
+            batch, torch_generator(run.seed, "varied", run.stage_index, run.epoch, run.step, *address)
+        )
         for number, part in enumerate(batch.parts(self.parts)):
             place = (*address, number) if self.parts > 1 else address
             seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *place)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
+    from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.labels import LabelSpace
     from cl_mlm.objective import Batch, Objective, Outputs, Sites
@@ -38,6 +39,8 @@ class RunView(Protocol):
     def objective(self) -> Objective: ...
     @property
     def labels(self) -> LabelSpace: ...
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
     @property
     def stage_index(self) -> int: ...
     @property
@@ -128,6 +131,10 @@ class Strategy:
 
     def validate(self) -> list[str]:
         """Returns faults of the arguments, `argument: rule, got value`; empty is good."""
+        return []
+
+    def unfit(self, objective: Objective) -> list[str]:
+        """Returns why this strategy cannot work on rows of `objective`, `argument: rule, got value`; empty is good."""
         return []
 
     def training_data(self, run: RunView, stage: Stage) -> npt.NDArray[np.int64] | None:

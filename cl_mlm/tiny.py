@@ -1,7 +1,7 @@
-"""The model called `tiny`: a small BERT built from a config, with nothing to download.
+"""The models called `tiny...`: a small BERT, GPT-2 and T5 built from configs, with nothing to download.
 
-Its vocabulary is fixed before any text is seen: the 256 bytes, all pairs and all triples of the letters a-z. Words are
-cut from the left into the longest pieces, so that any text can be encoded and no stage's words are favoured.
+Their vocabulary is fixed before any text is seen: the 256 bytes, all pairs and all triples of the letters a-z. Words
+are cut from the left into the longest pieces, so that any text can be encoded and no stage's words are favoured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+TINY = ("tiny", "tiny-decoder", "tiny-encoder-decoder")
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -25,31 +27,62 @@ POSITIONS = 512
 INITIALIZER_RANGE = 0.06
 
 
-def build_tiny(
-    num_labels: int, dropout: float | None, max_length: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Returns a BERT of 2 layers, 128 wide, with random weights from torch's global generator, and its tokenizer."""
-    from transformers import BertConfig, BertForSequenceClassification
+def tiny_config(name: str, dropout: float | None, max_length: int) -> PretrainedConfig:
+    """Returns the config of one of TINY: 2 layers, 128 wide."""
+    from transformers import BertConfig, GPT2Config, T5Config
 
-    tokenizer = letter_tokenizer()
-    settings = BertConfig(
-        vocab_size=len(tokenizer),
+    vocabulary, chance = len(letter_tokenizer()), 0.1 if dropout is None else dropout
+    positions = max(max_length, POSITIONS)
+    if name == "tiny-decoder":
+        return GPT2Config(
+            vocab_size=vocabulary,
+            n_embd=128,
+            n_layer=2,
+            n_head=4,
+            n_inner=256,
+            n_positions=2 * positions,  # the prompt and the answer
+            initializer_range=INITIALIZER_RANGE,
+            resid_pdrop=chance,
+            embd_pdrop=chance,
+            attn_pdrop=chance,
+            bos_token_id=2,
+            eos_token_id=3,
+            pad_token_id=0,
+        )
+    if name == "tiny-encoder-decoder":
+        settings = T5Config(
+            vocab_size=vocabulary,
+            d_model=128,
+            d_kv=32,
+            d_ff=256,
+            num_layers=2,
+            num_decoder_layers=2,
+            num_heads=4,
+            dropout_rate=chance,
+            eos_token_id=3,
+            pad_token_id=0,
+        )
+        settings.decoder_start_token_id = 0
+        return settings
+    return BertConfig(
+        vocab_size=vocabulary,
         hidden_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=256,
-        max_position_embeddings=max(max_length, POSITIONS),
+        max_position_embeddings=positions,
         initializer_range=INITIALIZER_RANGE,
-        hidden_dropout_prob=0.1 if dropout is None else dropout,
-        attention_probs_dropout_prob=0.1 if dropout is None else dropout,
+        hidden_dropout_prob=chance,
+        attention_probs_dropout_prob=chance,
         pad_token_id=0,  # the first of SPECIAL
     )
-    settings.num_labels = num_labels
-    return BertForSequenceClassification(settings), tokenizer
 
 
-def letter_tokenizer() -> PreTrainedTokenizerBase:
-    """Returns a tokenizer of bytes, letter pairs and letter triples; lower case; it was trained on nothing."""
+def letter_tokenizer(name: str = "tiny") -> PreTrainedTokenizerBase:
+    """Returns a tokenizer of bytes, letter pairs and letter triples; lower case; it was trained on nothing.
+
+    For models that write, `[SEP]` ends a text, and there are no token types.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -68,9 +101,9 @@ def letter_tokenizer() -> PreTrainedTokenizerBase:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, index[token]) for token in ("[CLS]", "[SEP]")],
     )
+    writes = name != "tiny"
+    inputs = ["input_ids", "attention_mask"] if writes else ["input_ids", "token_type_ids", "attention_mask"]
+    ends = {"bos_token": "[CLS]", "eos_token": "[SEP]"} if writes else {}
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        model_max_length=POSITIONS,
-        **SPECIAL,
+        tokenizer_object=tokenizer, model_input_names=inputs, model_max_length=POSITIONS, **SPECIAL, **ends
     )

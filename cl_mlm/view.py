@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
     from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -80,6 +81,16 @@ class Run:
         return self.backbone.model
 
     @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self.backbone.tokenizer
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The classes that the model knows, in the order of its outputs."""
+        return self.labels.classes[: self.labels.num_classes]
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         device: torch.device = self.backbone.model.device
@@ -117,7 +128,8 @@ class Run:
 
     def _body(self, batch: Batch) -> AbstractContextManager[None]:
         """Returns a context in which a frozen body gives what is kept of it for these rows."""
-        if self.config.finetuning.mode != "head" or not self.config.finetuning.cache_features:
+        caches = self.config.finetuning.mode == "head" and self.config.finetuning.cache_features
+        if not caches or self.backbone.kind != "sequence":
             return nullcontext()
         if not self._asked_for_features:
             self._asked_for_features = True

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from cl_mlm.backbone import leading
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Batch, Sites
+from cl_mlm.objective import Batch, Objective, Sites
 from cl_mlm.per_example import SquaredGradients
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.strategy import Need, RunView, Strategy
@@ -67,6 +67,16 @@ class Ewc(Strategy):
         return faults + [f"rows: must be at least 1 or null, got {self.rows}"] * (
             self.rows is not None and self.rows < 1
         )
+
+    @override
+    def unfit(self, objective: Objective) -> list[str]:
+        if objective.sites_per_row == "none" and self.fisher != "empirical":
+            return [
+                f"fisher: must be empirical for objective {objective.name}, which has no classes, got {self.fisher}"
+            ]
+        if objective.sites_per_row == "many" and self.fisher == "exact":
+            return [f"fisher: exact needs one choice a row; objective {objective.name} has many, use sampled"]
+        return []
 
     @override
     def adjust_gradients(self, run: RunView) -> Mapping[str, "torch.Tensor"]:
@@ -172,8 +182,10 @@ def fisher_information(run: RunView, labels: str, rows: int | None) -> "Tensors"
 
 
 def _losses(run: RunView, batch: Batch, labels: str, random: Any) -> Any:
-    sites = run.sites(run.forward_fp32(batch), batch)
-    return _negative_log_likelihood(sites, len(batch), labels, random)
+    outputs = run.forward_fp32(batch)
+    if run.objective.sites_per_row == "none":  # squared error: a normal distribution of variance one half
+        return run.task_loss(outputs, batch)
+    return _negative_log_likelihood(run.sites(outputs, batch), len(batch), labels, random)
 
 
 def _negative_log_likelihood(sites: Sites, rows: int, labels: str, random: Any) -> Any:

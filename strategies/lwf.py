@@ -7,64 +7,67 @@ is not warmed up; in a class-incremental stream a row is predicted among all cla
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
-from cl_mlm.objective import Batch, Outputs
+from cl_mlm.objective import Batch, Objective, Outputs
 from cl_mlm.strategy import Need, RunView, Strategy
 from cl_mlm.stream import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
+
+    Group = list[int] | None  # classes that are one distribution; None: all that a site has
 
 
 class Lwf(Strategy):
-    """Adds `weight * T² * KL(teacher || student)` over the classes known before this stage.
+    """Adds `weight * T² * KL(teacher || student)` over the classes known before this stage, the mean over sites.
 
     The teacher's logits on the stage's rows are computed once, before the first step, dropout off. In a
-    task-incremental stream each old stage's classes are one distribution, else all old classes together.
+    task-incremental stream each old stage's classes are one distribution, else all old classes together; where the
+    model chooses among tokens, all of them.
 
     Args:
         weight: of the term.
         temperature: T, above 0; softens both distributions.
         own_classes: the loss of a stage's rows runs over the stage's own classes only, as in the paper (its new task
             has outputs of its own); else over all classes seen, which pushes the old ones down on every new row.
+        top_k: of a distribution over more classes the teacher's likeliest are kept, renormalised.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_model"})
 
-    def __init__(self, weight: float = 1.0, temperature: float = 2.0, own_classes: bool = True) -> None:
+    def __init__(
+        self, weight: float = 1.0, temperature: float = 2.0, own_classes: bool = True, top_k: int = 256
+    ) -> None:
         self.weight = weight
         self.temperature = temperature
         self.own_classes = own_classes
-        self._ids: Any = None
-        self._teacher: torch.Tensor | None = None
-        self._groups: list[list[int]] = []
+        self.top_k = top_k
+        self._teacher: Teacher | None = None
 
     @override
     def validate(self) -> list[str]:
         faults = [f"weight: must be at least 0, got {self.weight}"] * (not self.weight >= 0)
+        faults += [f"top_k: must be at least 2, got {self.top_k}"] * (self.top_k < 2)
         return faults + [f"temperature: must be above 0, got {self.temperature}"] * (not self.temperature > 0)
 
     @override
-    def before_stage(self, run: RunView, stage: Stage) -> None:
-        import numpy as np
-        import torch
+    def unfit(self, objective: Objective) -> list[str]:
+        if objective.sites_per_row == "none":
+            return [f"weight: a teacher's distribution needs classes, which objective {objective.name} has not"]
+        if objective.varies:
+            return [f"weight: the teacher reads every row once, but objective {objective.name} masks it anew each time"]
+        return []
 
-        self._teacher, self._groups = None, old_groups(run)
-        if not self._groups:
-            return
-        self._ids = np.sort(run.training_ids)
-        num_old = len(run.labels.old)
-        teacher = torch.empty(len(self._ids), num_old, device=next(run.model.parameters()).device)
-        was_training = run.model.training
-        run.model.eval()
-        with torch.no_grad():
-            for positions, batch in run.batches(self._ids, 4 * run.batch_size):
-                teacher[torch.from_numpy(positions)] = run.forward(batch).logits[:, :num_old].float()
-        run.model.train(was_training)
-        self._teacher = teacher
+    @override
+    def before_stage(self, run: RunView, stage: Stage) -> None:
+        groups = old_groups(run)
+        self._teacher = ask_teacher(run, groups, self.top_k) if groups else None
 
     @override
     def allowed_classes(self, run: RunView, batch: Batch) -> "torch.Tensor | None":
@@ -72,11 +75,12 @@ class Lwf(Strategy):
 
         own = run.labels.of(run.stage_index)
         # Among one class alone every loss is zero: a stage that brings a single label is compared with all.
-        if not self.own_classes or batch.origin != "stage" or len(own) < 2:
+        if not self.own_classes or batch.origin != "stage" or len(own) + len(run.labels.shared) < 2:
             return None
-        allowed = torch.zeros(len(batch), len(run.labels.seen), dtype=torch.bool, device=batch.targets.device)
-        allowed[:, list(own)] = True
-        return allowed.scatter(1, batch.targets[:, None], True)  # rows of earlier stages keep their own class
+        allowed = torch.zeros(len(batch), run.labels.num_classes, dtype=torch.bool, device=batch.device)
+        allowed[:, [*run.labels.shared, *own]] = True
+        # Rows of earlier stages keep their own classes.
+        return allowed | run.objective.target_classes(batch, run.labels.num_classes)
 
     @override
     def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
@@ -84,32 +88,135 @@ class Lwf(Strategy):
 
     @override
     def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, "torch.Tensor"]:
-        import numpy as np
         import torch
 
         if self._teacher is None or batch.origin != "stage":
             return {}
-        places = torch.from_numpy(np.searchsorted(self._ids, batch.ids.numpy()))
-        teacher, student = self._teacher[places], outputs.logits.float()
-        terms = [distillation(teacher[:, group], student[:, group], self.temperature) for group in self._groups]
+        student, _ = free_sites(run, batch, outputs)
+        places = self._teacher.places(batch)
+        terms = []
+        for group, (values, indices) in zip(self._teacher.groups, self._teacher.kept, strict=True):
+            own = student if group is None else student[:, group]
+            where = None if indices is None else indices[places].clamp_max(own.shape[-1] - 1)
+            terms.append(distillation(values[places], own, self.temperature, where))
         return {"lwf": self.weight * torch.stack(terms).sum()}
 
 
-def distillation(teacher: "torch.Tensor", student: "torch.Tensor", temperature: float) -> "torch.Tensor":
-    """Returns `T² * mean over rows of KL(softmax(teacher/T) || softmax(student/T))` in nats; (rows, classes)."""
-    from torch.nn.functional import kl_div, log_softmax
+@dataclass(frozen=True)
+class Teacher:
+    """An earlier model's logits at every site of a stage's rows.
 
-    target = log_softmax(teacher / temperature, dim=-1)
-    return (
-        kl_div(log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True)
-        * temperature**2
-    )
+    Attributes:
+        ids: of the rows, sorted, (N,).
+        ends: where the sites of the first k rows end, int64 (N + 1,).
+        groups: which classes are one distribution.
+        kept: of every group the logits, (S, K), and their places in the group, int64 (S, K), None where all are kept.
+    """
+
+    ids: "npt.NDArray[np.int64]"
+    ends: "npt.NDArray[np.int64]"
+    groups: "list[Group]"
+    kept: "list[tuple[torch.Tensor, torch.Tensor | None]]"
+
+    def places(self, batch: Batch) -> "torch.Tensor":
+        """Returns where the sites of a batch's rows are kept, int64 (S,), in the rows' order."""
+        import numpy as np
+        import torch
+
+        rows = np.searchsorted(self.ids, batch.ids.numpy())
+        counts = self.ends[rows + 1] - self.ends[rows]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return torch.from_numpy(np.repeat(self.ends[rows], counts) + within).to(batch.device)
 
 
-def old_groups(run: RunView) -> list[list[int]]:
+def ask_teacher(run: RunView, groups: "list[Group]", top_k: int) -> Teacher:
+    """Returns what the present model says of the stage's rows, dropout off; where it chooses among fewer, -inf."""
+    import numpy as np
+    import torch
+    from torch.nn.functional import pad
+
+    ids = np.sort(run.training_ids)
+    rows: list[torch.Tensor] = []
+    found: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in groups]
+    was_training = run.model.training
+    run.model.eval()
+    with torch.no_grad():
+        for positions, batch in run.batches(ids, 4 * run.batch_size):
+            logits, row = free_sites(run, batch, run.forward(batch))
+            rows.append(torch.from_numpy(positions)[row.cpu()])
+            for group, own in zip(groups, found, strict=True):
+                own.append(_likeliest(logits if group is None else logits[:, group], top_k))
+    run.model.train(was_training)
+    flat = torch.cat(rows)
+    order = torch.sort(flat, stable=True).indices.to(run.rows(ids[:1]).device)
+    counts = np.bincount(flat.numpy(), minlength=len(ids))
+    kept = []
+    for group, own in zip(groups, found, strict=True):
+        width = max(values.shape[-1] for values, _ in own)
+        values = torch.cat([pad(values, (0, width - values.shape[-1]), value=-torch.inf) for values, _ in own])[order]
+        indices = torch.cat([pad(places, (0, width - places.shape[-1])) for _, places in own])[order]
+        kept.append((values, None if group is not None and len(group) <= top_k else indices))
+    return Teacher(ids, np.concatenate([[0], np.cumsum(counts)]), groups, kept)
+
+
+def free_sites(run: RunView, batch: Batch, outputs: Outputs) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Returns logits (S, C) and rows (S,) of all sites that ask about old classes, by row, no class ruled out."""
+    import torch
+
+    sites = run.sites(outputs, replace(batch, allowed=None))
+    logits, row = sites.logits.float(), sites.row
+    if sites.about is not None:
+        old = sites.about < run.labels.num_old_classes
+        logits, row = logits[old], row[old]
+    if sites.about is None and len(row) == len(batch):
+        return logits, row
+    order = torch.sort(row, stable=True).indices
+    return logits[order], row[order]
+
+
+def distillation(
+    teacher: "torch.Tensor", student: "torch.Tensor", temperature: float, indices: "torch.Tensor | None" = None
+) -> "torch.Tensor":
+    """Returns `T² * mean over sites of KL(softmax(teacher/T) || softmax(student/T))` in nats.
+
+    Args:
+        teacher: logits, (sites, kept).
+        student: logits, (sites, classes).
+        temperature: T.
+        indices: the classes of `teacher`, (sites, kept); None: all, in order.
+    """
+    import torch
+    from torch.nn.functional import log_softmax
+
+    target, own = log_softmax(teacher / temperature, dim=-1), log_softmax(student / temperature, dim=-1)
+    if indices is not None:
+        own = own.gather(-1, indices)
+    share = target.exp()
+    # Classes that a site does not have are minus infinity in both.
+    terms = torch.where(share > 0, share * (target - own), 0.0)
+    return terms.sum() / max(1, len(teacher)) * temperature**2
+
+
+def old_groups(run: RunView) -> "list[Group]":
     """Returns the class indices that are one distribution each and were known before this stage."""
-    num_old = len(run.labels.old)
+    num_old = run.labels.num_old_classes
+    if not run.labels.classes:
+        return [None] if run.stage_index else []
+    if run.objective.is_binary:
+        return [None] if num_old else []
     if run.stream.scenario != "task_incremental":
         return [list(range(num_old))] if num_old else []
     earlier = (run.labels.of(j) for j in range(run.stage_index))
-    return [group for stage in earlier if (group := [i for i in stage if i < num_old])]
+    groups = ([i for i in (*run.labels.shared, *stage) if i < num_old] for stage in earlier)
+    return [group for group in groups if group]
+
+
+def _likeliest(logits: "torch.Tensor", top_k: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Returns the `top_k` largest logits and their places; all, in their order, where there are no more."""
+    import torch
+
+    if logits.shape[-1] <= top_k:
+        places = torch.arange(logits.shape[-1], device=logits.device).expand(len(logits), -1)
+        return logits, places
+    found = logits.topk(top_k, dim=-1)
+    return found.values, found.indices

@@ -96,5 +96,14 @@ class Replay(Strategy):
         text = 0
         for stage_index, position in zip(stages.tolist(), positions.tolist(), strict=True):
             row = run.stream.stages[stage_index].train[position]
-            text += sum(len(row[name].encode()) for name in ("text", "text_pair") if row.get(name))
+            text += sum(text_bytes(row[name]) for name in run.objective.text_columns if row.get(name))
         return text + self.buffer.ids.nbytes
+
+
+def text_bytes(value: Any) -> int:
+    """Returns the UTF-8 bytes of a text, or of all texts in a list or mapping."""
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, Mapping):
+        return sum(map(text_bytes, value.values()))
+    return sum(map(text_bytes, value)) if isinstance(value, Sequence) else 0

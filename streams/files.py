@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.staging import by_field, by_labels, by_source, carve_validation, stage_order
+from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, stage_order
 from cl_mlm.stream import Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
 
@@ -38,11 +39,14 @@ def files(
     scenario: Scenario | None = None,
     validation_fraction: float = 0.1,
     columns: dict[str, str] | None = None,
+    objective: str = "classification",
+    options: dict[str, Any] | None = None,
 ) -> Stream:
     """Returns a stream over the train, validation (valid, dev) and test files of a folder.
 
-    Files are JSON lines, CSV, TSV or Parquet with the columns `text`, optionally `text_pair`, and `label`. A missing
-    validation file is carved from train, by label, and the stream's notes say so.
+    Files are JSON lines, CSV, TSV or Parquet with the columns that the objective asks for: `text`, optionally
+    `text_pair`, and `label` for classification. A missing validation file is carved from train, by label, and the
+    stream's notes say so.
 
     Args:
         path: the folder, as given or inside `CL_MLM_DATA`.
@@ -56,6 +60,8 @@ def files(
         scenario: null: class_incremental for `labels`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
+        objective: what a row means: a name of `cl-mlm list objectives`.
+        options: arguments of the objective.
 
     Raises:
         ConfigError: arguments that do not fit each other or the files.
@@ -65,10 +71,12 @@ def files(
     _check(stages_by, given)
     folder = find_folder(path)
     name = folder.resolve().name
+    kind = make_objective(objective, options or {})
+    fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
     if stages_by == "files":
-        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns)
-        return by_source(parts, name=name, scenario=scenario or "domain_incremental", notes=notes)
-    splits = read_splits(folder, columns=columns)
+        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns)
+        return by_source(parts, name=name, scenario=scenario or "domain_incremental", notes=notes, **fields)
+    splits = read_splits(folder, columns=columns, required=kind.columns)
     whole = "validation" in splits
     note = [] if whole else [_note(validation_fraction)]
     if stages_by == "labels":
@@ -80,6 +88,7 @@ def files(
             groups=groups,
             scenario=scenario or "class_incremental",
             notes=note,
+            **fields,
         )
     stream = by_field(
         splits if whole else {**splits, "validation": splits["train"].select([])},
@@ -89,6 +98,7 @@ def files(
         order=order,
         scenario=scenario or "domain_incremental",
         notes=note,
+        **fields,
     )
     return stream if whole else _carved_stages(stream, validation_fraction)
 
@@ -108,7 +118,12 @@ def _check(stages_by: str, given: Mapping[str, object]) -> None:
 
 
 def _sources(
-    folder: Path, order: list[str] | None, order_seed: int | None, fraction: float, columns: dict[str, str] | None
+    folder: Path,
+    order: list[str] | None,
+    order_seed: int | None,
+    fraction: float,
+    columns: dict[str, str] | None,
+    required: Sequence[str],
 ) -> tuple[dict[str, Mapping[str, Dataset]], list[str]]:
     """Returns the splits of every sub-folder in stage order, and what was carved in words."""
     parts: dict[str, Mapping[str, Dataset]] = {}
@@ -116,7 +131,7 @@ def _sources(
     problems: list[str] = []
     for stage in _sub_folders(folder, order, order_seed):
         try:
-            splits = read_splits(folder / stage, columns=columns)
+            splits = read_splits(folder / stage, columns=columns, required=required)
             whole = "validation" in splits
             parts[stage] = splits if whole else _carved(splits, fraction)
         except DataError as error:

@@ -3,111 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cl_mlm.objective import Batch, Encoded, Outputs, Predictions, Sites
+from typing_extensions import override
+
+from cl_mlm.label_scores import accuracy, macro_f1, per_class
+from cl_mlm.objective import (
+    Batch,
+    Encoded,
+    Objective,
+    Outputs,
+    Predictions,
+    Predictor,
+    Rows,
+    Sites,
+    masked_logits,
+    padded,
+    text_faults,
+)
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
 
-class Classification:
+class Classification(Objective):
     """One label for each row: columns `text`, optionally `text_pair`, and `label`."""
 
-    name = "classification"
+    min_labels: ClassVar[int] = 2
 
-    def validate(self, rows: Mapping[str, Sequence[Any]], where: str) -> list[str]:
-        """Returns one line for each kind of fault: a missing column, a text that is empty or no string, no label."""
-        missing = [column for column in ("text", "label") if column not in rows]
-        if missing:
-            return [f"{where}: needs the columns text and label, has no {' and no '.join(missing)}"]
-        texts = [column for column in ("text", "text_pair") if column in rows]
-        problems = []
-        for column in [*texts, "label"]:
-            bad = [i for i, value in enumerate(rows[column]) if not isinstance(value, str) or not value.strip()]
-            if bad:
-                found = rows[column][bad[0]]
-                place = f"in row {bad[0]} ({len(bad)} such rows)"
-                problems.append(f"{where}: {column} must be a non-empty string, got {found!r} {place}")
-        return problems
+    @override
+    def validate(self, rows: Rows, where: str) -> list[str]:
+        return text_faults(rows, ["text", *(["text_pair"] if "text_pair" in rows else []), "label"], where)
 
-    def key(self, rows: Mapping[str, Sequence[Any]]) -> list[str]:
+    @override
+    def key(self, rows: Rows) -> list[str]:
         """Returns the text, or both texts of a pair with a separator that no text contains."""
         if "text_pair" not in rows:
             return list(rows["text"])
         return [f"{text}\x1f{pair}" for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
 
+    @override
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Mapping[str, int],
-        max_length: int,
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
         """Returns the tokenizer's columns and `target`, the class index."""
-        pair = list(rows["text_pair"]) if "text_pair" in rows else None
-        encoded = tokenizer(
-            list(rows["text"]), pair, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
-        )
-        columns: Encoded = dict(encoded.items())
-        if pair is None:
-            columns.pop("token_type_ids", None)
-        columns["target"] = [labels[label] for label in rows["label"]]
-        return columns
+        return {**encode_texts(rows, tokenizer, max_length), "target": [labels[label] for label in rows["label"]]}
 
+    @override
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
-        """Pads on the right to the longest row."""
         import numpy as np
         import torch
 
-        lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64)
-        inputs = {
-            "attention_mask": torch.from_numpy((np.arange(lengths.max())[None] < lengths[:, None]).astype(np.int64))
-        }
-        for name, fill in {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}.items():
-            if name in encoded:
-                padded = np.full((len(lengths), lengths.max()), fill, dtype=np.int64)
-                for row, tokens in zip(padded, encoded[name], strict=True):
-                    row[: len(tokens)] = tokens
-                inputs[name] = torch.from_numpy(padded)
         targets = torch.from_numpy(np.asarray(encoded["target"], dtype=np.int64))
-        return Batch(inputs, targets, ids, count=torch.ones(len(lengths)), num_tokens=int(lengths.sum()))
+        return collate_texts(encoded, targets, ids, tokenizer)
 
+    @override
     def loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
         """Returns the cross-entropy of every row among its allowed classes, in nats."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(_masked(outputs, batch), batch.targets, reduction="none")
+        return cross_entropy(masked_logits(outputs.logits, batch.allowed), batch.targets, reduction="none")
 
+    @override
     def sites(self, outputs: Outputs, batch: Batch) -> Sites:
         """Returns one site a row."""
         import torch
 
-        logits = _masked(outputs, batch)
+        logits = masked_logits(outputs.logits, batch.allowed)
         return Sites(logits, torch.arange(len(logits), device=logits.device), batch.targets)
 
-    def predict(self, outputs: Outputs, batch: Batch) -> Predictions:
+    @override
+    def predict(self, run: Predictor, batch: Batch) -> Predictions:
         """Returns the most probable allowed class of every row; a reference that the model lacks has probability 0."""
-        probabilities = _masked(outputs, batch).softmax(-1)
+        probabilities = masked_logits(run.forward(batch).logits, batch.allowed).softmax(-1)
         best = probabilities.max(-1)
         known = batch.targets < probabilities.shape[-1]
         of_target = probabilities.gather(-1, (batch.targets * known)[:, None])[:, 0] * known
-        return Predictions(best.indices, best.values, of_target)
+        return Predictions([run.classes[i] for i in best.indices.tolist()], best.values, of_target)
 
-    def score(self, predictions: Sequence[int], references: Sequence[int], labels: Sequence[str]) -> dict[str, float]:
-        """Returns `score` and `accuracy`: the fraction of rows whose label is predicted."""
-        import numpy as np
+    @override
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
+        """Returns `score` and `accuracy`, the fraction of rows whose label is predicted, and `macro_f1`."""
+        right = accuracy(predictions, references)
+        return {"score": right, "accuracy": right, "macro_f1": macro_f1(predictions, references)}
 
-        accuracy = float(np.mean(np.asarray(predictions) == np.asarray(references)))
-        return {"score": accuracy, "accuracy": accuracy}
+    @override
+    def per_label(
+        self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        return per_class(predictions, references, labels)
 
 
-def _masked(outputs: Outputs, batch: Batch) -> torch.Tensor:
-    """Returns logits in fp32, (R, C), minus infinity where a row may not have the class."""
-    logits = outputs.logits.float()
-    if batch.allowed is None:
-        return logits
-    return logits.masked_fill(~batch.allowed, float("-inf"))
+def encode_texts(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """Returns the tokenizer's columns for `text`, or for `text` and `text_pair`."""
+    pair = list(rows["text_pair"]) if "text_pair" in rows else None
+    encoded = tokenizer(
+        list(rows["text"]), pair, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
+    )
+    columns: Encoded = dict(encoded.items())
+    if pair is None:
+        columns.pop("token_type_ids", None)
+    return columns
+
+
+def collate_texts(
+    encoded: Mapping[str, Sequence[Any]], targets: torch.Tensor, ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> Batch:
+    """Returns texts padded to the longest, one loss item a row."""
+    import torch
+
+    inputs, mask = padded(encoded, {"input_ids": _pad(tokenizer), "token_type_ids": 0})
+    count = torch.ones(len(ids))
+    return Batch({**inputs, "attention_mask": mask}, targets, ids, count=count, num_tokens=int(mask.sum()))
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    assert isinstance(tokenizer.pad_token_id, int)
+    return tokenizer.pad_token_id
