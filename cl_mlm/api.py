@@ -72,7 +72,7 @@ class Result:
         if not folder.is_dir():
             raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
         settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        kind: Any = getattr(transformers, settings.architectures[0])
+        kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
         model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
         return model
 

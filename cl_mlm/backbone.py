@@ -67,10 +67,9 @@ class Backbone:
         """Returns logits, (I, C) or (I, T, C), and on demand the input of the head, for `batch`."""
         import torch
 
-        if self.kind in ("causal", "seq2seq"):  # keys and values are for generation, which asks for them itself
-            found = self.model(**batch.inputs, use_cache=False)
-        else:
-            found = self.model(**batch.inputs)
+        # Keys and values are for generation, which asks for them itself.
+        more = {"use_cache": False} if self.kind in ("causal", "seq2seq") else {}
+        found = self.model(**batch.inputs, **more)
         logits = torch.stack([found.start_logits, found.end_logits], -1) if self.kind == "span" else found.logits
         head_input, ids = self._head_input, batch.inputs["input_ids"]
         self._head_input = None

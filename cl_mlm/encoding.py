@@ -43,7 +43,7 @@ class EncodedRows:
             else:
                 self._plain[name] = values
         lengths = [np.diff(self._ragged[name][1]).astype(np.int32) for name in LENGTHS if name in self._ragged]
-        self.lengths: npt.NDArray[np.int32] = np.sum(lengths, axis=0, dtype=np.int32)
+        self.lengths: npt.NDArray[np.int32] = np.stack(lengths).sum(0, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)

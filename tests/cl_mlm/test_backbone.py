@@ -371,7 +371,10 @@ def test_leading_is_a_view_of_the_grown_parameter():
 @pytest.mark.parametrize(("name", "state"), [("./missing", "does not exist"), ("{folder}", "has no config.json")])
 def test_a_path_that_is_no_model_is_refused(tmp_path, name, state):
     name = name.format(folder=tmp_path)
-    with pytest.raises(ConfigError, match=rf"^model.name: must be `tiny`, a hub id or a folder .*{state}$"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^model.name: must be tiny, .* a hub id or a folder .*{state}$",
+    ):
         check_model(ModelConfig(name))
 
 
@@ -384,5 +387,5 @@ def test_a_damaged_model_folder_is_refused_by_name(tmp_path):
 def test_a_model_without_class_head_is_refused(load):
     backbone = load("bert")
     backbone.model.config.num_labels = 7
-    with pytest.raises(ConfigError, match=r"has no class head of 7 outputs$"):
+    with pytest.raises(ConfigError, match=r"has no head of 7 outputs$"):
         Backbone(backbone.model, backbone.tokenizer)

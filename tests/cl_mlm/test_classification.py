@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,28 +52,32 @@ def test_loss_of_half_precision_logits_is_in_single_precision():
     assert OBJECTIVE.loss(outputs, batch_of([2, 1])).dtype == torch.float32
 
 
+def predicted_of(targets, allowed=None):
+    run = SimpleNamespace(forward=lambda batch: outputs_of(), classes=["a", "b", "c"])
+    return OBJECTIVE.predict(run, batch_of(targets, allowed))
+
+
 def test_prediction_is_the_most_probable_class_with_its_probability():
-    predicted = OBJECTIVE.predict(outputs_of(), batch_of([1, 1]))
-    assert predicted.choice.tolist() == [2, 0]
+    predicted = predicted_of([1, 1])
+    assert predicted.values == ["c", "a"]
     assert predicted.probability.tolist() == pytest.approx([softmax(LOGITS[0])[2], softmax(LOGITS[1])[0]], rel=1e-6)
 
 
 def test_prediction_is_among_the_allowed_classes_only():
-    predicted = OBJECTIVE.predict(outputs_of(), batch_of([0, 2], ALLOWED))
-    assert predicted.choice.tolist() == [1, 0]
+    predicted = predicted_of([0, 2], ALLOWED)
+    assert predicted.values == ["b", "a"]
     expected = [softmax(LOGITS[0], ALLOWED[0])[1], softmax(LOGITS[1], ALLOWED[1])[0]]
     assert predicted.probability.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_prediction_tells_the_probability_of_the_reference():
-    predicted = OBJECTIVE.predict(outputs_of(), batch_of([0, 2]))
     expected = [softmax(LOGITS[0])[0], softmax(LOGITS[1])[2]]
-    assert predicted.reference_probability.tolist() == pytest.approx(expected, rel=1e-6)
+    assert predicted_of([0, 2]).reference_probability.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_reference_that_the_model_lacks_has_probability_zero():
-    predicted = OBJECTIVE.predict(outputs_of(), batch_of([3, 2]))
-    assert predicted.reference_probability.tolist() == pytest.approx([0.0, softmax(LOGITS[1])[2]], rel=1e-6)
+    expected = [0.0, softmax(LOGITS[1])[2]]
+    assert predicted_of([3, 2]).reference_probability.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_sites_are_one_a_row_with_masked_logits():
@@ -83,7 +88,9 @@ def test_sites_are_one_a_row_with_masked_logits():
 
 
 def test_score_is_the_fraction_of_right_rows():
-    assert OBJECTIVE.score([0, 1, 2, 2], [0, 2, 2, 1], ["a", "b", "c"]) == {"score": 0.5, "accuracy": 0.5}
+    score = OBJECTIVE.score(list("abcc"), list("accb"), ["a", "b", "c"])
+    assert (score["score"], score["accuracy"]) == (0.5, 0.5)
+    assert score["macro_f1"] == pytest.approx((1 + 0 + 1 / 2) / 3)
 
 
 def test_key_of_a_pair_holds_both_texts_in_order():

@@ -36,13 +36,13 @@ def bytes_below(folder):
 @pytest.fixture(scope="module")
 def settings():
     """The numbers of the tiny model with 4 labels."""
-    return model_size(Config(), 4)
+    return model_size(Config(), list("abcd"))
 
 
 def test_the_size_of_a_model_is_that_of_one_with_weights(settings):
-    from cl_mlm.tiny import build_tiny
+    from cl_mlm.backbone import load_backbone
 
-    model, _ = build_tiny(4, None, 128)
+    model = load_backbone(ModelConfig(), list("abcd"), 0, 128).model
     numbers = sum(p.numel() for p in model.parameters())
     assert (settings.whole, settings.changing, settings.trainable) == (numbers, numbers, numbers)
 
@@ -58,12 +58,12 @@ def test_no_weights_are_made(monkeypatch):
         register(self, name, parameter)
 
     monkeypatch.setattr(torch.nn.Module, "register_parameter", watch)
-    model_size(Config(), 4)
+    model_size(Config(), list("abcd"))
     assert set(made) == {"meta"}
 
 
 def test_of_a_frozen_body_nothing_is_trained(settings):
-    head = model_size(load_config({"stream": "phrasebook", "finetuning": {"mode": "head"}}), 4)
+    head = model_size(load_config({"stream": "phrasebook", "finetuning": {"mode": "head"}}), list("abcd"))
     assert (head.whole, head.trainable) == (settings.whole, 4 * 128 + 4)
 
 
@@ -73,19 +73,19 @@ def test_a_folder_is_measured_by_its_config_alone(tmp_path):
     BertConfig(
         vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
     ).save_pretrained(tmp_path)
-    small = model_size(replace(Config(), model=ModelConfig(str(tmp_path))), 2)
-    large = model_size(replace(Config(), model=ModelConfig(str(tmp_path))), 3)
+    small = model_size(replace(Config(), model=ModelConfig(str(tmp_path))), list("ab"))
+    large = model_size(replace(Config(), model=ModelConfig(str(tmp_path))), list("abc"))
     assert large.whole - small.whole == 5
 
 
 def test_a_model_whose_config_cannot_be_had_is_told_and_no_failure(fast):
     (line,) = told(fast, "model=no-such/model")
-    assert line.startswith("disk: not known: the config of model 'no-such/model' cannot be had: ")
+    assert line.startswith("disk: not known: model.name: cannot load 'no-such/model': ")
 
 
 def test_a_model_whose_config_cannot_be_had_is_an_error_to_who_asks_for_its_size():
-    with pytest.raises(ConfigError, match="cannot be had"):
-        model_size(replace(Config(), model=ModelConfig("no-such/model")), 2)
+    with pytest.raises(ConfigError, match="cannot load"):
+        model_size(replace(Config(), model=ModelConfig("no-such/model")), list("ab"))
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,11 @@ def test_two_processes_may_build_one_entry(cache):
     """The one that finishes second finds the entry in place and uses it."""
 
     class Slow(Counting):
+        name = "classification"
+
+        def options(self):
+            return {}
+
         def encode(self, rows, tokenizer, labels, max_length):
             encode(objective=Classification())
             return super().encode(rows, tokenizer, labels, max_length)

@@ -10,8 +10,9 @@ from torch import nn
 from typing_extensions import override
 
 from cl_mlm.config import Config, EvaluationConfig, TrainingConfig
-from cl_mlm.evaluation import Evaluated, evaluate, known_columns, per_class
+from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
+from cl_mlm.label_scores import macro_f1, per_class
 from cl_mlm.labels import LabelSpace
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.classification import Classification
@@ -73,15 +74,15 @@ def run_of(*strategies, seen=2, batch_size=256, scenario="class_incremental", gr
     training = TrainingConfig(device="cpu", threads=1)
     config = Config(training=training, evaluation=EvaluationConfig(batch_size=batch_size))
     model = Counter(len(labels.seen))
-    backbone = SimpleNamespace(model=model, tokenizer=TOKENIZER, forward=model.forward)
+    backbone = SimpleNamespace(model=model, tokenizer=TOKENIZER, forward=model.forward, kind="sequence")
     return Run(config, stream, strategies, backbone, Classification(), labels, make_accelerator(config))
 
 
 def test_predictions_and_references_are_in_the_order_of_the_ids():
     found = evaluate(run_of(), "test", [0, 1])
     assert found.ids.tolist() == [*pack_row_ids(0, range(4)).tolist(), *pack_row_ids(1, range(3)).tolist()]
-    assert found.reference.tolist() == [0, 1, 1, 0, 2, 3, 3]
-    assert found.prediction.tolist() == [0, 1, 0, 0, 2, 0, 3]
+    assert found.references == list("abbacdd")
+    assert found.predictions == list("abaacad")
 
 
 def test_a_score_is_the_accuracy_over_a_whole_column():
@@ -93,8 +94,8 @@ def test_a_score_is_the_accuracy_over_a_whole_column():
 def test_the_size_of_batches_changes_nothing(batch_size):
     whole, parts = evaluate(run_of(), "test", [0, 1]), evaluate(run_of(batch_size=batch_size), "test", [0, 1])
     assert whole.scores == parts.scores
-    for name in ("ids", "prediction", "reference"):
-        assert np.array_equal(getattr(whole, name), getattr(parts, name))
+    assert np.array_equal(whole.ids, parts.ids)
+    assert (whole.predictions, whole.references) == (parts.predictions, parts.references)
     np.testing.assert_allclose(parts.probability, whole.probability, rtol=1e-6)
 
 
@@ -114,7 +115,7 @@ def test_probabilities_are_those_of_the_choice_and_of_the_reference():
 
 def test_a_task_incremental_row_is_predicted_among_its_own_stages_labels():
     found = evaluate(run_of(scenario="task_incremental"), "test", [1])
-    assert found.prediction.tolist() == [2, 3, 3]
+    assert found.predictions == list("cdd")
     assert found.scores[1]["score"] == 1.0
 
 
@@ -224,6 +225,12 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall():
     (row,) = per_class(["a", "a", "a", "a", "b"], ["a", "b", "b", "b", "a"], ["a"])
     assert (row["precision"], row["recall"]) == (1 / 4, 1 / 2)
     assert row["f1"] == pytest.approx(2 / (4 + 2))
+
+
+def test_macro_f1_is_the_mean_over_the_labels_that_occur():
+    """a: 2 of 4 and 2 of 3 (F1 4/7); b: 1 of 1 and 1 of 2 (2/3); c, present once, is never predicted (0)."""
+    found = macro_f1(["a", "a", "a", "a", "b"], ["a", "a", "b", "c", "b"])
+    assert found == pytest.approx((2 * 2 / (4 + 2) + 2 * 1 / (1 + 2) + 0) / 3)
 
 
 def test_evaluated_is_frozen():

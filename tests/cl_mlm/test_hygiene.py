@@ -193,7 +193,7 @@ def test_two_stages_with_one_name_are_refused():
 
 def test_a_first_stage_with_one_label_is_refused():
     assert faults(make_stream(make_stage(labels=("a",)))) == [
-        "stage 'one': the first stage must have at least 2 labels, got ['a']"
+        "stage 'one': the first stage must have at least 2 labels for objective classification, got ['a']"
     ]
 
 

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from cl_mlm.tiny import POSITIONS, build_tiny, letter_tokenizer
+from cl_mlm.backbone import load_backbone
+from cl_mlm.config import ModelConfig
+from cl_mlm.tiny import POSITIONS, TINY, letter_tokenizer, tiny_config
 
 TOKENIZER = letter_tokenizer()
 HARD = ["😀👍🏽", "中文 字符", "HELLO World", "a", " \t", "", "é Ünï ﬁ", "\x00", "\u200b", "naïve-1234567!", "ǆ ﷺ"]
@@ -58,22 +60,25 @@ def test_a_reloaded_tokenizer_is_equal(tmp_path):
     assert (again.pad_token, again.model_max_length) == ("[PAD]", POSITIONS)
 
 
-def test_weights_follow_from_the_global_generator():
+def test_weights_follow_from_the_seed():
     def weights(seed):
-        torch.manual_seed(seed)
-        return build_tiny(2, None, 128)[0].bert.embeddings.word_embeddings.weight
+        backbone = load_backbone(ModelConfig("tiny"), ["a", "b"], seed, 128)
+        return backbone.model.bert.embeddings.word_embeddings.weight
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_longer_rows_get_more_positions():
-    model, _ = build_tiny(2, None, max_length=POSITIONS + 8)
-    assert model.config.max_position_embeddings == POSITIONS + 8
+@pytest.mark.parametrize("name", TINY)
+def test_longer_rows_get_more_positions(name):
+    settings = tiny_config(name, None, POSITIONS + 8)
+    assert getattr(settings, "max_position_embeddings", None) in (None, POSITIONS + 8, 2 * (POSITIONS + 8))
 
 
-def test_vocabulary_of_the_model_is_that_of_the_tokenizer():
-    model, tokenizer = build_tiny(3, 0.0, 64)
-    assert model.config.vocab_size == len(tokenizer)
-    assert model.config.pad_token_id == tokenizer.pad_token_id
-    assert model.config.num_labels == 3
+@pytest.mark.parametrize("name", TINY)
+def test_vocabulary_of_the_model_is_that_of_the_tokenizer(name):
+    settings, tokenizer = tiny_config(name, 0.0, 64), letter_tokenizer(name)
+    assert settings.vocab_size == len(tokenizer)
+    assert settings.pad_token_id == tokenizer.pad_token_id
+    if name != "tiny":
+        assert settings.eos_token_id == tokenizer.eos_token_id == tokenizer.sep_token_id

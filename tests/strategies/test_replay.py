@@ -6,6 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from cl_mlm.objectives.classification import Classification
 from cl_mlm.stream import Stage, Stream, pack_row_ids, unpack_row_ids
 from cl_mlm.view import mean_loss
 from strategies.replay import Replay
@@ -75,7 +76,7 @@ def test_buffer_bytes_are_ids_and_the_text_they_keep_alive():
     replay = Replay(capacity=4)
     replay.buffer.ids = np.concatenate([pack_row_ids(0, [1, 2]), pack_row_ids(1, [0])])
     text = (2 + 3) + (3 + 0) + 4  # UTF-8: é has two bytes, 中 three
-    assert replay.buffer_bytes(SimpleNamespace(stream=Stream("s", stages))) == 3 * 8 + text
+    assert replay.buffer_bytes(SimpleNamespace(stream=Stream("s", stages), objective=Classification())) == 3 * 8 + text
 
 
 def test_an_empty_buffer_has_no_bytes(make_run):
