@@ -58,7 +58,9 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
     if overlap not in OVERLAPS:
         raise ConfigError(f"stream.overlap: must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
     problems = _stream_problems(stream)
-    scans = _scan(stream, problems)
+    scans, mended = _scan(stream, problems)
+    if mended:
+        stream = replace(stream, notes=(*stream.notes, f"ill-formed rows repaired: {mended}"))
     if overlap != "keep":
         problems += _dev_is_test(stream, scans)
     marks, counts = _mark(scans)
@@ -69,7 +71,8 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
         stream, dropped = _drop(stream, marks)
         counts |= dropped
         after = ", after stream.overlap=drop" if any(dropped.values()) else ""
-    problems += [problem for stage in stream.stages for problem in _stage_problems(stage, after)]
+    for i, stage in enumerate(stream.stages):
+        problems += _stage_problems(stage, {label for earlier in stream.stages[:i] for label in earlier.labels}, after)
     if problems:
         raise DataError(problems)
     return stream, counts
@@ -131,8 +134,8 @@ def _listing(items: Sequence[str], most: int = 10) -> str:
     return ", ".join(map(repr, items[:most])) + rest
 
 
-def _scan(stream: Stream, problems: list[str]) -> list[dict[str, Keys]]:
-    """Returns the keys of every split of every stage, and adds the faults of rows to `problems`.
+def _scan(stream: Stream, problems: list[str]) -> tuple[list[dict[str, Keys]], int]:
+    """Returns the keys of every split of every stage and how many rows are mended; adds faults to `problems`.
 
     A split with faulty rows has no keys: they cannot be trusted, and the stream is refused anyway.
     """
@@ -140,6 +143,7 @@ def _scan(stream: Stream, problems: list[str]) -> list[dict[str, Keys]]:
 
     none: Keys = np.empty(0, dtype="S16")
     scans = []
+    mended = 0
     faults: list[str] = []
     for stage in stream.stages:
         objective = make_objective(stage.objective, stage.options)
@@ -147,19 +151,21 @@ def _scan(stream: Stream, problems: list[str]) -> list[dict[str, Keys]]:
         for split in SPLITS:
             if len(faults) < MAX_PROBLEMS:
                 num_before = len(faults)
-                found = _scan_split(stage.split(split), objective, f"stage {stage.name!r} {split}", faults)
+                found, number = _scan_split(stage.split(split), objective, f"stage {stage.name!r} {split}", faults)
                 keys[split] = found if len(faults) == num_before else none
+                mended += number
         scans.append(keys)
     if len(faults) >= MAX_PROBLEMS:
         faults = [*faults[:MAX_PROBLEMS], f"stopped reading after {MAX_PROBLEMS} faults of rows: there may be more"]
     problems += faults
-    return scans
+    return scans, mended
 
 
-def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list[str]) -> Keys:
-    """Returns the keys of the rows, (rows,); adds what the objective finds wrong to `faults`."""
+def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list[str]) -> tuple[Keys, int]:
+    """Returns the keys of the rows, (rows,), and how many are mended; adds what is wrong with them to `faults`."""
     import numpy as np
 
+    mended = 0
     parts = [np.empty(0, dtype="S16")]
     for index, table in enumerate(arrow_batches(dataset)):
         if len(faults) >= MAX_PROBLEMS:
@@ -171,7 +177,8 @@ def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list
         faults += found
         if not found:
             parts.append(_hashed(objective.key(rows)))
-    return np.concatenate(parts)
+            mended += objective.mended(rows)
+    return np.concatenate(parts), mended
 
 
 def _hashed(keys: Sequence[str]) -> Keys:
@@ -256,8 +263,11 @@ def _without(dataset: Dataset, marked: npt.NDArray[np.bool_]) -> Dataset:
     return pick(dataset, (~marked).nonzero()[0]) if marked.any() else dataset
 
 
-def _stage_problems(stage: Stage, after: str) -> list[str]:
-    """Returns empty splits and labels out of place; asked `after` dropping, which can empty a split or a label."""
+def _stage_problems(stage: Stage, earlier: set[str], after: str) -> list[str]:
+    """Returns empty splits and labels out of place; asked `after` dropping, which can empty a split or a label.
+
+    Rows with many labels may keep some of `earlier` stages beside the stage's own.
+    """
     problems = [
         f"stage {stage.name!r} {split}{after}: must have rows, got none"
         for split in SPLITS
@@ -266,11 +276,12 @@ def _stage_problems(stage: Stage, after: str) -> list[str]:
     objective = make_objective(stage.objective, stage.options)
     counts = {split: _label_counts(stage.split(split), objective) for split in SPLITS}
     known = set(stage.labels)
+    kept = earlier if objective.sites_per_row == "many" else set()
     problems += [
         f"stage {stage.name!r} {split}{after}: a label must be one of the stage's, got {label!r} in "
         f"{counts[split][label]} rows{nearest(label, known)}; allowed: {_listing(stage.labels)}"
         for split in SPLITS
-        for label in sorted(counts[split].keys() - known)
+        for label in sorted(counts[split].keys() - known - kept)
     ]
     for split in ("validation", "test"):
         lacking = sorted((counts[split].keys() & known) - counts["train"].keys())
