@@ -170,7 +170,11 @@ def carve_validation(
     if not 0 < fraction < 1:
         raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {fraction}")
     codes = np.zeros(len(train), dtype=np.int64) if strata is None else strata
-    if strata is None and "label" in train.column_names and str(train.features["label"].dtype) in ("string", "large_string"):
+    if (
+        strata is None
+        and "label" in train.column_names
+        and str(train.features["label"].dtype) in ("string", "large_string")
+    ):
         codes, _ = column_codes(train, "label", "train")
     quota = _quotas(np.bincount(codes), fraction)
     if not quota.sum():

@@ -108,7 +108,7 @@ def rarest_types(rows: RowTypes) -> Indices:
 
 def _check(objective: Objective, scenario: str, mask_others: bool) -> None:
     if "tags" not in objective.columns:
-        raise ConfigError(f"stream.stages_by: types needs objective tagging, got {objective.name}")
+        raise ConfigError(f"stream.objective: stages by entity type need one with tags, got {objective.name}")
     if scenario == "domain_incremental":
         raise ConfigError(
             "stream.scenario: must be class_incremental or task_incremental where stages bring entity types, "
@@ -140,7 +140,7 @@ def _part(dataset: Dataset, types: RowTypes, own: Sequence[str], kept: Collectio
 
 
 def _notes(found: Mapping[str, RowTypes], mask_others: bool) -> list[str]:
-    others = "all other types" if mask_others else "types of later stages"
+    others = "all other types" if mask_others else "later stages' types"
     bare = [f"{sum(not row for row in rows)} {split}" for split, rows in found.items() if not all(rows)]
     note = f"a row is in every stage of whose entity types it holds one; tags of {others} are O there"
     return [note, *([f"rows without an entity are in no stage: {', '.join(bare)}"] if bare else [])]

@@ -46,7 +46,7 @@ def encode_words(
         )
     if _needs_space(tokenizer):
         rows = [[words[0], *(f" {word}" for word in words[1:])] for words in rows]
-    return tokenizer(
+    found: BatchEncoding = tokenizer(
         [list(words) for words in rows],
         is_split_into_words=True,
         truncation=max_length is not None,
@@ -54,6 +54,7 @@ def encode_words(
         return_attention_mask=False,
         verbose=False,
     )
+    return found
 
 
 def _needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
