@@ -91,11 +91,12 @@ def _marked(words: Sequence[str], head: Sequence[int], tail: Sequence[int]) -> t
     Where several markers meet, what began last ends first, and what ends last begins first.
     """
     spans = [(head[0], head[1], SPANS["head"]), (tail[0], tail[1], SPANS["tail"])]
+    inward = spans[::-1]
     found: list[str] = []
     begins: dict[str, int] = {}
     ends: dict[str, int] = {}
     for place in range(len(words) + 1):
-        for _, end, (opening, closing) in sorted(spans[::-1], key=lambda span: -span[0]):
+        for _, end, (opening, closing) in sorted(inward, key=lambda span: -span[0]):
             if end == place:
                 found.append(closing)
                 ends[opening] = len(found)
