@@ -17,6 +17,7 @@ from cl_mlm.components import make_objective
 from cl_mlm.config import Overlap
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.fingerprint import BATCH_ROWS, arrow_batches, pick
+from cl_mlm.labels import rarest_labels
 from cl_mlm.stream import SPLITS, Stage, Stream
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
 def limit(stream: Stream, rows: int) -> Stream:
     """Returns the stream with at most `rows` rows a split, spread over its labels; its notes say so.
 
+    Rows with many labels are taken by their rarest one.
+
     A training split keeps at least one row of each of its labels, even where that is more than `rows`. The same
     stream gives the same rows, in their old order: the first of each label, then the second of each, and so on.
 
@@ -90,8 +93,7 @@ def limit(stream: Stream, rows: int) -> Stream:
     if rows < 1:
         raise ConfigError(f"limit: must be at least 1 row a split, got {rows}")
     stages = tuple(
-        replace(stage, **{name: _limit_split(stage.split(name), rows, name == "train") for name in SPLITS})
-        for stage in stream.stages
+        replace(stage, **{name: _limit_split(stage, name, rows) for name in SPLITS}) for stage in stream.stages
     )
     return replace(stream, stages=stages, notes=(*stream.notes, f"limited to {rows} rows a split"))
 
@@ -314,21 +316,33 @@ def _label_column(dataset: Dataset) -> pa.ChunkedArray:
     return column if dataset._indices is None else column.take(dataset._indices.column(0))
 
 
-def _limit_split(dataset: Dataset, rows: int, every_label: bool) -> Dataset:
-    """Returns at most `rows` rows, taken from the labels in turn; with `every_label` at least one of each."""
+def _limit_split(stage: Stage, split: str, rows: int) -> Dataset:
+    """Returns at most `rows` rows, taken from the labels in turn; of a training split at least one of each."""
     import numpy as np
 
+    dataset = stage.split(split)
     if len(dataset) <= rows:
         return dataset
-    if "label" not in dataset.column_names:
-        return dataset.select(range(rows))
-    # Arrow numbers the values of a column in the order of their first rows.
-    encoded = _label_column(dataset).combine_chunks().dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes = _label_codes(dataset, make_objective(stage.objective, stage.options))
     by_label = np.argsort(codes, kind="stable")
     sizes = np.unique(codes, return_counts=True)[1]
     turn = np.empty(len(codes), dtype=np.int64)
     turn[by_label] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    num_kept = max(rows, len(sizes)) if every_label else rows
+    num_kept = max(rows, len(sizes)) if split == "train" else rows
     kept = np.lexsort((codes, turn))[:num_kept]
     return dataset.select(np.sort(kept))
+
+
+def _label_codes(dataset: Dataset, objective: Objective) -> npt.NDArray[np.int64]:
+    """Returns a number for every row's label, or for the rarest where it has many, (N,); all equal without labels."""
+    import numpy as np
+
+    if "label" in dataset.column_names:
+        # Arrow numbers the values of a column in the order of their first rows.
+        encoded = _label_column(dataset).combine_chunks().dictionary_encode()
+        codes: npt.NDArray[np.int64] = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return codes
+    if not objective.min_labels:
+        return np.zeros(len(dataset), dtype=np.int64)
+    tables = (table.to_pydict() for table in arrow_batches(dataset))
+    return rarest_labels([labels for rows in tables for labels in objective.labels_of(rows)])

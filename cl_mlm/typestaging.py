@@ -7,7 +7,6 @@ its own types only.
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from cl_mlm.objective import Objective
-    from cl_mlm.staging import Indices
 
 RowTypes = Sequence[Sequence[str]]  # of every row
 
@@ -95,15 +93,6 @@ def row_types(splits: Mapping[str, Dataset], objective: Objective, where: str) -
     if problems:
         raise DataError(problems)
     return found
-
-
-def rarest_types(rows: RowTypes) -> Indices:
-    """Returns for every row the code of its rarest type, int64 (N,); rows without any have one of their own."""
-    import numpy as np
-
-    counts = Counter(kind for types in rows for kind in types)
-    order = {kind: i + 1 for i, kind in enumerate(sorted(counts, key=lambda kind: (counts[kind], kind)))}
-    return np.array([min((order[kind] for kind in types), default=0) for types in rows], dtype=np.int64)
 
 
 def _check(objective: Objective, scenario: str, mask_others: bool) -> None:

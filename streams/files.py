@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.labels import rarest_labels
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, stage_order
 from cl_mlm.stream import Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
-from cl_mlm.typestaging import by_types, rarest_types, row_types
+from cl_mlm.typestaging import by_types, row_types
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,29 +89,13 @@ def files(
     splits = read_splits(folder, columns=columns, required=kind.columns)
     whole = "validation" in splits
     note = [] if whole else [_note(validation_fraction)]
-    if stages_by == "labels":
-        return by_labels(
-            splits if whole else _carved(splits, validation_fraction),
-            name=name,
-            labels_per_stage=labels_per_stage,
-            order_seed=order_seed,
-            groups=groups,
-            scenario=scenario or "class_incremental",
-            notes=note,
-            **fields,
-        )
-    if stages_by == "types":
-        return by_types(
-            splits if whole else _carved(splits, validation_fraction, kind),
-            name=name,
-            types_per_stage=types_per_stage,
-            groups=groups,
-            order_seed=order_seed,
-            mask_others=mask_others,
-            scenario=scenario or "class_incremental",
-            notes=note,
-            **fields,
-        )
+    if stages_by != "field":
+        same: dict[str, Any] = {"name": name, "groups": groups, "order_seed": order_seed, "notes": note, **fields}
+        same["scenario"] = scenario or "class_incremental"
+        ready = splits if whole else _carved(splits, validation_fraction, kind)
+        if stages_by == "types":
+            return by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
+        return by_labels(ready, labels_per_stage=labels_per_stage, **same)
     stream = by_field(
         splits if whole else {**splits, "validation": splits["train"].select([])},
         str(field),
@@ -189,10 +174,11 @@ def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) 
     return order
 
 
-def _carved(splits: Mapping[str, Dataset], fraction: float, tagging: Objective | None = None) -> dict[str, Dataset]:
-    """Returns the splits with a validation split out of train, by label, or for `tagging` by rarest entity type."""
-    train = splits["train"]
-    strata = None if tagging is None else rarest_types(row_types({"train": train}, tagging, "stream")["train"])
+def _carved(splits: Mapping[str, Dataset], fraction: float, objective: Objective | None = None) -> dict[str, Dataset]:
+    """Returns the splits with a validation split out of train, by label, or for tags by rarest entity type."""
+    train, strata = splits["train"], None
+    if objective is not None and "tags" in objective.columns:
+        strata = rarest_labels(row_types({"train": train}, objective, "stream")["train"])
     train, validation = carve_validation(train, fraction, CARVE_SEED, strata)
     return {"train": train, "validation": validation, "test": splits["test"]}
 

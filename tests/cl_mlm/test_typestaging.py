@@ -2,8 +2,9 @@ import pytest
 from datasets import Dataset
 
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.hygiene import clean
-from cl_mlm.typestaging import by_types, rarest_types
+from cl_mlm.hygiene import clean, limit
+from cl_mlm.labels import rarest_labels
+from cl_mlm.typestaging import by_types
 
 TAGS = [
     ["B-per", "O", "B-loc", "I-loc"],
@@ -173,5 +174,13 @@ def test_earlier_tags_do_not_go_with_rows_that_know_their_stage():
         stream_of(scenario="task_incremental", mask_others=False)
 
 
-def test_rows_are_grouped_by_their_rarest_type():
-    assert rarest_types([["a", "b"], ["a"], [], ["a", "b", "c"], ["b", "a"]]).tolist() == [2, 3, 0, 1, 2]
+def test_rows_are_grouped_by_their_rarest_label():
+    assert rarest_labels([["a", "b"], ["a"], [], ["a", "b", "c"], ["b", "a"]]).tolist() == [2, 3, 0, 1, 2]
+
+
+def test_a_limit_leaves_a_training_row_of_every_type():
+    many = [["B-per", "O", "O", "O"]] * 20 + [["B-per", "B-loc", "O", "O"], ["O", "B-org", "B-num", "O"]]
+    stage = limit(stream_of(splits_of(train=many), types_per_stage=4), 2).stages[0]
+    assert len(stage.train) == 3
+    assert places(stage) == [0, 20, 21]
+    assert len(stage.test) == 2
