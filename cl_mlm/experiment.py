@@ -277,15 +277,21 @@ class Experiment:
 
     def _write_per_class(self) -> list[Path]:
         """Writes precision, recall and F1 of every label under the final model, from its kept predictions."""
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         path = self.folder / "predictions" / f"{len(self.prepared.stream) - 1}.parquet"
         if not path.is_file():
             return []
-        table = pq.read_table(path, columns=["prediction", "reference"])
-        rows = self.prepared.objective.per_label(
-            table["prediction"].to_pylist(), table["reference"].to_pylist(), self.prepared.stream.labels
-        )
+        table = pq.read_table(path, columns=["column", "prediction", "reference"])
+        objective, stream = self.prepared.objective, self.prepared.stream
+        predictions: list[Any] = []
+        references: list[Any] = []
+        for stage in stream.stages:
+            own = table.filter(pc.field("column") == stage.name)
+            predictions += objective.within(own["prediction"].to_pylist(), stage.labels)
+            references += objective.within(own["reference"].to_pylist(), stage.labels)
+        rows = objective.per_label(predictions, references, stream.labels)
         if not rows:
             return []
         return [write_csv(self.folder / "per_class.csv", list(rows[0]), [list(row.values()) for row in rows])]

@@ -17,6 +17,7 @@ from cl_mlm.components import make_objective
 from cl_mlm.config import Overlap
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.fingerprint import BATCH_ROWS, arrow_batches, pick
+from cl_mlm.labels import rarest_labels
 from cl_mlm.stream import SPLITS, Stage, Stream
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
     if overlap not in OVERLAPS:
         raise ConfigError(f"stream.overlap: must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
     problems = _stream_problems(stream)
-    scans = _scan(stream, problems)
+    scans, mended = _scan(stream, problems)
+    if mended:
+        stream = replace(stream, notes=(*stream.notes, f"ill-formed rows repaired: {mended}"))
     if overlap != "keep":
         problems += _dev_is_test(stream, scans)
     marks, counts = _mark(scans)
@@ -69,7 +72,8 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
         stream, dropped = _drop(stream, marks)
         counts |= dropped
         after = ", after stream.overlap=drop" if any(dropped.values()) else ""
-    problems += [problem for stage in stream.stages for problem in _stage_problems(stage, after)]
+    for i, stage in enumerate(stream.stages):
+        problems += _stage_problems(stage, {label for earlier in stream.stages[:i] for label in earlier.labels}, after)
     if problems:
         raise DataError(problems)
     return stream, counts
@@ -77,6 +81,8 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
 
 def limit(stream: Stream, rows: int) -> Stream:
     """Returns the stream with at most `rows` rows a split, spread over its labels; its notes say so.
+
+    Rows with many labels are taken by their rarest one.
 
     A training split keeps at least one row of each of its labels, even where that is more than `rows`. The same
     stream gives the same rows, in their old order: the first of each label, then the second of each, and so on.
@@ -87,8 +93,7 @@ def limit(stream: Stream, rows: int) -> Stream:
     if rows < 1:
         raise ConfigError(f"limit: must be at least 1 row a split, got {rows}")
     stages = tuple(
-        replace(stage, **{name: _limit_split(stage.split(name), rows, name == "train") for name in SPLITS})
-        for stage in stream.stages
+        replace(stage, **{name: _limit_split(stage, name, rows) for name in SPLITS}) for stage in stream.stages
     )
     return replace(stream, stages=stages, notes=(*stream.notes, f"limited to {rows} rows a split"))
 
@@ -131,8 +136,8 @@ def _listing(items: Sequence[str], most: int = 10) -> str:
     return ", ".join(map(repr, items[:most])) + rest
 
 
-def _scan(stream: Stream, problems: list[str]) -> list[dict[str, Keys]]:
-    """Returns the keys of every split of every stage, and adds the faults of rows to `problems`.
+def _scan(stream: Stream, problems: list[str]) -> tuple[list[dict[str, Keys]], int]:
+    """Returns the keys of every split of every stage and how many rows are mended; adds faults to `problems`.
 
     A split with faulty rows has no keys: they cannot be trusted, and the stream is refused anyway.
     """
@@ -140,6 +145,7 @@ def _scan(stream: Stream, problems: list[str]) -> list[dict[str, Keys]]:
 
     none: Keys = np.empty(0, dtype="S16")
     scans = []
+    mended = 0
     faults: list[str] = []
     for stage in stream.stages:
         objective = make_objective(stage.objective, stage.options)
@@ -147,19 +153,21 @@ def _scan(stream: Stream, problems: list[str]) -> list[dict[str, Keys]]:
         for split in SPLITS:
             if len(faults) < MAX_PROBLEMS:
                 num_before = len(faults)
-                found = _scan_split(stage.split(split), objective, f"stage {stage.name!r} {split}", faults)
+                found, number = _scan_split(stage.split(split), objective, f"stage {stage.name!r} {split}", faults)
                 keys[split] = found if len(faults) == num_before else none
+                mended += number
         scans.append(keys)
     if len(faults) >= MAX_PROBLEMS:
         faults = [*faults[:MAX_PROBLEMS], f"stopped reading after {MAX_PROBLEMS} faults of rows: there may be more"]
     problems += faults
-    return scans
+    return scans, mended
 
 
-def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list[str]) -> Keys:
-    """Returns the keys of the rows, (rows,); adds what the objective finds wrong to `faults`."""
+def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list[str]) -> tuple[Keys, int]:
+    """Returns the keys of the rows, (rows,), and how many are mended; adds what is wrong with them to `faults`."""
     import numpy as np
 
+    mended = 0
     parts = [np.empty(0, dtype="S16")]
     for index, table in enumerate(arrow_batches(dataset)):
         if len(faults) >= MAX_PROBLEMS:
@@ -171,7 +179,8 @@ def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list
         faults += found
         if not found:
             parts.append(_hashed(objective.key(rows)))
-    return np.concatenate(parts)
+            mended += objective.mended(rows)
+    return np.concatenate(parts), mended
 
 
 def _hashed(keys: Sequence[str]) -> Keys:
@@ -256,8 +265,11 @@ def _without(dataset: Dataset, marked: npt.NDArray[np.bool_]) -> Dataset:
     return pick(dataset, (~marked).nonzero()[0]) if marked.any() else dataset
 
 
-def _stage_problems(stage: Stage, after: str) -> list[str]:
-    """Returns empty splits and labels out of place; asked `after` dropping, which can empty a split or a label."""
+def _stage_problems(stage: Stage, earlier: set[str], after: str) -> list[str]:
+    """Returns empty splits and labels out of place; asked `after` dropping, which can empty a split or a label.
+
+    Rows with many labels may keep some of `earlier` stages beside the stage's own.
+    """
     problems = [
         f"stage {stage.name!r} {split}{after}: must have rows, got none"
         for split in SPLITS
@@ -266,11 +278,12 @@ def _stage_problems(stage: Stage, after: str) -> list[str]:
     objective = make_objective(stage.objective, stage.options)
     counts = {split: _label_counts(stage.split(split), objective) for split in SPLITS}
     known = set(stage.labels)
+    kept = earlier if objective.sites_per_row == "many" else set()
     problems += [
         f"stage {stage.name!r} {split}{after}: a label must be one of the stage's, got {label!r} in "
         f"{counts[split][label]} rows{nearest(label, known)}; allowed: {_listing(stage.labels)}"
         for split in SPLITS
-        for label in sorted(counts[split].keys() - known)
+        for label in sorted(counts[split].keys() - known - kept)
     ]
     for split in ("validation", "test"):
         lacking = sorted((counts[split].keys() & known) - counts["train"].keys())
@@ -303,21 +316,33 @@ def _label_column(dataset: Dataset) -> pa.ChunkedArray:
     return column if dataset._indices is None else column.take(dataset._indices.column(0))
 
 
-def _limit_split(dataset: Dataset, rows: int, every_label: bool) -> Dataset:
-    """Returns at most `rows` rows, taken from the labels in turn; with `every_label` at least one of each."""
+def _limit_split(stage: Stage, split: str, rows: int) -> Dataset:
+    """Returns at most `rows` rows, taken from the labels in turn; of a training split at least one of each."""
     import numpy as np
 
+    dataset = stage.split(split)
     if len(dataset) <= rows:
         return dataset
-    if "label" not in dataset.column_names:
-        return dataset.select(range(rows))
-    # Arrow numbers the values of a column in the order of their first rows.
-    encoded = _label_column(dataset).combine_chunks().dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes = _label_codes(dataset, make_objective(stage.objective, stage.options))
     by_label = np.argsort(codes, kind="stable")
     sizes = np.unique(codes, return_counts=True)[1]
     turn = np.empty(len(codes), dtype=np.int64)
     turn[by_label] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    num_kept = max(rows, len(sizes)) if every_label else rows
+    num_kept = max(rows, len(sizes)) if split == "train" else rows
     kept = np.lexsort((codes, turn))[:num_kept]
     return dataset.select(np.sort(kept))
+
+
+def _label_codes(dataset: Dataset, objective: Objective) -> npt.NDArray[np.int64]:
+    """Returns a number for every row's label, or for the rarest where it has many, (N,); all equal without labels."""
+    import numpy as np
+
+    if "label" in dataset.column_names:
+        # Arrow numbers the values of a column in the order of their first rows.
+        encoded = _label_column(dataset).combine_chunks().dictionary_encode()
+        codes: npt.NDArray[np.int64] = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return codes
+    if not objective.min_labels:
+        return np.zeros(len(dataset), dtype=np.int64)
+    tables = (table.to_pydict() for table in arrow_batches(dataset))
+    return rarest_labels([labels for rows in tables for labels in objective.labels_of(rows)])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from cl_mlm.stream import Stream
 
 
@@ -76,3 +80,12 @@ class LabelSpace:
         """Says whether any and whether all of a stage's labels are seen; both where it has none."""
         seen = [i < self._num_seen for i in self._by_stage[stage_index]] or [True]
         return any(seen), all(seen)
+
+
+def rarest_labels(rows: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
+    """Returns for every row with many labels the code of its rarest one, (N,), from 1; 0 where it has none."""
+    import numpy as np
+
+    counts = Counter(label for labels in rows for label in labels)
+    order = {label: i + 1 for i, label in enumerate(sorted(counts, key=lambda label: (counts[label], label)))}
+    return np.array([min((order[label] for label in labels), default=0) for labels in rows], dtype=np.int64)

@@ -250,6 +250,10 @@ class Objective(ABC):
     def validate(self, rows: Rows, where: str) -> list[str]:
         """Returns the faults of raw rows (columns of equal length), each beginning with `where`; empty is good."""
 
+    def mended(self, rows: Rows) -> int:
+        """Returns how many sound rows are read otherwise than they are written; the stream's notes tell it."""
+        return 0
+
     @abstractmethod
     def key(self, rows: Rows) -> list[str]:
         """Returns the input of every row as one string, without its label: two rows with one key ask the same thing."""
@@ -313,6 +317,10 @@ class Objective(ABC):
             references: of every row.
             labels: the column's own.
         """
+
+    def within(self, values: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Returns what of a column's predictions or references counts there, where its own labels are `labels`."""
+        return list(values)
 
     def chance(self, references: Sequence[Any]) -> float | None:
         """Returns the share of right answers that needs no reading; None where that says nothing."""

@@ -63,10 +63,7 @@ def by_labels(
     """
     coded = {split: column_codes(splits[split], "label", f"{name} {split}") for split in SPLITS}
     labels = sorted(set().union(*(names for _, names in coded.values())))
-    if groups is None:
-        cut = _cut(labels, labels_per_stage, order_seed)
-    else:
-        cut = _checked_groups(groups, labels, labels_per_stage)
+    cut = cut_labels(labels, labels_per_stage, groups, order_seed)
     stage_of = {label: i for i, group in enumerate(cut) for label in group}
     parts = _pick(splits, coded, stage_of, len(cut))
     width = max(2, len(str(len(cut))))
@@ -151,10 +148,18 @@ def by_source(
     return Stream(name, stages, scenario, tuple(notes))
 
 
-def carve_validation(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+def carve_validation(
+    train: Dataset, fraction: float, seed: int, strata: Indices | None = None
+) -> tuple[Dataset, Dataset]:
     """Returns `train` without some of its rows, and these rows as a validation split; both in the order of `train`.
 
-    Stratified where there is a column `label`: every label gives about `fraction` of its rows and keeps at least one.
+    Every stratum gives about `fraction` of its rows and keeps at least one.
+
+    Args:
+        train: the rows.
+        fraction: of the rows, 0-1.
+        seed: of the choice.
+        strata: of every row, int64 (N,), from 0; None: its `label`, where there is such a column.
 
     Raises:
         ConfigError: `fraction` is not between 0 and 1.
@@ -164,8 +169,12 @@ def carve_validation(train: Dataset, fraction: float, seed: int) -> tuple[Datase
 
     if not 0 < fraction < 1:
         raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {fraction}")
-    codes = np.zeros(len(train), dtype=np.int64)
-    if "label" in train.column_names and str(train.features["label"].dtype) in ("string", "large_string"):
+    codes = np.zeros(len(train), dtype=np.int64) if strata is None else strata
+    if (
+        strata is None
+        and "label" in train.column_names
+        and str(train.features["label"].dtype) in ("string", "large_string")
+    ):
         codes, _ = column_codes(train, "label", "train")
     quota = _quotas(np.bincount(codes), fraction)
     if not quota.sum():
@@ -215,25 +224,40 @@ def column_codes(dataset: Dataset, column: str, where: str) -> tuple[Indices, tu
     return recode[codes], tuple(used)
 
 
-def _cut(labels: Sequence[str], labels_per_stage: int | None, order_seed: int | None) -> list[list[str]]:
-    if labels_per_stage is None:
-        raise ConfigError("stream.labels_per_stage: needed where stream.groups is not given, got None")
-    if labels_per_stage < 1 or len(labels) % labels_per_stage:
-        raise ConfigError(f"stream.labels_per_stage: must divide {len(labels)}, got {labels_per_stage}")
-    ordered = stage_order(labels, order_seed)
-    return [ordered[i : i + labels_per_stage] for i in range(0, len(ordered), labels_per_stage)]
-
-
-def _checked_groups(
-    groups: Sequence[Sequence[str]], labels: Sequence[str], labels_per_stage: int | None
+def cut_labels(
+    labels: Sequence[str],
+    per_stage: int | None,
+    groups: Sequence[Sequence[str]] | None,
+    order_seed: int | None,
+    kind: str = "label",
 ) -> list[list[str]]:
-    if labels_per_stage is not None:
-        raise ConfigError(f"stream.labels_per_stage: must be null where stream.groups is given, got {labels_per_stage}")
-    empty = [f"stream.groups[{i}]: must name at least one label, got []" for i, group in enumerate(groups) if not group]
-    if empty:
-        raise ConfigError(empty)
-    _check_once("stream.groups", "label", [label for group in groups for label in group], labels)
-    return [list(group) for group in groups]
+    """Returns the labels of every stage: `per_stage` of them in the order of `order_seed`, or `groups` as given.
+
+    Args:
+        labels: all, sorted.
+        per_stage: how many a stage brings; None where `groups` is given.
+        groups: the labels of every stage.
+        order_seed: shuffles the labels; not used with `groups`.
+        kind: what a label is called in messages; its plural begins the name of the key `..._per_stage`.
+
+    Raises:
+        ConfigError: the labels cannot be cut so.
+    """
+    key = f"stream.{kind}s_per_stage"
+    if groups is not None:
+        if per_stage is not None:
+            raise ConfigError(f"{key}: must be null where stream.groups is given, got {per_stage}")
+        empty = [f"stream.groups[{i}]: must name at least one {kind}, got []" for i, g in enumerate(groups) if not g]
+        if empty:
+            raise ConfigError(empty)
+        _check_once("stream.groups", kind, [label for group in groups for label in group], labels)
+        return [list(group) for group in groups]
+    if per_stage is None:
+        raise ConfigError(f"{key}: needed where stream.groups is not given, got None")
+    if per_stage < 1 or len(labels) % per_stage:
+        raise ConfigError(f"{key}: must divide {len(labels)}, got {per_stage}")
+    ordered = stage_order(labels, order_seed)
+    return [ordered[i : i + per_stage] for i in range(0, len(ordered), per_stage)]
 
 
 def _check_once(key: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Your own files as a stream: one folder cut into stages by label or by a column, or one folder for each stage."""
+"""Your own files as a stream: a folder cut into stages by label, entity type or a column, or one for each stage."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.labels import rarest_labels
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, stage_order
 from cl_mlm.stream import Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
+from cl_mlm.typestaging import by_types, row_types
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from cl_mlm.objective import Objective
+
 __all__ = ["files"]
 
-StagesBy = Literal["labels", "field", "files"]
+StagesBy = Literal["labels", "types", "field", "files"]
 CARVE_SEED = 0  # the carved rows are part of the data: the same for every order of stages and every run seed
 UNUSED = {
-    "labels": ("field", "order"),
-    "field": ("labels_per_stage", "groups"),
-    "files": ("labels_per_stage", "groups", "field"),
+    "labels": ("types_per_stage", "field", "order"),
+    "types": ("labels_per_stage", "field", "order"),
+    "field": ("labels_per_stage", "types_per_stage", "groups"),
+    "files": ("labels_per_stage", "types_per_stage", "groups", "field"),
 }
 
 
@@ -32,7 +37,9 @@ def files(
     path: str,
     stages_by: StagesBy = "labels",
     labels_per_stage: int | None = None,
+    types_per_stage: int | None = None,
     groups: list[list[str]] | None = None,
+    mask_others: bool = True,
     field: str | None = None,
     order: list[str] | None = None,
     order_seed: int | None = 0,
@@ -45,19 +52,22 @@ def files(
     """Returns a stream over the train, validation (valid, dev) and test files of a folder.
 
     Files are JSON lines, CSV, TSV or Parquet with the columns that the objective asks for: `text`, optionally
-    `text_pair`, and `label` for classification. A missing validation file is carved from train, by label, and the
-    stream's notes say so.
+    `text_pair`, and `label` for classification. A missing validation file is carved from train, by label or rarest
+    entity type, and the stream's notes say so.
 
     Args:
         path: the folder, as given or inside `CL_MLM_DATA`.
-        stages_by: `labels`: every stage brings new labels; `field`: one stage for each value of a column;
-            `files`: one stage for each sub-folder, which holds the files.
+        stages_by: `labels`: every stage brings new labels; `types`: new entity types, for objective `tagging`;
+            `field`: one stage for each value of a column; `files`: one stage for each sub-folder, which holds the
+            files.
         labels_per_stage: for `labels`: how many a stage brings.
-        groups: for `labels`: the labels of every stage, in order, instead.
+        types_per_stage: for `types`: how many a stage brings.
+        groups: for `labels` and `types`: those of every stage, in order, instead.
+        mask_others: for `types`: tags of earlier stages' types are `O` in a stage, as those of later ones always are.
         field: for `field`: the column.
         order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order.
         order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
-        scenario: null: class_incremental for `labels`, else domain_incremental.
+        scenario: null: class_incremental for `labels` and `types`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
         objective: what a row means: a name of `cl-mlm list objectives`.
@@ -67,11 +77,11 @@ def files(
         ConfigError: arguments that do not fit each other or the files.
         DataError: faults of the files.
     """
-    given = {"labels_per_stage": labels_per_stage, "groups": groups, "field": field, "order": order}
-    _check(stages_by, given)
+    given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
+    kind = make_objective(objective, options or {})
+    _check(stages_by, {**given, "field": field, "order": order}, mask_others, kind)
     folder = find_folder(path)
     name = folder.resolve().name
-    kind = make_objective(objective, options or {})
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
     if stages_by == "files":
         parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns)
@@ -79,17 +89,13 @@ def files(
     splits = read_splits(folder, columns=columns, required=kind.columns)
     whole = "validation" in splits
     note = [] if whole else [_note(validation_fraction)]
-    if stages_by == "labels":
-        return by_labels(
-            splits if whole else _carved(splits, validation_fraction),
-            name=name,
-            labels_per_stage=labels_per_stage,
-            order_seed=order_seed,
-            groups=groups,
-            scenario=scenario or "class_incremental",
-            notes=note,
-            **fields,
-        )
+    if stages_by != "field":
+        same: dict[str, Any] = {"name": name, "groups": groups, "order_seed": order_seed, "notes": note, **fields}
+        same["scenario"] = scenario or "class_incremental"
+        ready = splits if whole else _carved(splits, validation_fraction, kind)
+        if stages_by == "types":
+            return by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
+        return by_labels(ready, labels_per_stage=labels_per_stage, **same)
     stream = by_field(
         splits if whole else {**splits, "validation": splits["train"].select([])},
         str(field),
@@ -103,7 +109,7 @@ def files(
     return stream if whole else _carved_stages(stream, validation_fraction)
 
 
-def _check(stages_by: str, given: Mapping[str, object]) -> None:
+def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective) -> None:
     if stages_by not in UNUSED:
         raise ConfigError(f"stream.stages_by: must be one of {', '.join(UNUSED)}, got {stages_by!r}")
     problems = [
@@ -111,6 +117,14 @@ def _check(stages_by: str, given: Mapping[str, object]) -> None:
         for key in UNUSED[stages_by]
         if given[key] is not None
     ]
+    if stages_by != "types" and not mask_others:
+        problems.append(f"stream.mask_others: must be true where stream.stages_by is {stages_by}, got {mask_others}")
+    column = {"labels": "label", "types": "tags"}.get(stages_by)
+    if column is not None and column not in objective.columns:
+        problems.append(
+            f"stream.stages_by: {stages_by} needs an objective with the column {column}, got {objective.name}, whose "
+            f"columns are {', '.join(objective.columns)}"
+        )
     if stages_by == "field" and given["field"] is None:
         problems.append("stream.field: must name a column where stream.stages_by is field, got None")
     if problems:
@@ -160,8 +174,12 @@ def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) 
     return order
 
 
-def _carved(splits: Mapping[str, Dataset], fraction: float) -> dict[str, Dataset]:
-    train, validation = carve_validation(splits["train"], fraction, CARVE_SEED)
+def _carved(splits: Mapping[str, Dataset], fraction: float, objective: Objective | None = None) -> dict[str, Dataset]:
+    """Returns the splits with a validation split out of train, by label, or for tags by rarest entity type."""
+    train, strata = splits["train"], None
+    if objective is not None and "tags" in objective.columns:
+        strata = rarest_labels(row_types({"train": train}, objective, "stream")["train"])
+    train, validation = carve_validation(train, fraction, CARVE_SEED, strata)
     return {"train": train, "validation": validation, "test": splits["test"]}
 
 

@@ -163,7 +163,7 @@ def test_a_folder_without_sub_folders_gives_no_stages(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "problems"),
     [
-        ({"stages_by": "label"}, ["stream.stages_by: must be one of labels, field, files, got 'label'"]),
+        ({"stages_by": "label"}, ["stream.stages_by: must be one of labels, types, field, files, got 'label'"]),
         (
             {"stages_by": "field", "labels_per_stage": 2},
             [
@@ -192,6 +192,63 @@ def test_arguments_of_another_kind_of_stages_are_refused(tmp_path, arguments, pr
 
 def test_a_config_reaches_the_stream_by_its_name(tmp_path):
     assert len(make_stream("files", {"path": str(folder_of(tmp_path / "mine")), "labels_per_stage": 2})) == 2
+
+
+TAGGED = [
+    {"tokens": [f"{kind}{i}", "and", "x"], "tags": [f"B-{kind}", "O", "B-org" if i % 2 else "O"]}
+    for kind in ("loc", "per", "day")
+    for i in range(10)
+]
+
+
+def test_entity_types_are_cut_into_stages(tmp_path):
+    path = folder_of(tmp_path / "mine", content=TAGGED)
+    stream = files(path=str(path), stages_by="types", types_per_stage=2, order_seed=None, objective="tagging")
+    assert [stage.labels for stage in stream.stages] == [("day", "loc"), ("org", "per")]
+    assert (stream.scenario, stream.stages[1].objective) == ("class_incremental", "tagging")
+    assert stream.stages[1].train["tags"][:][0] == ["O", "O", "B-org"]
+    grouped = files(
+        path=str(path),
+        stages_by="types",
+        groups=[["loc"], ["org", "day", "per"]],
+        mask_others=False,
+        objective="tagging",
+    )
+    assert grouped.stages[1].train["tags"][:][0] == ["B-loc", "O", "B-org"]
+
+
+def test_a_missing_validation_split_of_tags_is_carved_by_rarest_type(tmp_path):
+    rare = [{"tokens": ["one"], "tags": ["B-rare"]}, {"tokens": ["two"], "tags": ["B-rare"]}]
+    path = folder_of(tmp_path / "mine", splits=("train", "test"), content=[*TAGGED, *rare])
+    stream = files(path=str(path), stages_by="types", types_per_stage=5, objective="tagging", validation_fraction=0.4)
+    (stage,) = stream.stages
+    assert stream.notes[0] == "validation carved from train: 40 % of rows"
+    assert len(stage.validation) == 13
+    kept = [tags for row in stage.train["tags"][:] for tags in row]
+    assert all(f"B-{kind}" in kept for kind in ("loc", "per", "day", "org", "rare"))
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"stages_by": "types"}, "stream.stages_by: types needs an objective with the column tags, got classification"),
+        (
+            {"objective": "tagging", "labels_per_stage": 2},
+            "stream.stages_by: labels needs an objective with the column label, got tagging, whose columns are "
+            "tokens, tags",
+        ),
+        ({"types_per_stage": 2}, "stream.types_per_stage: must be null where stream.stages_by is labels, got 2"),
+        ({"mask_others": False}, "stream.mask_others: must be true where stream.stages_by is labels, got False"),
+        (
+            {"stages_by": "types", "objective": "tagging", "order": ["a"]},
+            "stream.order: must be null where stream.stages_by is types, got ['a']",
+        ),
+    ],
+)
+def test_settings_of_entity_types_go_with_stages_of_entity_types(given, problem, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        files(path=str(tmp_path), **given)
+    assert caught.value.problems[0].startswith(problem)
 
 
 @pytest.mark.real_data

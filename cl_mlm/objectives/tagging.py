@@ -1,0 +1,229 @@
+"""Tagging of words in the BIO scheme: named entities, slots; scored by whole entities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from cl_mlm.bio import OUTSIDE, is_tag, only, repaired, stray, types_of
+from cl_mlm.entity_scores import micro_scores, type_scores
+from cl_mlm.objective import (
+    Batch,
+    Encoded,
+    Head,
+    Objective,
+    Outputs,
+    Predictions,
+    Predictor,
+    Rows,
+    Sites,
+    masked_logits,
+    padded,
+)
+from cl_mlm.words import encode_words, word_faults
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+READINGS = ("refuse", "repair")
+
+
+class Tagging(Objective):
+    """One tag for each word: columns `tokens`, a list of words, and `tags`, as many of `O`, `B-x` and `I-x`.
+
+    A label is an entity type x; it brings the classes `B-x` and `I-x`. The first token of a word carries its tag, the
+    others are ignored. A word beyond `max_length` is not trained on; it is predicted `O`, and that counts.
+
+    Args:
+        ill_formed: what becomes of an `I-x` that follows neither `B-x` nor `I-x`: `refuse` its row, or `repair` it,
+            read it as `B-x`; the stream's notes tell how many rows were.
+    """
+
+    heads: ClassVar[tuple[Head, ...]] = ("token",)
+    columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
+    reference_columns: ClassVar[tuple[str, ...]] = ("tags",)
+    text_columns: ClassVar[tuple[str, ...]] = ("tokens",)
+    sites_per_row: ClassVar[Literal["none", "one", "many"]] = "many"
+    min_labels: ClassVar[int] = 1
+
+    def __init__(self, ill_formed: Literal["refuse", "repair"] = "refuse") -> None:
+        self.ill_formed = ill_formed
+
+    @override
+    def faults(self, max_length: int) -> list[str]:
+        allowed = " or ".join(READINGS)
+        return [f"ill_formed: must be {allowed}, got {self.ill_formed!r}"] * (self.ill_formed not in READINGS)
+
+    @override
+    def classes(self, labels: Sequence[str]) -> list[str]:
+        """Returns `O`, then `B-x` and `I-x` of every type."""
+        return [OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
+
+    @override
+    def labels_of(self, rows: Rows) -> list[Sequence[str]]:
+        """Returns the entity types of every row."""
+        return [types_of(tags) for tags in rows["tags"]]
+
+    @override
+    def validate(self, rows: Rows, where: str) -> list[str]:
+        missing = [column for column in self.columns if column not in rows]
+        if missing:
+            return [f"{where}: needs the columns tokens and tags, has no {' and no '.join(missing)}"]
+        return [*word_faults(rows, "tokens", where), *self._tag_faults(rows, where)]
+
+    def _tag_faults(self, rows: Rows, where: str) -> list[str]:
+        """Returns one line for each kind of fault, with the first row that has it."""
+        found: dict[str, list[str]] = {}
+        for i, (words, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
+            if fault := self._tag_fault(words, tags):
+                found.setdefault(fault[0], []).append(f"{fault[1]} of row {i}")
+        return [f"{where}: {rule}, got {bad[0]} ({len(bad)} such rows)" for rule, bad in found.items()]
+
+    def _tag_fault(self, words: Any, tags: Any) -> tuple[str, str] | None:
+        """Returns the rule that a row breaks and what it has instead."""
+        if not isinstance(tags, list):
+            return "tags must be a list of O, B-x and I-x", f"{tags!r} as tags"
+        if isinstance(words, list) and len(words) != len(tags):
+            return "tags must be as many as tokens", f"{len(tags)} for the {len(words)} words"
+        odd = [i for i, tag in enumerate(tags) if not is_tag(tag)]
+        if odd:
+            return "a tag must be O, B-x or I-x with an entity type x", f"{tags[odd[0]]!r} at word {odd[0]}"
+        lost = stray(tags) if self.ill_formed != "repair" else []
+        if lost:
+            rule = "I-x must follow B-x or I-x (stream.options.ill_formed=repair reads it as B-x)"
+            return rule, f"{tags[lost[0]]!r} at word {lost[0]}"
+        return None
+
+    @override
+    def mended(self, rows: Rows) -> int:
+        """Returns how many rows hold an `I-x` that is read as `B-x`."""
+        return sum(bool(stray(tags)) for tags in rows["tags"]) if self.ill_formed == "repair" else 0
+
+    @override
+    def key(self, rows: Rows) -> list[str]:
+        """Returns the words, joined by spaces."""
+        return [" ".join(words) for words in rows["tokens"]]
+
+    @override
+    def references(self, rows: Rows) -> list[Any]:
+        """Returns the tags of every row."""
+        return [repaired(tags) if self.ill_formed == "repair" else list(tags) for tags in rows["tags"]]
+
+    @override
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+    ) -> Encoded:
+        """Returns for every token its id, its `targets` class and its `words` position, and for every row `num_words`.
+
+        Tokens that carry no tag have target -100 and position -1.
+        """
+        found = encode_words(rows["tokens"], tokenizer, max_length)
+        index = {tag: i for i, tag in enumerate(self.classes(list(labels)))}
+        targets, places = [], []
+        for i, tags in enumerate(self.references(rows)):
+            words = _first_tokens(found.word_ids(i))
+            places.append(words)
+            targets.append([IGNORED if word < 0 else index[tags[word]] for word in words])
+        num_words = [len(words) for words in rows["tokens"]]
+        return {"input_ids": found["input_ids"], "targets": targets, "words": places, "num_words": num_words}
+
+    @override
+    def collate(
+        self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+    ) -> Batch:
+        """Returns rows padded to the longest; a loss item is a word that has a token."""
+        import numpy as np
+        import torch
+
+        assert isinstance(tokenizer.pad_token_id, int)
+        tokens, mask = padded(encoded, {"input_ids": tokenizer.pad_token_id, "targets": IGNORED, "words": -1})
+        num_words = torch.from_numpy(np.asarray(encoded["num_words"], dtype=np.int64))
+        # A row none of whose words has a token counts as one item of loss zero: nothing is divided by zero then.
+        count = (tokens["targets"] != IGNORED).sum(-1).clamp_min(1).float()
+        return Batch(
+            {"input_ids": tokens["input_ids"], "attention_mask": mask},
+            tokens["targets"],
+            ids,
+            count=count,
+            num_tokens=int(mask.sum()),
+            extra={"words": tokens["words"], "num_words": num_words},
+        )
+
+    @override
+    def loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
+        """Returns the cross-entropy among the row's allowed classes, summed over its words, in nats, (R,)."""
+        from torch.nn.functional import cross_entropy
+
+        logits = masked_logits(outputs.logits, batch.allowed).transpose(1, 2)
+        return cross_entropy(logits, batch.targets, ignore_index=IGNORED, reduction="none").sum(-1)
+
+    @override
+    def target_classes(self, batch: Batch, num_classes: int) -> torch.Tensor:
+        """Returns the classes of the rows' tags, bool (R, C)."""
+        import torch
+
+        row, token = (batch.targets != IGNORED).nonzero(as_tuple=True)
+        named = torch.zeros(len(batch), num_classes, dtype=torch.bool, device=batch.device)
+        named[row, batch.targets[row, token]] = True
+        return named
+
+    @override
+    def sites(self, outputs: Outputs, batch: Batch) -> Sites:
+        """Returns one site for each word that has a token, row by row, in the order of the words."""
+        tagged = batch.targets != IGNORED
+        logits = masked_logits(outputs.logits, batch.allowed)
+        return Sites(logits[tagged], tagged.nonzero()[:, 0], batch.targets[tagged])
+
+    @override
+    def predict(self, run: Predictor, batch: Batch) -> Predictions:
+        """Returns the most probable allowed tag of every word.
+
+        The probability of a row is the product over its words, each of which is tagged by itself; a tag that the model
+        lacks has probability 0. Words without a token are left out.
+        """
+        import torch
+
+        sites = self.sites(run.forward(batch), batch)
+        log_p = sites.logits.log_softmax(-1)
+        best = log_p.max(-1)
+        known = sites.target < log_p.shape[-1]
+        of_target = log_p.gather(-1, (sites.target * known)[:, None])[:, 0].masked_fill(~known, float("-inf"))
+        words = batch.extra["words"][batch.targets != IGNORED]
+        values = [[OUTSIDE] * num_words for num_words in batch.extra["num_words"].tolist()]
+        for row, word, index in zip(sites.row.tolist(), words.tolist(), best.indices.tolist(), strict=True):
+            values[row][word] = run.classes[index]
+        none = torch.zeros(len(batch), device=log_p.device)
+        own, right = (none.index_add(0, sites.row, of_word).exp() for of_word in (best.values, of_target))
+        return Predictions(values, own, right)
+
+    @override
+    def within(self, values: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+        """Returns tags with those of other entity types read as `O`."""
+        types = set(labels)
+        return [only(tags, types) for tags in values]
+
+    @override
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
+        """Returns `precision`, `recall` and `f1` over the entities of the types `labels`, and `score`, which is `f1`.
+
+        Micro averages as seqeval counts them in strict mode; 0 where there is no entity.
+        """
+        found = micro_scores(predictions, references, labels)
+        return {"score": found["f1"], **found}
+
+    @override
+    def per_label(
+        self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Returns precision, recall, F1 and number of entities of every type."""
+        return type_scores(predictions, references, labels)
+
+
+def _first_tokens(word_ids: Sequence[int | None]) -> list[int]:
+    """Returns the word of every token that is the first of its word, -1 for the others."""
+    before = [None, *word_ids[:-1]]
+    return [-1 if word is None or word == last else word for word, last in zip(word_ids, before, strict=True)]
