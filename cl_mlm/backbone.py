@@ -288,7 +288,8 @@ def find_head(model: PreTrainedModel, kind: Head) -> str:
         names: list[str] = [name for name, module in model.named_modules() if module is output]
         return names[0]
     outputs = model.config.num_labels if kind in CLASS_HEADS else 2
-    body = {id(module) for module in model.base_model.modules()}
+    base: Any = model.base_model
+    body = set() if base is model else {id(module) for module in base.modules()}  # some have no body apart
     heads: list[str] = [
         name
         for name, module in model.named_modules()

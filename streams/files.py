@@ -72,6 +72,10 @@ def files(
     folder = find_folder(path)
     name = folder.resolve().name
     kind = make_objective(objective, options or {})
+    if stages_by == "labels" and "label" not in kind.columns:
+        raise ConfigError(
+            f"stream.stages_by: objective {objective} has no column label to cut by; must be field or files, got labels"
+        )
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
     if stages_by == "files":
         parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns)

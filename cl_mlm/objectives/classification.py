@@ -20,6 +20,7 @@ from cl_mlm.objective import (
     masked_logits,
     padded,
     text_faults,
+    text_keys,
 )
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ class Classification(Objective):
 
     @override
     def key(self, rows: Rows) -> list[str]:
-        """Returns the text, or both texts of a pair with a separator that no text contains."""
-        if "text_pair" not in rows:
-            return list(rows["text"])
-        return [f"{text}\x1f{pair}" for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
+        return text_keys(rows)
 
     @override
     def encode(
