@@ -62,14 +62,16 @@ class Multilabel(Objective):
         problems = text_faults(rows, ["text", *(["text_pair"] if "text_pair" in rows else [])], where)
         if "labels" not in rows:
             return [*problems, f"{where}: needs the column labels"]
-        for rule, is_bad in (
-            ("a list of non-empty strings", lambda labels: not _are_labels(labels)),
-            ("named once each", lambda labels: _are_labels(labels) and len(set(labels)) < len(labels)),
-        ):
-            bad = [i for i, labels in enumerate(rows["labels"]) if is_bad(labels)]
-            if bad:
-                found = rows["labels"][bad[0]]
-                problems.append(f"{where}: labels must be {rule}, got {found!r} in row {bad[0]} ({len(bad)} such rows)")
+        faults: dict[str, list[int]] = {}
+        for i, labels in enumerate(rows["labels"]):
+            if not _are_labels(labels):
+                faults.setdefault("a list of non-empty strings", []).append(i)
+            elif len(set(labels)) < len(labels):
+                faults.setdefault("named once each", []).append(i)
+        problems += [
+            f"{where}: labels must be {rule}, got {rows['labels'][bad[0]]!r} in row {bad[0]} ({len(bad)} such rows)"
+            for rule, bad in faults.items()
+        ]
         return problems
 
     @override

@@ -7,7 +7,6 @@ the probability of a span, not by raw logits, whose level is another one in ever
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -27,6 +26,7 @@ from cl_mlm.objective import (
     padded,
     text_faults,
 )
+from cl_mlm.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
 from cl_mlm.squad import squad_scores
 from cl_mlm.windows import cut
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-OUTSIDE = -1  # instead of a character's place, for tokens that are not of the context
 # What a tokenizer adds to a pair, and a few tokens for a question whose cut end is read in other pieces.
 SPARE_TOKENS = 8
 
@@ -67,9 +66,10 @@ class QuestionAnswering(Objective):
     def faults(self, max_length: int) -> list[str]:
         room = max_length - max_length // 4 - SPARE_TOKENS
         problems = []
-        if not 0 <= self.stride < room:
-            allowed = f"from 0 to {room - 1}" if room > 0 else "no number: it must be 12 or more"
-            problems.append(f"stride: must be {allowed} at training.max_length {max_length}, got {self.stride}")
+        if room < 1:
+            problems.append(f"stride: needs a training.max_length of 11 at least, got {max_length}")
+        elif not 0 <= self.stride < room:
+            problems.append(f"stride: must be in 0-{room - 1} at training.max_length {max_length}, got {self.stride}")
         if self.max_answer_tokens < 1:
             problems.append(f"max_answer_tokens: must be at least 1, got {self.max_answer_tokens}")
         return problems
@@ -86,7 +86,7 @@ class QuestionAnswering(Objective):
         problems = text_faults(rows, ["context", "question"], where)
         faults: dict[str, list[tuple[int, str]]] = {}
         for i, (context, answers) in enumerate(zip(rows["context"], rows["answers"], strict=True)):
-            rule, got = _answer_fault(context, answers)
+            rule, got = answer_fault(context, answers)
             if rule:
                 faults.setdefault(rule, []).append((i, got))
         problems += [
@@ -126,15 +126,17 @@ class QuestionAnswering(Objective):
             return_attention_mask=False,
             verbose=False,
         )
-        spans = [_span(context, answers) for context, answers in zip(rows["context"], rows["answers"], strict=True)]
+        spans = [
+            first_answer(context, answers) for context, answers in zip(rows["context"], rows["answers"], strict=True)
+        ]
         per_token = [name for name in ("input_ids", "token_type_ids") if name in found]
         names = [*per_token, "char_start", "char_end", "window_lengths", "answer_start", "answer_end", "no_answer"]
         columns: dict[str, list[list[int]]] = {name: [[] for _ in spans] for name in names}
         for window, row in enumerate(found["overflow_to_sample_mapping"]):
             ids = found["input_ids"][window]
-            places = _places(found["offset_mapping"][window], found.sequence_ids(window))
+            places = context_places(found["offset_mapping"][window], found.sequence_ids(window))
             none = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
-            start, end = _target(places, spans[row], none)
+            start, end = token_span(places, spans[row], none)
             values = {name: found[name][window] for name in per_token}
             values |= {"char_start": [s for s, _ in places], "char_end": [e for _, e in places]}
             values |= {"window_lengths": [len(ids)], "answer_start": [start], "answer_end": [end], "no_answer": [none]}
@@ -215,23 +217,6 @@ class QuestionAnswering(Objective):
         return {"score": found["f1"], **found}
 
 
-def best_spans(log_p: torch.Tensor, longest: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns the likeliest span of at most `longest` tokens: its log-probability, start and end, (I,) each.
-
-    Args:
-        log_p: of starting and of ending at every position, (I, T, 2).
-        longest: tokens of a span.
-    """
-    from torch.nn.functional import pad
-
-    longest = min(longest, log_p.shape[1])
-    ends = pad(log_p[..., 1], (0, longest - 1), value=float("-inf")).unfold(1, longest, 1)
-    best = (log_p[..., 0, None] + ends).flatten(1).max(-1)  # (I, T * longest)
-    start = best.indices // longest
-    # Where no span is possible the place means nothing, but must be one.
-    return best.values, start, (start + best.indices % longest).clamp_max(log_p.shape[1] - 1)
-
-
 def _open_logits(outputs: Outputs, batch: Batch) -> torch.Tensor:
     """Returns logits in fp32, (I, T, 2), minus infinity but for the context and the place of no answer."""
     is_open = (batch.extra["char_start"] >= 0).scatter(1, batch.extra["no_answer"][:, None], True)
@@ -252,52 +237,3 @@ def _shortened(questions: list[str], tokenizer: PreTrainedTokenizerBase, most: i
         text[: places[most - 1][1]] if len(places) > most else text
         for text, places in zip(questions, found["offset_mapping"], strict=True)
     ]
-
-
-def _span(context: str, answers: Mapping[str, Any]) -> tuple[int, int]:
-    """Returns where the first answer begins and ends, in characters, white space around it left out."""
-    text, start = answers["text"][0], answers["answer_start"][0]
-    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
-
-
-def _places(offsets: Sequence[tuple[int, int]], sequences: Sequence[int | None]) -> list[tuple[int, int]]:
-    """Returns the place in the context of every token, OUTSIDE for tokens of the question and special ones."""
-    return [
-        place if sequence == 1 and place[1] > place[0] else (OUTSIDE, OUTSIDE)
-        for place, sequence in zip(offsets, sequences, strict=True)
-    ]
-
-
-def _target(places: Sequence[tuple[int, int]], span: tuple[int, int], none: int) -> tuple[int, int]:
-    """Returns the first and last token of a span, or twice `none` where the window does not hold the whole span."""
-    inside = [i for i, (start, _) in enumerate(places) if start >= 0]
-    if not inside or places[inside[0]][0] > span[0] or places[inside[-1]][1] < span[1]:
-        return none, none
-    # The first token that ends behind the span's begin, the last that begins before its end.
-    start = bisect_right([places[i][1] for i in inside], span[0])
-    end = bisect_left([places[i][0] for i in inside], span[1]) - 1
-    return (inside[start], inside[end]) if start <= end else (none, none)
-
-
-def _answer_fault(context: Any, answers: Any) -> tuple[str, str]:
-    """Returns the rule that a row's answers break and what was found, both empty where all is well."""
-    given = answers if isinstance(answers, Mapping) else {}
-    texts, starts = given.get("text"), given.get("answer_start")
-    good_form = isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)
-    if not good_form:
-        return "be {text: [...], answer_start: [...]}, both of one length", repr(answers)
-    if not texts:
-        return "hold at least one text", repr(answers)
-    for text, start in zip(texts, starts, strict=True):
-        if not isinstance(text, str) or not text.strip() or not isinstance(start, int):
-            return "be non-empty strings at whole numbers", f"{text!r} at {start!r}"
-        if not isinstance(context, str):
-            break
-        if not 0 <= start <= len(context) - len(text):
-            return "lie inside the context", f"{text!r} at {start} of {len(context)} characters"
-        if context[start : start + len(text)] != text:
-            return (
-                "stand where they begin",
-                f"{text!r} at {start}, where the context has {context[start:][: len(text)]!r}",
-            )
-    return "", ""
