@@ -91,13 +91,13 @@ class Multilabel(Objective):
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
         """Returns a batch whose targets are class indices, int64 (R, M), filled up with -1."""
+        import numpy as np
         import torch
 
-        width = max(1, *map(len, encoded["target"]))
-        targets = torch.full((len(ids), width), -1, dtype=torch.long)
+        targets = np.full((len(ids), max(1, *map(len, encoded["target"]))), -1, dtype=np.int64)
         for row, own in zip(targets, encoded["target"], strict=True):
-            row[: len(own)] = torch.as_tensor(own, dtype=torch.long)
-        return collate_texts(encoded, targets, ids, tokenizer)
+            row[: len(own)] = own
+        return collate_texts(encoded, torch.from_numpy(targets), ids, tokenizer)
 
     @override
     def loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:

@@ -346,5 +346,5 @@ def test_the_largest_stride_and_the_longest_question_still_encode():
 
 def test_a_tokenizer_without_offsets_is_refused():
     slow = SimpleNamespace(is_fast=False)
-    with pytest.raises(ConfigError, match="model.name: SimpleNamespace gives no offsets"):
+    with pytest.raises(ConfigError, match=r"model\.name: SimpleNamespace gives no offsets"):
         encoded_of(tokenizer=slow)
