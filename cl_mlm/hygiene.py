@@ -265,6 +265,9 @@ def _stage_problems(stage: Stage, after: str) -> list[str]:
     ]
     objective = make_objective(stage.objective, stage.options)
     counts = {split: _label_counts(stage.split(split), objective) for split in SPLITS}
+    for label in objective.unlearned:
+        counts["validation"].pop(label, None)
+        counts["test"].pop(label, None)
     known = set(stage.labels)
     problems += [
         f"stage {stage.name!r} {split}{after}: a label must be one of the stage's, got {label!r} in "

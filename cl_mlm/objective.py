@@ -227,6 +227,11 @@ class Objective(ABC):
         """The name in a config: that of the module."""
         return type(self).__module__.rpartition(".")[2]
 
+    @property
+    def unlearned(self) -> tuple[str, ...]:
+        """Labels that validation and test rows may have, though no stage brings them and no training row has them."""
+        return ()
+
     def options(self) -> dict[str, Any]:
         """Returns the constructor's arguments, read back from the attributes of the same names."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
