@@ -1,3 +1,6 @@
+import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -348,3 +351,26 @@ def test_a_tokenizer_without_offsets_is_refused():
     slow = SimpleNamespace(is_fast=False)
     with pytest.raises(ConfigError, match=r"model\.name: SimpleNamespace gives no offsets"):
         encoded_of(tokenizer=slow)
+
+
+XQUAD = Path(os.environ.get("CL_MLM_DATA", Path(__file__).parents[3] / "shared" / "data")) / "xquad_en"
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not XQUAD.is_dir(), reason="no xquad_en in CL_MLM_DATA or ../shared/data")
+def test_a_model_that_knows_every_target_answers_real_questions_exactly():
+    lines = (XQUAD / "test.jsonl").read_text(encoding="utf-8").splitlines()[::4]
+    rows = columns_of(*map(json.loads, lines))
+    objective = QuestionAnswering(stride=64, max_answer_tokens=100)
+    assert objective.validate(rows, "xquad") == []
+    tokenizer = letter_tokenizer()
+    encoded = objective.encode(rows, tokenizer, {}, 256)
+    batch = objective.collate(encoded, torch.arange(len(lines)), tokenizer)
+    logits = torch.zeros(*batch.inputs["input_ids"].shape, 2)
+    logits.scatter_(1, batch.targets[:, None], 30.0)
+    predictions = objective.predict(run_of(Outputs(logits, lambda: logits), rows), batch).values
+    found = objective.score(predictions, objective.references(rows), [])
+    assert len(batch.input_row) > 1.5 * len(lines)
+    # A token may hold more than the answer: `$` of `$25`, or a plural's s.
+    assert found["exact_match"] > 0.97
+    assert found["f1"] > 0.98
