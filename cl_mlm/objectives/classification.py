@@ -39,6 +39,8 @@ class Classification(Objective):
     """
 
     min_labels: ClassVar[int] = 2
+    reject: str | None = None  # a subclass with arguments of its own rejects nothing
+    reject_below: float = 0.5
 
     def __init__(self, reject: str | None = None, reject_below: float = 0.5) -> None:
         self.reject = reject
