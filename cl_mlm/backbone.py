@@ -284,10 +284,9 @@ def find_head(model: PreTrainedModel, kind: Head) -> str:
 
     if kind in ("causal", "masked", "seq2seq"):
         output: Any = model.get_output_embeddings()
-        names: list[str] = [name for name, module in model.named_modules() if module is output]
-        return names[0]
-    outputs = model.config.num_labels if kind in CLASS_HEADS else 2
-    body = {id(module) for module in model.base_model.modules()}
+        return next(str(name) for name, module in model.named_modules() if module is output)
+    outputs, base = model.config.num_labels if kind in CLASS_HEADS else 2, list(model.base_model.modules())
+    body = set() if base[0] is model else {id(module) for module in base}  # some have no body apart
     heads: list[str] = [
         name
         for name, module in model.named_modules()

@@ -277,6 +277,9 @@ def _stage_problems(stage: Stage, earlier: set[str], after: str) -> list[str]:
     ]
     objective = make_objective(stage.objective, stage.options)
     counts = {split: _label_counts(stage.split(split), objective) for split in SPLITS}
+    for label in objective.unlearned:
+        counts["validation"].pop(label, None)
+        counts["test"].pop(label, None)
     known = set(stage.labels)
     kept = earlier if objective.sites_per_row == "many" else set()
     problems += [

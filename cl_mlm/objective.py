@@ -190,6 +190,10 @@ class Predictor(Protocol):
         """Runs the model in its present mode and in the run's precision."""
         ...
 
+    def raw(self, batch: Batch, column: str) -> list[Any]:
+        """Returns what a column of the stream holds for every row of the batch, (R,), never encoded."""
+        ...
+
 
 class Objective(ABC):
     """Encoding, loss and score of one kind of task; its file's name is its name in a config.
@@ -222,6 +226,11 @@ class Objective(ABC):
     def name(self) -> str:
         """The name in a config: that of the module."""
         return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def unlearned(self) -> tuple[str, ...]:
+        """Labels that validation and test rows may have, though no stage brings them and no training row has them."""
+        return ()
 
     def options(self) -> dict[str, Any]:
         """Returns the constructor's arguments, read back from the attributes of the same names."""
@@ -364,6 +373,13 @@ def padded(
                 row[: len(tokens)] = tokens
             tensors[name] = torch.from_numpy(table)
     return tensors, torch.from_numpy((np.arange(lengths.max())[None] < lengths[:, None]).astype(np.int64))
+
+
+def text_keys(rows: Rows) -> list[str]:
+    """Returns every row's text, or both texts of a pair with a separator that no text contains."""
+    if "text_pair" not in rows:
+        return list(rows["text"])
+    return [f"{text}\x1f{pair}" for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
 
 
 def text_faults(rows: Rows, columns: Sequence[str], where: str, *, may_be_empty: Sequence[str] = ()) -> list[str]:

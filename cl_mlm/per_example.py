@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from cl_mlm.graph_uses import count_uses
+from cl_mlm.windows import by_row
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -38,7 +41,8 @@ DEVICE_WORK_BYTES = 64 << 20
 class SquaredGradients:
     """Sums over rows of squared per-row gradients; divide by `rows` for the empirical Fisher diagonal.
 
-    Rows must be independent, dropout and gradient checkpointing off: the caller puts the model in `eval` mode.
+    Rows must be independent, dropout and gradient checkpointing off: the caller puts the model in `eval` mode. A row
+    may be several inputs of the model: their gradients are added up before they are squared.
 
     Covered are `nn.Linear`, `Conv1D`, `nn.Embedding`, `nn.LayerNorm` and RMS norms, each called at most once in a
     forward pass. Where a requested parameter lies elsewhere, or is shared, everything falls back to one backward pass
@@ -61,6 +65,7 @@ class SquaredGradients:
         self.slow_modules: list[str] = []
         self._taps = self._place_taps()
         self._batch_rows: int | None = None
+        self._input_row: Tensor | None = None
         self._receiver: Callable[[_Tap, Tensor, Tensor | None], None] | None = None
         self._verified = False
 
@@ -69,7 +74,7 @@ class SquaredGradients:
         """Says whether one backward pass serves all rows; False: one backward pass per row, which is slow."""
         return not self.slow_modules
 
-    def add(self, loss_per_row: Callable[[], Losses]) -> bool:
+    def add(self, loss_per_row: Callable[[], Losses], input_row: Tensor | None = None) -> bool:
         """Adds the squared gradients of one batch; every `.grad` is left exactly as it was.
 
         Args:
@@ -77,6 +82,7 @@ class SquaredGradients:
                 `(losses, weights)` with weights of the same shape, not negative, factors on the *squared* gradients.
                 The exact Fisher is K classes, their negative log-probabilities and their probabilities. Called again
                 where the first call finds that the slow way is due.
+            input_row: row of every input, int64 (inputs,), ascending, as in `Batch`; None: a row is one input.
 
         Returns:
             True if hooks served the batch, False if it went row by row.
@@ -87,6 +93,7 @@ class SquaredGradients:
         """
         import torch
 
+        self._input_row = input_row
         with torch.enable_grad():
             if self.exact_hooks:
                 with self._hooks():
@@ -98,7 +105,7 @@ class SquaredGradients:
             else:
                 # Run anew: expanding the output of what turned out to be no table of positions changed the losses.
                 losses, roots = _losses_and_roots(loss_per_row())
-                _count_uses(losses)
+                count_uses(losses)
                 self._add_row_by_row(losses, roots)
         self.rows += losses.shape[1]
         return self.exact_hooks
@@ -159,18 +166,19 @@ class SquaredGradients:
 
     def _receive(self, tap: _Tap, gradient: Tensor, layer_input: Tensor | None) -> None:
         """Called in the backward pass with the gradient of a tapped output."""
-        if self._receiver is not None:
-            self._receiver(tap, gradient, layer_input)
+        if self._receiver is not None:  # of a row of several inputs they are more of its tokens
+            inner = None if layer_input is None else by_row(layer_input, self._input_row)
+            self._receiver(tap, by_row(gradient, self._input_row), inner)
 
     def _check_taps(self, losses: Tensor) -> None:
         """Notes taps that do not see all of their parameters' gradient, or have no row axis."""
-        uses = _count_uses(losses)
+        uses, rows = count_uses(losses), losses.shape[1] if self._input_row is None else len(self._input_row)
         for tap in self._taps:
             num_uses = max(uses[id(self._trainable[name])] for name in tap.names.values())
             if tap.calls > 1 or num_uses > tap.calls:
                 self._note_slow(tap.path, "used several times, or without being called, in one forward pass")
-            elif tap.leading not in {None, losses.shape[1]}:
-                self._note_slow(tap.path, f"output of {tap.leading} rows, losses of {losses.shape[1]}")
+            elif tap.leading not in {None, rows}:
+                self._note_slow(tap.path, f"output of {tap.leading} rows, inputs of {rows}")
 
     def _check_row_axis(self, losses: Tensor) -> None:
         """Notes taps whose first axis has the right size by chance: one row's loss must reach that row alone.
@@ -273,30 +281,6 @@ def _tap_function() -> type[torch.autograd.Function]:
             return gradients[0], None, None, None
 
     return Tap
-
-
-def _count_uses(losses: Tensor) -> Counter[int]:
-    """Returns how many operations of the graph read each leaf, by the leaf's id.
-
-    Raises:
-        ValueError: there is no graph, or reentrant gradient checkpointing hides parts, which would count as unused.
-    """
-    if not losses.requires_grad:
-        raise ValueError("loss_per_row: losses must depend on the parameters; was gradient recording off?")
-    uses: Counter[int] = Counter()
-    pending: list[Any] = [losses.grad_fn]
-    seen = set(pending)
-    while pending:
-        node = pending.pop()
-        if type(node).__name__ == "CheckpointFunctionBackward":
-            raise ValueError("loss_per_row: gradient checkpointing must be off; is the model in training mode?")
-        for following, _ in node.next_functions:
-            if type(following).__name__ == "AccumulateGrad":
-                uses[id(following.variable)] += 1
-            elif following is not None and following not in seen:
-                seen.add(following)
-                pending.append(following)
-    return uses
 
 
 def _rule(module: nn.Module) -> Rule | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cl_mlm.encoding import EncodedRows, encode_rows
 from cl_mlm.labels import LabelSpace
@@ -68,6 +68,19 @@ class Rows:
         batch = replace(batch, split=self._split)
         masks = self._stream.scenario == "task_incremental" and self._labels.classes
         return batch.with_allowed(self._allowed(stages)) if masks else batch
+
+    def raw(self, ids: npt.NDArray[np.int64], column: str) -> list[Any]:
+        """Returns what a column of the stream holds for the rows `ids`, (N,)."""
+        import numpy as np
+
+        stages, positions = unpack_row_ids(ids)
+        values: list[Any] = [None] * len(ids)
+        for stage_index in np.unique(stages).tolist():
+            where = np.flatnonzero(stages == stage_index)
+            rows = self._stream.stages[stage_index].split(self._split).with_format(None).select_columns([column])
+            for place, value in zip(where.tolist(), rows[positions[where].tolist()][column], strict=True):
+                values[place] = value
+        return values
 
     def _allowed(self, stages: npt.NDArray[np.int64]) -> torch.Tensor:
         import torch

@@ -50,7 +50,8 @@ def by_labels(
     Args:
         splits: `train`, `validation` and `test` with the column `label`.
         name: the stream's name.
-        labels_per_stage: how many labels a stage brings; must divide their number.
+        labels_per_stage: how many labels a stage brings; must divide their number. Rows whose label the objective
+            never learns belong to no stage: they are dealt out to all in turn.
         order_seed: shuffles the labels, sorted by name, before they are cut; None: keeps them sorted.
         groups: the labels of every stage, in order, instead of `labels_per_stage`; `order_seed` is then not used.
         scenario: how rows are predicted.
@@ -62,7 +63,8 @@ def by_labels(
         DataError: a row without label, or labels that are no strings.
     """
     coded = {split: column_codes(splits[split], "label", f"{name} {split}") for split in SPLITS}
-    labels = sorted(set().union(*(names for _, names in coded.values())))
+    objective = make_objective(stage_fields.get("objective", "classification"), stage_fields.get("options", {}))
+    labels = sorted(set().union(*(names for _, names in coded.values())).difference(objective.unlearned))
     cut = cut_labels(labels, labels_per_stage, groups, order_seed)
     stage_of = {label: i for i, group in enumerate(cut) for label in group}
     parts = _pick(splits, coded, stage_of, len(cut))
@@ -279,12 +281,13 @@ def _pick(
     stage_of: Mapping[str, int],
     num_stages: int,
 ) -> list[dict[str, Dataset]]:
-    """Returns the three splits of every stage; rows keep their order."""
+    """Returns the three splits of every stage; rows keep their order, those of no stage's label are dealt out."""
     import numpy as np
 
     parts: list[dict[str, Dataset]] = [{} for _ in range(num_stages)]
     for split, (codes, names) in coded.items():
-        stages = np.array([stage_of[value] for value in names], dtype=np.int64)[codes]
+        stages = np.array([stage_of.get(value, -1) for value in names], dtype=np.int64)[codes]
+        stages[stages < 0] = np.arange((stages < 0).sum()) % num_stages
         by_stage = np.argsort(stages, kind="stable")
         bounds = np.searchsorted(stages[by_stage], np.arange(num_stages + 1))
         for i, part in enumerate(parts):
@@ -305,7 +308,7 @@ def _labels(splits: Mapping[str, Dataset], where: str, fields: StageFields) -> t
                 # What is wrong with a row is told where all rows are checked.
                 if not objective.validate(rows, where):
                     found.update(label for labels in objective.labels_of(rows) for label in labels)
-    return tuple(sorted(found))
+    return tuple(sorted(found.difference(objective.unlearned)))
 
 
 def _quotas(counts: Indices, fraction: float) -> Indices:

@@ -126,6 +126,10 @@ class Run:
         with self.accelerator.autocast(), self._body(batch):
             return self.backbone.forward(batch)
 
+    def raw(self, batch: Batch, column: str) -> list[Any]:
+        """Returns what a column of the stream holds for every row of the batch, (rows,)."""
+        return self.split_rows[batch.split].raw(batch.ids.numpy(), column)
+
     def _body(self, batch: Batch) -> AbstractContextManager[None]:
         """Returns a context in which a frozen body gives what is kept of it for these rows."""
         caches = self.config.finetuning.mode == "head" and self.config.finetuning.cache_features

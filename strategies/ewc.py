@@ -176,7 +176,7 @@ def fisher_information(run: RunView, labels: str, rows: int | None) -> "Tensors"
     # Without hooks a batch costs one backward pass for each of its rows, over all of them.
     batch_size = run.batch_size if squares.exact_hooks else SLOW_BATCH_ROWS
     for _, batch in run.batches(ids, batch_size):
-        squares.add(partial(_losses, run, batch, labels, random))
+        squares.add(partial(_losses, run, batch, labels, random), batch.input_row)
     run.model.train(was_training)
     return {name: total / len(ids) for name, total in squares.sums.items()}
 

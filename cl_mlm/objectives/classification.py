@@ -20,6 +20,7 @@ from cl_mlm.objective import (
     masked_logits,
     padded,
     text_faults,
+    text_keys,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +29,33 @@ if TYPE_CHECKING:
 
 
 class Classification(Objective):
-    """One label for each row: columns `text`, optionally `text_pair`, and `label`."""
+    """One label for each row: columns `text`, optionally `text_pair`, and `label`.
+
+    Args:
+        reject: label of rows that belong to no class (out of scope), which only validation and test rows may have. It
+            is predicted where the highest probability is too low: Hendrycks and Gimpel (2017), arXiv:1610.02136. Null:
+            every row is given a class.
+        reject_below: that probability, above 0 and below 1.
+    """
 
     min_labels: ClassVar[int] = 2
+    reject: str | None = None  # a subclass with arguments of its own rejects nothing
+    reject_below: float = 0.5
+
+    def __init__(self, reject: str | None = None, reject_below: float = 0.5) -> None:
+        self.reject = reject
+        self.reject_below = reject_below
+
+    @property
+    @override
+    def unlearned(self) -> tuple[str, ...]:
+        return () if self.reject is None else (self.reject,)
+
+    @override
+    def faults(self, max_length: int) -> list[str]:
+        faults = ["reject: must be a label or null, got an empty one"] * (self.reject is not None and not self.reject)
+        is_good = 0 < self.reject_below < 1
+        return faults + [f"reject_below: must be above 0 and below 1, got {self.reject_below}"] * (not is_good)
 
     @override
     def validate(self, rows: Rows, where: str) -> list[str]:
@@ -38,17 +63,15 @@ class Classification(Objective):
 
     @override
     def key(self, rows: Rows) -> list[str]:
-        """Returns the text, or both texts of a pair with a separator that no text contains."""
-        if "text_pair" not in rows:
-            return list(rows["text"])
-        return [f"{text}\x1f{pair}" for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
+        return text_keys(rows)
 
     @override
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
-        """Returns the tokenizer's columns and `target`, the class index."""
-        return {**encode_texts(rows, tokenizer, max_length), "target": [labels[label] for label in rows["label"]]}
+        """Returns the tokenizer's columns and `target`, the class index; rejected rows have one beyond all classes."""
+        index = {**dict.fromkeys(self.unlearned, len(labels)), **labels}
+        return {**encode_texts(rows, tokenizer, max_length), "target": [index[label] for label in rows["label"]]}
 
     @override
     def collate(
@@ -77,24 +100,43 @@ class Classification(Objective):
 
     @override
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
-        """Returns the most probable allowed class of every row; a reference that the model lacks has probability 0."""
+        """Returns the most probable allowed class of every row; a reference that the model lacks has probability 0.
+
+        A rejected row's probability is what is missing to the highest of a class.
+        """
         probabilities = masked_logits(run.forward(batch).logits, batch.allowed).softmax(-1)
         best = probabilities.max(-1)
         known = batch.targets < probabilities.shape[-1]
         of_target = probabilities.gather(-1, (batch.targets * known)[:, None])[:, 0] * known
-        return Predictions([run.classes[i] for i in best.indices.tolist()], best.values, of_target)
+        values, sure = [run.classes[i] for i in best.indices.tolist()], best.values
+        if self.reject is None:
+            return Predictions(values, sure, of_target)
+        taken = sure >= self.reject_below
+        values = [value if keep else self.reject for value, keep in zip(values, taken.tolist(), strict=True)]
+        return Predictions(values, sure.where(taken, 1 - sure), of_target)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
-        """Returns `score` and `accuracy`, the fraction of rows whose label is predicted, and `macro_f1`."""
+        """Returns `score` and `accuracy`, the fraction of rows whose label is predicted, and `macro_f1`.
+
+        With `reject` also `in_scope_accuracy`, of the rows that have a class, and `rejection_recall`, of the others;
+        each only where there are such rows.
+        """
         right = accuracy(predictions, references)
-        return {"score": right, "accuracy": right, "macro_f1": macro_f1(predictions, references)}
+        scores = {"score": right, "accuracy": right, "macro_f1": macro_f1(predictions, references)}
+        for name, is_rejected in (("in_scope_accuracy", False), ("rejection_recall", True)):
+            own = [
+                pair for pair in zip(predictions, references, strict=True) if (pair[1] == self.reject) is is_rejected
+            ]
+            if own and self.reject is not None:
+                scores[name] = accuracy(*zip(*own, strict=True))
+        return scores
 
     @override
     def per_label(
         self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
     ) -> list[dict[str, Any]]:
-        return per_class(predictions, references, labels)
+        return per_class(predictions, references, [*labels, *self.unlearned])
 
 
 def encode_texts(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:

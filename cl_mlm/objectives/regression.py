@@ -1,0 +1,144 @@
+"""A number for each text or pair of texts, such as how alike two sentences are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from cl_mlm.correlation import pearson, spearman
+from cl_mlm.errors import ConfigError
+from cl_mlm.objective import (
+    Batch,
+    Encoded,
+    Objective,
+    Outputs,
+    Predictions,
+    Predictor,
+    ProblemType,
+    Rows,
+    Sites,
+    text_faults,
+    text_keys,
+)
+from cl_mlm.objectives.classification import collate_texts, encode_texts
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+class Regression(Objective):
+    """One number for each row: columns `text`, optionally `text_pair`, and `value`.
+
+    Values are learned as they are given: scale them to about 0-1 where they are large. A value is a number, or a string
+    that is one, as CSV has them.
+
+    Args:
+        correlation: of predictions and values, which `score` is made of.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("text", "value")
+    reference_columns: ClassVar[tuple[str, ...]] = ("value",)
+    problem_type: ClassVar[ProblemType] = "regression"
+    sites_per_row: ClassVar[Literal["none", "one", "many"]] = "none"
+
+    def __init__(self, correlation: Literal["pearson", "spearman"] = "pearson") -> None:
+        self.correlation = correlation
+
+    @override
+    def faults(self, max_length: int) -> list[str]:
+        known = self.correlation in ("pearson", "spearman")
+        return [] if known else [f"correlation: must be pearson or spearman, got {self.correlation!r}"]
+
+    @override
+    def classes(self, labels: Sequence[str]) -> list[str]:
+        return []
+
+    @override
+    def num_outputs(self, labels: Sequence[str]) -> int:
+        return 1
+
+    @override
+    def validate(self, rows: Rows, where: str) -> list[str]:
+        problems = text_faults(rows, ["text", *(["text_pair"] if "text_pair" in rows else [])], where)
+        if "value" not in rows:
+            return [*problems, f"{where}: needs the column value"]
+        bad = [i for i, value in enumerate(rows["value"]) if _number(value) is None]
+        if bad:
+            found = rows["value"][bad[0]]
+            problems.append(
+                f"{where}: value must be a finite number, got {found!r} in row {bad[0]} ({len(bad)} such rows)"
+            )
+        return problems
+
+    @override
+    def key(self, rows: Rows) -> list[str]:
+        return text_keys(rows)
+
+    @override
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+    ) -> Encoded:
+        """Returns the tokenizer's columns and `target`, the value."""
+        return {**encode_texts(rows, tokenizer, max_length), "target": self.references(rows)}
+
+    @override
+    def collate(
+        self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+    ) -> Batch:
+        import numpy as np
+        import torch
+
+        targets = torch.from_numpy(np.asarray(encoded["target"], dtype=np.float32))
+        return collate_texts(encoded, targets, ids, tokenizer)
+
+    @override
+    def loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
+        """Returns the squared error of every row."""
+        return (outputs.logits[:, 0].float() - batch.targets).square()
+
+    @override
+    def target_classes(self, batch: Batch, num_classes: int) -> torch.Tensor:
+        """Returns that the rows name none."""
+        import torch
+
+        return torch.zeros(len(batch), num_classes, dtype=torch.bool, device=batch.device)
+
+    @override
+    def sites(self, outputs: Outputs, batch: Batch) -> Sites:
+        raise ConfigError(f"objective {self.name}: its answer is a number, the model nowhere chooses among classes")
+
+    @override
+    def predict(self, run: Predictor, batch: Batch) -> Predictions:
+        """Returns the number that the model gives for every row."""
+        return Predictions(run.forward(batch).logits[:, 0].float().tolist())
+
+    @override
+    def references(self, rows: Rows) -> list[Any]:
+        return [float(value) for value in rows["value"]]
+
+    @override
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
+        """Returns `score`, (1 + rho) / 2 of the chosen correlation, `pearson`, `spearman` and `mse`.
+
+        Where all predictions or all references are equal both correlations are 0, and the score is 0.5.
+        """
+        found = {"pearson": pearson(predictions, references), "spearman": spearman(predictions, references)}
+        squares = [(p - r) ** 2 for p, r in zip(predictions, references, strict=True)]
+        return {"score": (1 + found[self.correlation]) / 2, **found, "mse": sum(squares) / len(squares)}
+
+
+def _number(value: Any) -> float | None:
+    """Returns a finite number, also from its decimal notation; None where `value` is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python would read 1_000
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
