@@ -10,6 +10,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -188,6 +189,10 @@ class Predictor(Protocol):
 
     def forward(self, batch: Batch) -> Outputs:
         """Runs the model in its present mode and in the run's precision."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Returns a context in which the model itself runs in the run's precision; generation needs it."""
         ...
 
 
