@@ -57,19 +57,20 @@ class LanguageModelling(Objective):
         self._mask: tuple[int, int] = (0, 0)  # the mask token and the size of the vocabulary
 
     @property
+    @override
     def heads(self) -> tuple[Head, ...]:  # type: ignore[override]  # follows from an option
         """The form of model: that of the kind."""
         return (self.kind,)
 
     @property
+    @override
     def varies(self) -> bool:  # type: ignore[override]  # follows from an option
         """Masked rows are others at every step."""
         return self.kind == "masked"
 
     @override
     def faults(self, max_length: int) -> list[str]:
-        faults = [f"mask_share: must be above 0 and below 1, got {self.mask_share}"] * (not 0 < self.mask_share < 1)
-        return faults
+        return [f"mask_share: must be above 0 and below 1, got {self.mask_share}"] * (not 0 < self.mask_share < 1)
 
     @override
     def validate(self, rows: Rows, where: str) -> list[str]:
