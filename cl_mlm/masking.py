@@ -36,7 +36,7 @@ def masked_tokens(
     import torch
 
     order, kind, other = draws.to(tokens.device)
-    rank = order.masked_fill(~maskable, 2.0).argsort(1, stable=True).argsort(1, stable=True)
+    rank = order.masked_fill(~maskable, 2.0).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     chosen = maskable & (rank < count.to(tokens.device)[:, None])
     shown = torch.where(chosen & (kind < SHOWN_AS_MASK), mask_token, tokens)
     replaced = chosen & (kind >= SHOWN_AS_MASK) & (kind < SHOWN_AS_MASK + SHOWN_AS_RANDOM)
