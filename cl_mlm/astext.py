@@ -74,7 +74,11 @@ def _rows(rows: Dataset, where: str, problems: list[str]) -> Dataset:
     tables = []
     for table in arrow_batches(rows):
         texts = [table[name].cast(pa.large_string()) for name in TEXTS if name in columns]
-        source = texts[0] if len(texts) == 1 else pc.call_function("binary_join_element_wise", [*texts, BETWEEN])
+        source = (
+            texts[0]
+            if len(texts) == 1
+            else pc.call_function("binary_join_element_wise", [*texts, pa.scalar(BETWEEN, pa.large_string())])
+        )
         kept = table.drop_columns([name for name in (*TEXTS, "source", "target") if name in columns])
         tables.append(kept.append_column("source", source).append_column("target", table["label"]))
     # Without what `datasets` noted of the old columns.

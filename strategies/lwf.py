@@ -48,7 +48,7 @@ class Lwf(Strategy):
         self.temperature = temperature
         self.own_classes = own_classes
         self.top_k = top_k
-        self._teacher: Teacher | None = None
+        self._teacher: _Teacher | None = None
 
     @override
     def validate(self) -> list[str]:
@@ -103,7 +103,7 @@ class Lwf(Strategy):
 
 
 @dataclass(frozen=True)
-class Teacher:
+class _Teacher:
     """An earlier model's logits at every site of a stage's rows.
 
     Attributes:
@@ -129,7 +129,7 @@ class Teacher:
         return torch.from_numpy(np.repeat(self.ends[rows], counts) + within).to(batch.device)
 
 
-def ask_teacher(run: RunView, groups: "list[Group]", top_k: int) -> Teacher:
+def ask_teacher(run: RunView, groups: "list[Group]", top_k: int) -> _Teacher:
     """Returns what the present model says of the stage's rows, dropout off; where it chooses among fewer, -inf."""
     import numpy as np
     import torch
@@ -156,7 +156,7 @@ def ask_teacher(run: RunView, groups: "list[Group]", top_k: int) -> Teacher:
         values = torch.cat([pad(values, (0, width - values.shape[-1]), value=-torch.inf) for values, _ in own])[order]
         indices = torch.cat([pad(places, (0, width - places.shape[-1])) for _, places in own])[order]
         kept.append((values, None if group is not None and len(group) <= top_k else indices))
-    return Teacher(ids, np.concatenate([[0], np.cumsum(counts)]), groups, kept)
+    return _Teacher(ids, np.concatenate([[0], np.cumsum(counts)]), groups, kept)
 
 
 def free_sites(run: RunView, batch: Batch, outputs: Outputs) -> "tuple[torch.Tensor, torch.Tensor]":

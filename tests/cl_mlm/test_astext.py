@@ -118,7 +118,7 @@ def test_a_model_learns_to_write_labels_and_forgets_those_before(fast, kind):
     fast["model"] = {"name": kind, "dropout": 0.0}
     fast["training"] |= {"epochs": 12, "learning_rate": 3e-3}
     run = cl_mlm.run(fast, progress=False)
-    (first, ahead), (later, second) = run.summary["matrix"]
+    (first, ahead), (later, second) = run.summary["accuracy_matrix"]
     assert first > 0.9
     assert second > 0.9
     assert ahead < 0.3 > later
