@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+Kind = Literal["causal", "masked"]
+
 
 class LanguageModelling(Objective):
     """The probability of a text itself: column `text`; every predicted token is a loss item.
@@ -51,8 +53,8 @@ class LanguageModelling(Objective):
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     sites_per_row: ClassVar[Literal["none", "one", "many"]] = "many"
 
-    def __init__(self, kind: Literal["causal", "masked"] = "causal", mask_share: float = 0.15) -> None:
-        self.kind = kind
+    def __init__(self, kind: Kind = "causal", mask_share: float = 0.15) -> None:
+        self.kind: Kind = kind
         self.mask_share = mask_share
         self._mask: tuple[int, int] = (0, 0)  # the mask token and the size of the vocabulary
 
@@ -99,7 +101,7 @@ class LanguageModelling(Objective):
 
     def _start(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Returns the token to put first, none where the tokenizer itself puts a special one there."""
-        specials = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+        specials = [token for token in tokenizer.all_special_ids if token != tokenizer.unk_token_id]
         if self.kind == "masked" or tokenizer("a")["input_ids"][0] in specials:
             return []
         tokens = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id)
