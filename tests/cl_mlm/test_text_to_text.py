@@ -13,6 +13,7 @@ from cl_mlm.config import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.text_to_text import TextToText, left_padded_prompts
+from cl_mlm.tiny import letter_tokenizer
 from cl_mlm.token_sites import NO_TARGET
 
 DECODERS, PAIRS = ["gpt2", "llama"], ["t5", "bart"]
@@ -366,3 +367,11 @@ def test_a_tiny_model_writes_the_same_after_it_was_saved(load, tmp_path, kind):
         objective.predict(Asked(found), batch_of(objective, found.tokenizer)).values for found in (backbone, again)
     ]
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("text", ["Hello World,  ok\n\tü 中文 😀 don't  x.", " lead trail ", "x" * 300 + " é", "ﬁ ①"])
+def test_any_text_comes_back_from_the_tokens_of_a_tiny_model_that_writes(text):
+    tokenizer = letter_tokenizer("tiny-decoder")
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text

@@ -102,7 +102,7 @@ def test_a_teacher_is_refused_where_rows_are_masked_anew(go):
 
 @pytest.mark.parametrize("kind", ["tiny-decoder", "tiny-encoder-decoder"])
 def test_a_tiny_model_learns_to_write_and_is_handed_back(go, kind):
-    found = go(kind, WRITING, "naive", epochs=25, learning_rate=3e-3)
+    found = go(kind, WRITING, "naive", epochs=16, learning_rate=3e-3)
     assert found.summary["accuracy_matrix"][0][0] > 0.6
     assert found.summary["accuracy_matrix"][1][1] > 0.6
     model = found.model()
