@@ -21,6 +21,7 @@ from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.objective import Objective
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
+from cl_mlm.typecheck import check
 
 PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
 
@@ -51,19 +52,25 @@ def make_objective(name: str, options: Mapping[str, Any]) -> Objective:
     """Returns the objective called `name`, built with `options`.
 
     Raises:
-        ConfigError: there is no such objective, or it has no such option.
+        ConfigError: there is no such objective, or it has no such option, or an option is of another type.
     """
     kind = find("objective", name)
-    known = list(parameters(kind))
+    types = parameters(kind)
+    known = list(types)
     allowed = ", ".join(known) or "none"
-    unknown = [
+    faults = [
         f"stream.options.{key}: no option of objective {name}{nearest(key, known)}; allowed: {allowed}"
         for key in options
         if key not in known
     ]
-    if unknown:
-        raise ConfigError(unknown)
-    objective: Objective = kind(**options)
+    given = {
+        key: check(f"stream.options.{key}", value, types[key].annotation, {}, faults)
+        for key, value in options.items()
+        if key in types
+    }
+    if faults:
+        raise ConfigError(faults)
+    objective: Objective = kind(**given)
     return objective
 
 

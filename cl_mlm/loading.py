@@ -216,6 +216,7 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     name = arguments.pop("name", None)
     overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
     first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
+    as_text = check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems)
     if not isinstance(name, str):
         problems.append(f"stream.name: must name a stream, got {name!r}; see `cl-mlm list streams`")
         return section
@@ -223,7 +224,9 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     if found is None:
         return section
     complete = _arguments("stream", arguments, found, problems)
-    return {"name": name, "overlap": overlap, "first_stages": first_stages, **complete}
+    # Named only where it is set: the settings of other runs, and so their folders, stay what they were.
+    text = {"as_text": True} if as_text else {}
+    return {"name": name, "overlap": overlap, "first_stages": first_stages, **text, **complete}
 
 
 def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cl_mlm.astext import as_text
 from cl_mlm.backbone import check_model
 from cl_mlm.components import find, make_objective, make_stream
 from cl_mlm.config import Config
@@ -126,12 +127,14 @@ def check_output(output: Path) -> None:
 def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str, int]]:
     arguments = dict(config.stream)
     name, overlap = arguments.pop("name", ""), arguments.pop("overlap", "error")
-    first_stages = arguments.pop("first_stages", None)
+    first_stages, writes_labels = arguments.pop("first_stages", None), arguments.pop("as_text", False)
     stream = given if given is not None else make_stream(name, arguments)
     if first_stages is not None and first_stages > len(stream):
         raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {first_stages}")
     # Cut before anything is read: settings chosen on the first stages must not have seen the others.
     stream = replace(stream, stages=stream.stages[:first_stages])
+    if writes_labels:
+        stream = as_text(stream)
     cleaned, counts = clean(stream, overlap)
     if config.limit is not None:
         cleaned = limit(cleaned, config.limit)

@@ -2,6 +2,7 @@
 
 Their vocabulary is fixed before any text is seen: the 256 bytes, all pairs and all triples of the letters a-z. Words
 are cut from the left into the longest pieces, so that any text can be encoded and no stage's words are favoured.
+The models that write keep white space and capitals, as bytes, so that what they write can equal any text.
 """
 
 from __future__ import annotations
@@ -79,9 +80,10 @@ def tiny_config(name: str, dropout: float | None, max_length: int) -> Pretrained
 
 
 def letter_tokenizer(name: str = "tiny") -> PreTrainedTokenizerBase:
-    """Returns a tokenizer of bytes, letter pairs and letter triples; lower case; it was trained on nothing.
+    """Returns a tokenizer of bytes, letter pairs and letter triples; it was trained on nothing.
 
-    For models that write, `[SEP]` ends a text, and there are no token types.
+    `tiny` folds case and white space. For models that write, a text comes back from its tokens as it was, `[SEP]` ends
+    it, and there are no token types.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -90,18 +92,22 @@ def letter_tokenizer(name: str = "tiny") -> PreTrainedTokenizerBase:
     vocabulary = [*SPECIAL.values(), *sorted(pre_tokenizers.ByteLevel.alphabet()), *pieces]
     index = {token: i for i, token in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(index, unk_token="[UNK]", continuing_subword_prefix=""))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    writes = name != "tiny"
+    if not writes:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     # WordPiece takes cubic time in the length of a word, and [UNK] for one of more than 100 bytes.
     short = pre_tokenizers.Split(Regex(".{99}"), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), as_bytes, short])
+    every_space = pre_tokenizers.Split(Regex(r"\s"), behavior="isolated")
+    words = pre_tokenizers.Sequence([every_space, pre_tokenizers.Punctuation("isolated")])
+    cut = words if writes else pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, as_bytes, short])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, index[token]) for token in ("[CLS]", "[SEP]")],
     )
-    writes = name != "tiny"
     inputs = ["input_ids", "attention_mask"] if writes else ["input_ids", "token_type_ids", "attention_mask"]
     ends = {"bos_token": "[CLS]", "eos_token": "[SEP]"} if writes else {}
     return PreTrainedTokenizerFast(

@@ -123,7 +123,7 @@ class Run:
 
     def forward(self, batch: Batch) -> Outputs:
         """Runs the model in its present mode, in the run's precision."""
-        with self.accelerator.autocast(), self._body(batch):
+        with self.autocast(), self._body(batch):
             return self.backbone.forward(batch)
 
     def raw(self, batch: Batch, column: str) -> list[Any]:
@@ -141,6 +141,11 @@ class Run:
         if self._features is None or self._features.model is not self.model:
             return nullcontext()
         return self._features.serving(batch)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Returns a context in which the model itself runs in the run's precision."""
+        context: AbstractContextManager[None] = self.accelerator.autocast()
+        return context
 
     def forward_fp32(self, batch: Batch) -> Outputs:
         """Runs the model in fp32 whatever the run's precision."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
-from cl_mlm.objective import Encoded, Rows, text_faults
+from cl_mlm.objective import Encoded, Rows
 from cl_mlm.objectives.classification import Classification
+from cl_mlm.texts import text_faults
 from cl_mlm.words import encode_words, word_faults
 
 if TYPE_CHECKING:
