@@ -138,7 +138,7 @@ def test_two_processes_may_build_one_entry(cache):
         name = "classification"
 
         def options(self):
-            return {}
+            return Classification().options()
 
         def encode(self, rows, tokenizer, labels, max_length):
             encode(objective=Classification())
