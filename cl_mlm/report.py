@@ -58,6 +58,12 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"{name.replace('_', ' ')} {UNDEFINED}: {reason}" for name, reason in summary.get("reasons", {}).items()]
     lines += [f"flag: {flag}" for flag in summary.get("flags") or ()]
     lines += [f"reused: stage {one['stage']} was trained by {one['run']}" for one in summary.get("reused") or ()]
+    before = [
+        f"{column} {hundredths(score)} %"
+        for column, score in zip(summary.get("columns", ()), summary.get("baseline") or (), strict=False)
+        if not is_undefined(score)
+    ]
+    lines += [f"before any training: {', '.join(before)}"] * bool(before)
     if stream.get("overlap"):
         lines.append(f"overlap: {_in_words(stream['overlap'])}")
     return lines + [f"data: {note}" for note in stream.get("notes") or ()]

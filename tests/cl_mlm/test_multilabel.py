@@ -198,7 +198,5 @@ def test_stages_by_label_are_refused_with_what_is_allowed(write_rows, tmp_path):
     from cl_mlm.errors import ConfigError
     from streams.files import files
 
-    with pytest.raises(
-        ConfigError, match="labels needs an objective with the column label, got multilabel"
-    ):
+    with pytest.raises(ConfigError, match="labels needs an objective with the column label, got multilabel"):
         files(path=str(write_rows(tmp_path / "data")), objective="multilabel", labels_per_stage=1)

@@ -1,0 +1,187 @@
+"""A data set of the hub as a stream, its revision pinned: one stage, or cut by label or by a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from cl_mlm.components import make_objective
+from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.fingerprint import pick
+from cl_mlm.randomness import numpy_generator
+from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation
+from cl_mlm.stream import SPLITS, Scenario, Stream
+from cl_mlm.tables import find_folder, read_splits
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["hub"]
+
+CARVE_SEED = 0  # the carved and the picked rows are part of the data: the same for every run seed
+
+
+def hub(
+    *,
+    dataset: str,
+    revision: str,
+    subset: str | None = None,
+    path: str | None = None,
+    splits: dict[str, str] | None = None,
+    rows: dict[str, int] | None = None,
+    columns: dict[str, str] | None = None,
+    stages_by: Literal["whole", "labels", "field"] = "whole",
+    labels_per_stage: int | None = None,
+    field: str | None = None,
+    order_seed: int | None = 0,
+    scenario: Scenario | None = None,
+    validation_fraction: float = 0.1,
+    objective: str = "classification",
+    options: dict[str, Any] | None = None,
+) -> Stream:
+    """Returns a stream over one data set of the hub, read without running any code that comes with it.
+
+    Args:
+        dataset: its id, such as `stanfordnlp/sst2`.
+        revision: the commit that is read: data sets change.
+        subset: one of the data set's configurations; null: its only one.
+        path: a folder with train, validation and test files that have our columns, read instead of the hub; as given or
+            inside `CL_MLM_DATA`.
+        splits: our `train`, `validation` and `test` to the hub's names; one that is not named is not read. Null: the
+            same names. A missing validation split is carved from train.
+        rows: how many rows of a split to use, such as `{train: 700}`; the same ones in every run.
+        columns: our names of columns to the hub's: `{text: sentence}`.
+        stages_by: `whole`: one stage; `labels`: every stage brings new labels; `field`: one stage for each value of a
+            column.
+        labels_per_stage: for `labels`: how many a stage brings.
+        field: for `field`: the column.
+        order_seed: shuffles labels or values; null: sorted.
+        scenario: null: domain_incremental for `field`, else class_incremental.
+        validation_fraction: fraction of the training rows (0-1) to carve.
+        objective: what a row means: a name of `cl-mlm list objectives`.
+        options: arguments of the objective.
+
+    Raises:
+        ConfigError: arguments that do not fit each other or the data set.
+        DataError: faults of the rows, or a hub out of reach.
+    """
+    kind = make_objective(objective, options or {})
+    _check(stages_by, labels_per_stage, field, splits, rows)
+    if path is None:
+        found = _from_hub(dataset, subset, revision, splits or {split: split for split in SPLITS}, columns or {})
+    else:
+        found = read_splits(find_folder(path), required=kind.columns)
+    notes = []
+    if "validation" not in found:
+        found["train"], found["validation"] = carve_validation(found["train"], validation_fraction, CARVE_SEED)
+        notes.append(f"validation carved from train: {100 * validation_fraction:g} % of rows")
+    for split, number in (rows or {}).items():
+        found[split] = _some(found[split], split, number)
+        notes.append(f"{split}: {number} rows picked")
+    fields: StageFields = {"task": objective, "objective": objective, "options": options or {}, "source": dataset}
+    name = dataset.rpartition("/")[2]
+    if stages_by == "labels":
+        return by_labels(
+            found,
+            name=name,
+            labels_per_stage=labels_per_stage,
+            order_seed=order_seed,
+            scenario=scenario or "class_incremental",
+            notes=notes,
+            **fields,
+        )
+    if stages_by == "field":
+        return by_field(
+            found,
+            str(field),
+            name=name,
+            order_seed=order_seed,
+            scenario=scenario or "domain_incremental",
+            notes=notes,
+            **fields,
+        )
+    return by_source({name: found}, name=name, scenario=scenario or "class_incremental", notes=notes, **fields)
+
+
+def _check(
+    stages_by: str,
+    labels_per_stage: int | None,
+    field: str | None,
+    splits: Mapping[str, str] | None,
+    rows: Mapping[str, int] | None,
+) -> None:
+    problems = []
+    if stages_by not in ("whole", "labels", "field"):
+        problems.append(f"stream.stages_by: must be whole, labels or field, got {stages_by!r}")
+    if (field is None) == (stages_by == "field"):
+        problems.append(
+            f"stream.field: must name a column where stream.stages_by is field, else be null, got {field!r}"
+        )
+    if labels_per_stage is not None and stages_by != "labels":
+        problems.append(f"stream.labels_per_stage: must be null where stages_by is {stages_by}, got {labels_per_stage}")
+    for key, names in (("splits", splits or {}), ("rows", rows or {})):
+        problems += [
+            f"stream.{key}: must name train, validation or test, got {name!r}{nearest(name, SPLITS)}"
+            for name in names
+            if name not in SPLITS
+        ]
+    missing = [name for name in ("train", "test") if splits is not None and name not in splits]
+    problems += [f"stream.splits: must name {name}, got {dict(splits or {})}" for name in missing]
+    problems += [f"stream.rows.{k}: must be at least 1, got {n}" for k, n in (rows or {}).items() if n < 1]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _from_hub(
+    dataset: str, subset: str | None, revision: str, splits: Mapping[str, str], columns: Mapping[str, str]
+) -> dict[str, Dataset]:
+    """Returns the wanted splits with our names of columns; labels as names."""
+    from datasets import load_dataset
+
+    try:
+        whole = load_dataset(dataset, subset, revision=revision)
+    except OSError as error:  # of which the hub's own errors are kinds
+        raise DataError(
+            f"{dataset} at {revision}: cannot be read from the hub: {str(error).splitlines()[0]}; stream.path names a "
+            "local copy"
+        ) from error
+    except ValueError as error:  # no such configuration
+        raise ConfigError(f"stream.dataset: {dataset!r} cannot be read: {str(error).splitlines()[0]}") from error
+    lacking = [name for name in splits.values() if name not in whole]
+    if lacking and splits.get("validation") not in lacking:
+        raise ConfigError(f"stream.splits: {dataset} has {', '.join(whole)}, got {', '.join(lacking)}")
+    return {ours: _ours(whole[name], columns) for ours, name in splits.items() if name in whole}
+
+
+def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
+    """Returns the rows with our names of columns and class numbers as names of classes; -1 as no label."""
+    import pyarrow as pa
+    from datasets import ClassLabel, Dataset
+
+    missing = [name for name in columns.values() if name not in dataset.column_names]
+    if missing:
+        raise ConfigError(f"stream.columns: no column {missing[0]!r}; allowed: {', '.join(dataset.column_names)}")
+    renamed = {theirs: ours for ours, theirs in columns.items()}
+    table = dataset.with_format("arrow")[:]
+    arrays, names = [], []
+    for name, feature in dataset.features.items():
+        column = table.column(name)
+        if isinstance(feature, ClassLabel):
+            codes = [None if code is None or code < 0 else code for code in column.to_pylist()]
+            column = pa.array([None if code is None else feature.names[code] for code in codes], pa.string())
+        arrays.append(column)
+        names.append(renamed.get(name, name))
+    return Dataset(pa.table(arrays, names=names))
+
+
+def _some(dataset: Dataset, split: str, number: int) -> Dataset:
+    """Returns `number` rows, in their order.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    import numpy as np
+
+    if number > len(dataset):
+        raise ConfigError(f"stream.rows.{split}: must be at most {len(dataset)}, got {number}")
+    return pick(dataset, np.sort(numpy_generator(CARVE_SEED, "rows", split).permutation(len(dataset))[:number]))
