@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from cl_mlm.journal import Status
     from cl_mlm.preparation import Prepared
     from cl_mlm.sameness import Continuation
+
+log = logging.getLogger(__name__)
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
 SENDING_SECONDS = 30.0
@@ -183,6 +186,11 @@ def run_folder(config: Config, again: bool = False) -> Path:
 def is_finished(folder: Path) -> bool:
     """Says whether a run folder holds a finished run: its summary, and the journal's word that all is written."""
     if not (folder / "summary.json").is_file() or not (folder / "journal.jsonl").is_file():
+        return False
+    try:
+        read_summary(folder)
+    except RunFolderError as error:  # the last checkpoint gives it again
+        log.warning("%s; the run goes on and writes it again", error)
         return False
     from cl_mlm.journal import read_lines
 

@@ -5,15 +5,15 @@ Axes: I inputs, R rows, T tokens, H hidden, C classes.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config import ModelConfig
 from cl_mlm.encoding import tokenizer_hash
-from cl_mlm.errors import ConfigError
+from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.model_files import check_model, refuse_own_code
 from cl_mlm.objective import Batch, Head, Objective, Outputs, ProblemType
 from cl_mlm.randomness import seed_everything
 from cl_mlm.tiny import TINY, letter_tokenizer, tiny_config
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# What torch and others keep as pickles, which run code when they are read.
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 AUTO_CLASSES: dict[Head, str] = {
     "sequence": "AutoModelForSequenceClassification",
     "token": "AutoModelForTokenClassification",
@@ -206,7 +204,7 @@ def load_backbone(
                 trust_remote_code=False,
             )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error
+        raise _cannot_load(config.name, error) from error
     return Backbone(model.float(), tokenizer, kind)
 
 
@@ -226,14 +224,18 @@ def model_settings(
         try:
             settings = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"model.name: cannot load {config.name!r}: {str(error).splitlines()[0]}") from error
-        _refuse_own_code(config.name, settings.to_dict())
+            raise _cannot_load(config.name, error) from error
+        refuse_own_code(config.name, settings.to_dict())
         _set_dropout(settings, config.dropout)
     kind = _choose_head(config.name, settings, ("sequence",) if objective is None else objective.heads)
     if kind in CLASS_HEADS:
         settings.num_labels = len(labels) if objective is None else objective.num_outputs(labels)
     settings.problem_type = "single_label_classification" if objective is None else objective.problem_type
     return kind, settings
+
+
+def _cannot_load(name: str, error: Exception) -> UnreachableModelError:
+    return UnreachableModelError(f"model.name: cannot load {name!r}: {str(error).splitlines()[0]}")
 
 
 def _choose_head(name: str, settings: PretrainedConfig, heads: Sequence[Head]) -> Head:
@@ -295,48 +297,6 @@ def find_head(model: PreTrainedModel, kind: Head) -> str:
     if not heads:
         raise ConfigError(f"model.name: {type(model).__name__} has no head of {outputs} outputs")
     return heads[-1]
-
-
-def check_model(config: ModelConfig) -> None:
-    """Refuses a local path that is no model folder, or one that could only be loaded by running code of its own.
-
-    Raises:
-        ConfigError: the path does not exist, or holds no config.json, own code, or weights only as a pickle.
-    """
-    path = Path(config.name).expanduser()
-    looks_local = path.is_absolute() or config.name.startswith((".", "~")) or config.name.count("/") > 1
-    if config.name in TINY or (not looks_local and not path.exists()):
-        return
-    if not (path / "config.json").is_file():
-        state = "has no config.json" if path.exists() else "does not exist"
-        known = ", ".join(TINY)
-        raise ConfigError(
-            f"model.name: must be {known}, a hub id or a folder with a transformers model; {config.name!r} {state}"
-        )
-    for name in ("config.json", "tokenizer_config.json"):
-        if (path / name).is_file():
-            _refuse_own_code(config.name, _read_json(path / name))
-    pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
-    if pickles and not any(path.glob("*.safetensors")):
-        raise ConfigError(
-            f"model.name: weights must be safetensors, {config.name!r} has only {', '.join(pickles)}; a pickle runs "
-            "code when it is read (where you trust it, load it with transformers and save_pretrained it elsewhere)"
-        )
-
-
-def _refuse_own_code(name: str, settings: Mapping[str, Any]) -> None:
-    if settings.get("auto_map"):
-        raise ConfigError(
-            f"model.name: must be a model that transformers has itself, {name!r} brings code of its own (auto_map), "
-            "which is not run"
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"model.name: {path}: cannot be read: {error}") from error
 
 
 def leading(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

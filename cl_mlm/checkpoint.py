@@ -55,6 +55,16 @@ def read_step(folder: Path, stage_index: int) -> tuple[dict[str, Any] | None, li
     return (None if found is None else _read_state(found, "state")), faults
 
 
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes a file, UTF-8, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def write_entry(final: Path, state: Mapping[str, Any]) -> None:
     """Writes a state into a folder of its own, which appears whole or not at all."""
     _write_whole(final, lambda path: _write_state(path, "state", state))

@@ -149,9 +149,11 @@ def list_(
 @app.command()
 def sync(folder: RunFolder) -> None:
     """Sends what an unreachable tracking server has missed."""
+    from cl_mlm.delivery import Link
     from cl_mlm.tracking import sync as send
 
-    _print_lines([f"sent {send(folder)} journal lines"])
+    number, link = send(folder), Link.load(folder)
+    _print_lines([f"sent {number} journal lines" + (f" to {link.uri}" if link else "")])
 
 
 @app.command()

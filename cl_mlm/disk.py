@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cl_mlm.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
 from cl_mlm.config import Config
-from cl_mlm.errors import ConfigError
+from cl_mlm.errors import UnreachableModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +37,7 @@ def disk_lines(prepared: Prepared) -> list[str]:
     """Returns what a run writes at most while it goes on, and leaves; or why that is not known."""
     try:
         size = model_size(prepared.config, prepared.stream.labels, prepared.objective)
-    except ConfigError as error:
+    except UnreachableModelError as error:
         return [f"disk: not known: {error}"]
     config, stream = prepared.config, prepared.stream
     copies, unknown = _state_copies(prepared)

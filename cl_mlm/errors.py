@@ -20,6 +20,10 @@ class ConfigError(ClMlmError):
         super().__init__("\n".join(self.problems))
 
 
+class UnreachableModelError(ConfigError):
+    """A model whose config cannot be had: it does not exist, or the hub is out of reach."""
+
+
 class DataError(ClMlmError):
     """Every fault found in a stream's rows, all at once.
 

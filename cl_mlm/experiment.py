@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_mlm.backbone import load_backbone
-from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step
+from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step, write_text_whole
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
@@ -195,7 +195,7 @@ class Experiment:
 
         config, stream = self.prepared.config, self.prepared.stream
         path = self.folder / "config.yaml"
-        path.write_text(without_credentials(OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))), encoding="utf-8")
+        write_text_whole(path, without_credentials(OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))))
         self.journal.start(config.experiment, self.folder.name)
         self.journal.status("RUNNING")
         self.journal.params(flat(config.to_dict()))
@@ -256,7 +256,7 @@ class Experiment:
         """Writes the summary, tables and figures, and hands them to the journal."""
         made = summary(self.prepared, record, self.folder.name)
         text = without_credentials(json.dumps(made, indent=1, allow_nan=False))
-        (self.folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_text_whole(self.folder / "summary.json", text + "\n")
         paths = [self.folder / "summary.json", *write_run_report(self.folder, made), *self._write_per_class()]
         for path in paths:
             self.journal.artifact(path.relative_to(self.folder))
@@ -277,13 +277,19 @@ class Experiment:
 
     def _write_per_class(self) -> list[Path]:
         """Writes precision, recall and F1 of every label under the final model, from its kept predictions."""
+        import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         path = self.folder / "predictions" / f"{len(self.prepared.stream) - 1}.parquet"
         if not path.is_file():
             return []
-        table = pq.read_table(path, columns=["column", "prediction", "reference"])
+        try:
+            table = pq.read_table(path, columns=["column", "prediction", "reference"])
+        except (pa.ArrowInvalid, OSError) as error:
+            log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
+            (self.folder / "per_class.csv").unlink(missing_ok=True)
+            return []
         objective, stream = self.prepared.objective, self.prepared.stream
         predictions: list[Any] = []
         references: list[Any] = []

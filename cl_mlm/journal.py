@@ -30,6 +30,16 @@ from cl_mlm.errors import RunFolderError
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 STATUSES: tuple[str, ...] = get_args(Status)
+# What a line of each kind has beside its time.
+KEYS = {
+    "start": ("experiment", "run_name"),
+    "stage_start": ("stage", "name"),
+    "metrics": ("stage", "step", "values"),
+    "params": ("values",),
+    "tags": ("stage", "values"),
+    "artifact": ("stage", "path"),
+    "status": ("stage", "value"),
+}
 # Facts about the clock and the machine: a retrained step cannot reproduce them.
 UNREPRODUCIBLE: Final = ("time/", "cost/")
 _ABSENT: Final = object()
@@ -231,7 +241,7 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
     """Yields each whole line from byte `offset` on with the offset of its end; a line still being written is left out.
 
     Raises:
-        RunFolderError: where a whole line is not a JSON object with a `kind`.
+        RunFolderError: where a whole line is not a JSON object with a `kind` and what that kind has.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -243,7 +253,7 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
                 line = json.loads(raw)
             except ValueError as error:
                 raise RunFolderError(f"{path}: bytes {offset}-{end} must be a JSON line, got {raw[:60]!r}") from error
-            if not isinstance(line, dict) or "kind" not in line:
+            if not isinstance(line, dict) or not {*KEYS.get(str(line.get("kind")), ["kind"])} <= line.keys():
                 raise RunFolderError(f"{path}: bytes {offset}-{end} must be a journal line, got {raw[:60]!r}")
             yield line, end
             offset = end

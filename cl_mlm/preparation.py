@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cl_mlm.astext import as_text
-from cl_mlm.backbone import check_model
+from cl_mlm.backbone import model_settings
 from cl_mlm.components import find, make_objective, make_stream
 from cl_mlm.config import Config
-from cl_mlm.errors import ClMlmError, ConfigError, DataError
+from cl_mlm.disk import model_size
+from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
 from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
+from cl_mlm.model_files import check_model
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 from cl_mlm.tracking import tracking_uri
@@ -68,9 +70,32 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     objective = make_objective(first.objective, first.options)
     wrong = [f"stream.options.{line}" for line in objective.faults(resolved.training.max_length)]
     wrong += [f"strategies.{strategy.name}.{line}" for strategy in made for line in strategy.unfit(objective)]
+    if cleaned[0].partial:
+        wrong += [
+            f"strategies.{strategy.name}: trains on all stages at once, but in this stream a row stands in several, "
+            "each time with other targets; a stream of one stage with all types is the upper bound"
+            for strategy in made
+            if strategy.regime != "sequential"
+        ]
+    if not wrong:
+        wrong = model_faults(resolved, cleaned[0], objective)
     if wrong:
         raise ConfigError(wrong)
     return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1])
+
+
+def model_faults(config: Config, stream: Stream, objective: Objective) -> list[str]:
+    """Returns why the model cannot take the stream's objective; its config alone is read, where it can be had."""
+    try:
+        if config.finetuning.mode == "full":
+            model_settings(config.model, stream.labels, config.training.max_length, objective)
+        elif not model_size(config, stream.labels, objective).trainable:
+            return ["finetuning.mode: head leaves nothing to train: this model's output layer is its input embedding"]
+    except UnreachableModelError:  # told when it is loaded
+        return []
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def make_strategies(config: Config) -> list[Strategy]:

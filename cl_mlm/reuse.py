@@ -89,17 +89,23 @@ class SharedStages:
         entry = self._folder / name
         if not (entry / MANIFEST).is_file():
             return None
-        fault = damage(entry)
+        try:
+            fault = damage(entry)
+            found = None if fault else read_entry(entry)
+        except Exception as error:  # another process may be writing it, and nothing here is worth a run
+            fault, found = f"{entry}: cannot be read: {error}", None
         if fault:
             log.warning("%s; the stage is trained again", fault)
-            return None
-        return read_entry(entry)
+        return found
 
     def _write(self, name: str, state: Mapping[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            write_entry(self._folder / name, state)
+            entry = self._folder / name
+            # Who trained the same stage at the same time has written the same; a reader must not find it gone.
+            if not (entry / MANIFEST).is_file() or damage(entry):
+                write_entry(entry, state)
 
 
 def _training_inputs(run: Run) -> dict[str, Any] | None:

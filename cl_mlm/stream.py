@@ -66,6 +66,8 @@ class Stream:
         scenario: `class_incremental`: a row is predicted among all labels seen so far;
             `task_incremental`: among its own stage's labels (the stage is known);
             `domain_incremental`: every stage has the same labels.
+        partial: a row may stand in several stages, each time with other targets: what a stage does not ask for is told
+            as absent, so that training on all stages at once would contradict itself.
         notes: what was done to the data on the way, in words (`validation carved from train: 10 % of rows`);
             printed with every report.
     """
@@ -74,6 +76,7 @@ class Stream:
     stages: tuple[Stage, ...]
     scenario: Scenario = "class_incremental"
     notes: tuple[str, ...] = ()
+    partial: bool = False
 
     def __len__(self) -> int:
         return len(self.stages)

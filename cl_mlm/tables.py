@@ -201,6 +201,7 @@ def _merge_type(name: str, block: Block, types: dict[str, tuple[pa.DataType, int
     if pa.types.is_null(known):  # the first line with a value decides
         first = next((line for line, row in block if row.get(name) is not None), first)
     try:
+        _check_truth(known, [row.get(name) for _, row in block])
         types[name] = (_wider(known, pa.array([row.get(name) for _, row in block]).type), first)
         return
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
@@ -209,6 +210,7 @@ def _merge_type(name: str, block: Block, types: dict[str, tuple[pa.DataType, int
         value = row.get(name)
         try:
             found = pa.array([value]).type
+            _check_truth(known, [value])
             known = _wider(known, found)
         except (pa.ArrowInvalid, OverflowError) as error:
             faults.add(line, f"column {name!r}: {error}, got {value!r}"[:300])
@@ -217,6 +219,16 @@ def _merge_type(name: str, block: Block, types: dict[str, tuple[pa.DataType, int
     if len(faults.problems) == count:
         faults.add(block[0][0], f"column {name!r}, this line or one of the {len(block)} from here: {reason}")
     types[name] = (known, first)
+
+
+def _check_truth(known: pa.DataType, values: Sequence[Any]) -> None:
+    """Raises ArrowTypeError where truth values stand among numbers, which Arrow would read as 0 and 1."""
+    import pyarrow as pa
+
+    kinds = {isinstance(value, bool) for value in values if value is not None}
+    kinds |= {pa.types.is_boolean(known)} if not pa.types.is_null(known) else set()
+    if len(kinds) > 1:
+        raise pa.ArrowTypeError("true and false among other values")
 
 
 def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:

@@ -68,8 +68,10 @@ class MlflowSender:
         self._thread = threading.Thread(target=self._work, name="mlflow-sender", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread; where to is kept first, for `sync` must know it though the store is never reached."""
         _calm_mlflow()
+        if Link.load(self._folder) is None:
+            Link(without_credentials(self.uri)).save(self._folder)
         self._thread.start()
 
     def finish(self, timeout_s: float) -> str | None:

@@ -70,7 +70,8 @@ def by_types(
         kept = own if mask_others else [kind for group in cut[: i + 1] for kind in group]
         parts = {split: _part(splits[split], found[split], own, kept) for split in SPLITS}
         stages.append(Stage(name=f"types-{i + 1:0{width}d}", labels=tuple(own), **parts, **fields))
-    return Stream(name, tuple(stages), scenario, (*notes, *_notes(found, mask_others)))
+    told = (*notes, *_notes(found, mask_others))
+    return Stream(name, tuple(stages), scenario, told, partial=len(stages) > 1)
 
 
 def row_types(splits: Mapping[str, Dataset], objective: Objective, where: str) -> dict[str, RowTypes]:

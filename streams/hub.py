@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.fingerprint import pick
+from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation
 from cl_mlm.stream import SPLITS, Scenario, Stream
@@ -147,10 +147,11 @@ def _from_hub(
         ) from error
     except ValueError as error:  # no such configuration
         raise ConfigError(f"stream.dataset: {dataset!r} cannot be read: {str(error).splitlines()[0]}") from error
-    lacking = [name for name in splits.values() if name not in whole]
+    known = [str(name) for name in whole]
+    lacking = [name for name in splits.values() if name not in known]
     if lacking and splits.get("validation") not in lacking:
-        raise ConfigError(f"stream.splits: {dataset} has {', '.join(whole)}, got {', '.join(lacking)}")
-    return {ours: _ours(whole[name], columns) for ours, name in splits.items() if name in whole}
+        raise ConfigError(f"stream.splits: {dataset} has {', '.join(known)}, got {', '.join(lacking)}")
+    return {ours: _ours(whole[name], columns) for ours, name in splits.items() if name in known}
 
 
 def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
@@ -162,7 +163,7 @@ def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
     if missing:
         raise ConfigError(f"stream.columns: no column {missing[0]!r}; allowed: {', '.join(dataset.column_names)}")
     renamed = {theirs: ours for ours, theirs in columns.items()}
-    table = dataset.with_format("arrow")[:]
+    table: pa.Table = pa.concat_tables(arrow_batches(dataset))
     arrays, names = [], []
     for name, feature in dataset.features.items():
         column = table.column(name)

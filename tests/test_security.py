@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 import cl_mlm
 from cl_mlm.api import run_folder
-from cl_mlm.backbone import check_model, load_backbone
+from cl_mlm.backbone import load_backbone
 from cl_mlm.checkpoint import MANIFEST, damage, last_good, read_entry, write_entry
 from cl_mlm.config import ModelConfig
 from cl_mlm.encoding import EncodedRows
 from cl_mlm.errors import ConfigError, DataError, RunFolderError
 from cl_mlm.journal import without_credentials
 from cl_mlm.loading import load_config
+from cl_mlm.model_files import check_model
 from cl_mlm.slugs import slug, slugs
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,6 +16,8 @@ from cl_mlm.texts import text_faults, text_keys
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+LARGEST = 1e15  # whose square fp32 can still hold
 
 
 class Regression(Objective):
@@ -59,7 +60,8 @@ class Regression(Objective):
         if bad:
             found = rows["value"][bad[0]]
             problems.append(
-                f"{where}: value must be a finite number, got {found!r} in row {bad[0]} ({len(bad)} such rows)"
+                f"{where}: value must be a number of at most {LARGEST:g} in size, got {found!r} in row {bad[0]} "
+                f"({len(bad)} such rows)"
             )
         return problems
 
@@ -121,7 +123,7 @@ class Regression(Objective):
 
 
 def _number(value: Any) -> float | None:
-    """Returns a finite number, also from its decimal notation; None where `value` is none."""
+    """Returns a number of at most LARGEST in size, also from its decimal notation; None where `value` is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and "_" in value:  # Python would read 1_000
@@ -130,4 +132,4 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST else None

@@ -11,9 +11,10 @@ from transformers import (
     pipeline,
 )
 
-from cl_mlm.backbone import Backbone, check_model, leading, load_backbone
+from cl_mlm.backbone import Backbone, leading, load_backbone
 from cl_mlm.config import ModelConfig
 from cl_mlm.errors import ConfigError
+from cl_mlm.model_files import check_model
 from cl_mlm.objective import Batch
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.tiny import letter_tokenizer

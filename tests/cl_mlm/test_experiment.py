@@ -388,3 +388,23 @@ def test_a_smoke_run_of_the_quickstart_ends_well(cli, own_store, tmp_path):
 def test_a_smoke_run_of_every_arm_of_the_quickstart_ends_well(cli, own_store, tmp_path):
     assert smoke_run(cli, "all", tmp_path) == ["ewc", "joint", "lwf", "naive", "replay"]
     assert (tmp_path / "quickstart" / "compare.csv").is_file()
+
+
+def test_a_damaged_summary_of_a_finished_run_is_written_again(fast, caplog):
+    fast["checkpoint"] = {"keep_stages": "last"}
+    first = cl_mlm.run(fast)
+    path = first.folder / "summary.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    again = cl_mlm.run(fast)
+    assert "cannot be read as a summary" in caplog.text
+    assert again.summary["accuracy_matrix"] == json.loads(whole)["accuracy_matrix"]
+
+
+def test_predictions_that_cannot_be_read_leave_no_old_per_class_table(fast, caplog):
+    first = cl_mlm.run(fast)
+    (first.folder / "predictions" / "1.parquet").write_bytes(b"PAR1")
+    (first.folder / "summary.json").unlink()
+    again = cl_mlm.run(fast)
+    assert "so there is no per_class.csv" in caplog.text
+    assert not (again.folder / "per_class.csv").exists()

@@ -337,3 +337,18 @@ def test_credentials_are_taken_out(address):
 def test_an_address_without_credentials_is_left_as_it_is():
     for address in ("sqlite:////data/me@home/mlflow.db", "http://host:5000/a?b=c"):
         assert without_credentials(address) == address
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "metrics", "stage": None, "step": 0, "valuer": {}},
+        {"kind": "tags", "stbge": None, "values": {}},
+        {"kind": "status", "stage": None},
+    ],
+)
+def test_a_line_that_lacks_what_its_kind_has_is_refused(tmp_path, line):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(RunFolderError, match="must be a journal line"):
+        list(read_lines(path))

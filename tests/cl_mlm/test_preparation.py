@@ -1,5 +1,6 @@
 """Rules of what is refused before a model is loaded, and of what a prepared run is."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -144,3 +145,26 @@ def test_a_stream_object_is_recorded_by_its_fingerprint(config, small_stream):
     assert recorded.stream == {"name": "small", "overlap": "error", "fingerprint": small_stream.fingerprint}
     other = replace(small_stream, scenario="task_incremental")
     assert with_objects(config, other, None).run_name != recorded.run_name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "tiny", "objective": "language_modelling"}, "model.name: the stream's objective needs .*CausalLM"),
+        (
+            {"model": "tiny-decoder", "objective": "language_modelling", "finetuning": {"mode": "head"}},
+            "finetuning.mode: head leaves nothing to train",
+        ),
+    ],
+)
+def test_a_model_that_cannot_take_the_objective_is_refused_before_anything_is_written(tmp_path, settings, message):
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(
+            "".join(json.dumps({"text": f"{split} row {i}", "k": "ab"[i % 2]}) + "\n" for i in range(4))
+        )
+    stream = {"name": "files", "path": str(tmp_path), "stages_by": "field", "field": "k"}
+    settings = dict(settings)
+    stream["objective"] = settings.pop("objective")
+    with pytest.raises(ConfigError, match=message):
+        prepare(load_config({"stream": stream, "output": str(tmp_path / "runs"), **settings}))
+    assert not (tmp_path / "runs").exists()

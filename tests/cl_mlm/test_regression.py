@@ -116,7 +116,7 @@ def test_sound_rows_have_no_faults():
 @pytest.mark.parametrize("wrong", [None, "high", "", "nan", float("inf"), float("nan"), True, [1], "1_0", 10**400])
 def test_a_value_that_is_no_finite_number_is_named_with_its_row(wrong):
     rows = {"text": ["a", "b"], "value": [1, wrong]}
-    expected = f"here: value must be a finite number, got {wrong!r} in row 1 (1 such rows)"
+    expected = f"here: value must be a number of at most 1e+15 in size, got {wrong!r} in row 1 (1 such rows)"
     assert OBJECTIVE.validate(rows, "here") == [expected]
 
 

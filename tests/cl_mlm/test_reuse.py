@@ -211,3 +211,34 @@ def test_a_damaged_entry_is_told_and_trained_again(short, trained, tmp_path, cap
 def test_a_smoke_run_shares_nothing(short, tmp_path):
     cl_mlm.run(short, "limit=4")
     assert not (tmp_path / "runs" / FOLDER).exists()
+
+
+def test_a_reader_beside_a_writer_finds_the_entry_or_trains(tmp_path):
+    """Two runs that trained the same stage both write it; a third that reads meanwhile must not fall over."""
+    import threading
+
+    import torch
+
+    from cl_mlm.reuse import SharedStages
+
+    shared = SharedStages(tmp_path / FOLDER, "one", 1)
+    state = {"weights": {"w": torch.zeros(1000)}, "place": {"epoch": 1}}
+    shared._write("same-trained", state)
+    stop, failures = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            try:
+                found = shared._read("same-trained")
+                if found is None:
+                    failures.append("gone")
+            except Exception as error:
+                failures.append(repr(error))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(50):
+        shared._write("same-trained", state)
+    stop.set()
+    reader.join()
+    assert failures == []

@@ -357,3 +357,10 @@ def test_a_large_file_costs_no_more_memory_than_a_small_one(tmp_path, megabytes)
     small, large, few, many = map(int, done.stdout.split())
     assert many > 10 * few
     assert large - small < 8 << 20
+
+
+@pytest.mark.parametrize("values", [[1.0, True], [True, 2], [None, 0.5, False]])
+def test_a_truth_value_among_numbers_is_refused_with_its_line(tmp_path, values):
+    rows = [{"text": "x", "label": "a", "value": value} for value in values]
+    found = faults(json_file(tmp_path / "a.jsonl", rows))
+    assert any(f":{len(values)}: column 'value' must be" in line for line in found)

@@ -616,3 +616,14 @@ def test_a_server_gets_all_that_was_written_while_it_was_down_and_no_credentials
     assert json.loads((outage.folder / "mlflow.json").read_text())["children"].keys() == {"0", "1"}
     assert b"s3cret" not in outage.database.read_bytes() + (outage.folder / "mlflow.json").read_bytes()
     assert sync(outage.folder) == 0
+
+
+def test_where_to_is_known_though_the_store_was_never_reached(tmp_path):
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        journal.start("experiment", "run")
+    sender = MlflowSender(tmp_path, tmp_path / "journal.jsonl", "http://bob:s3cret@127.0.0.1:9")
+    sender.start()
+    link = Link.load(tmp_path)
+    sender.finish(0.0)
+    assert link is not None
+    assert link.uri == "http://127.0.0.1:9"

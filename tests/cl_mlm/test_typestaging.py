@@ -184,3 +184,20 @@ def test_a_limit_leaves_a_training_row_of_every_type():
     assert len(stage.train) == 3
     assert places(stage) == [0, 20, 21]
     assert len(stage.test) == 2
+
+
+@pytest.mark.parametrize("strategy", ["joint", "cumulative"])
+def test_training_on_all_stages_at_once_is_refused_where_their_tags_contradict_each_other(tmp_path, strategy):
+    import json
+
+    from cl_mlm.loading import load_config
+    from cl_mlm.preparation import prepare
+
+    for split in ("train", "validation", "test"):
+        rows = [{"tokens": [f"{split}{i}", "ann", "rome"], "tags": ["O", "B-per", "B-loc"]} for i in range(4)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stream = {"name": "files", "path": str(tmp_path), "stages_by": "types", "objective": "tagging"}
+    config = {"strategies": [strategy], "output": str(tmp_path / "runs")}
+    with pytest.raises(ConfigError, match=f"strategies.{strategy}: trains on all stages at once"):
+        prepare(load_config({**config, "stream": {**stream, "types_per_stage": 1}}))
+    prepare(load_config({**config, "stream": {**stream, "types_per_stage": 2}}))
