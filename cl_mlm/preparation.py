@@ -143,7 +143,9 @@ def check_output(output: Path) -> None:
         ConfigError: naming the folder.
     """
     existing = next((p for p in [output, *output.absolute().parents] if p.exists()), Path("/"))
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    if not existing.is_dir():
+        raise ConfigError(f"output: must be a folder, got {str(output)!r} ({existing} is a file)")
+    if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(
             f"output: must be a folder in which this user may write, got {str(output)!r} ({existing} is not writable)"
         )

@@ -131,7 +131,7 @@ def test_a_writable_output_is_accepted_before_it_exists(tmp_path):
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=rf"output: .*\({tmp_path / 'file'} is not writable\)"):
+    with pytest.raises(ConfigError, match=rf"output: .*\({tmp_path / 'file'} is a file\)"):
         check_output(tmp_path / "file")
 
 
