@@ -171,7 +171,8 @@ def test_a_device_that_is_not_there_is_refused(refused):
 def test_an_output_below_a_file_is_refused(refused, tmp_path):
     (tmp_path / "file").write_text("")
     text = refused(f"output={tmp_path / 'file' / 'runs'}")
-    assert "error: output: must be a folder in which this user may write, got " in text
+    assert "error: output: must be a folder, got " in text
+    assert f"({tmp_path / 'file'} is a file)" in text
 
 
 def test_an_output_that_may_not_be_written_is_refused(refused, tmp_path, monkeypatch):
