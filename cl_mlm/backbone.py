@@ -186,12 +186,10 @@ def load_backbone(
     seed_everything(seed, "init", 0)
     kind, settings = model_settings(config, labels, max_length, objective)
     auto = getattr(transformers, AUTO_CLASSES[kind])
+    tokenizer = load_tokenizer(config)
     if config.name in TINY:
-        return Backbone(auto.from_config(settings), letter_tokenizer(config.name), kind)
+        return Backbone(auto.from_config(settings), tokenizer, kind)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            config.name, revision=config.revision, trust_remote_code=False
-        )
         seed_everything(seed, "init", 0)
         # A classifier of another number of classes keeps its body; its class head is drawn anew.
         with _calm_transformers():
@@ -206,6 +204,25 @@ def load_backbone(
     except (OSError, ValueError) as error:
         raise _cannot_load(config.name, error) from error
     return Backbone(model.float(), tokenizer, kind)
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """Returns the model's tokenizer; the model itself is not loaded.
+
+    Raises:
+        UnreachableModelError: there is none, or the hub is out of reach.
+    """
+    from transformers import AutoTokenizer
+
+    if config.name in TINY:
+        return letter_tokenizer(config.name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            config.name, revision=config.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_load(config.name, error) from error
+    return tokenizer
 
 
 def model_settings(

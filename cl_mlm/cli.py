@@ -125,15 +125,33 @@ def compare(
 
 
 @app.command()
-def check(config: ConfigFile, overrides: Overrides = None, arm: Arms = None, limit: Limit = None) -> None:
-    """Validates config and data and says what a run would do; trains nothing, loads no model."""
+def check(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    arm: Arms = None,
+    limit: Limit = None,
+    measure: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Times N steps on the real model, and says what the run will take.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Prints the same as JSON; a list where arms are named.")] = False,
+) -> None:
+    """Validates config and data and says what a run would do: rows, tokens, steps, memory, disk; trains nothing."""
+    import json
+
+    from cl_mlm.early_look import early_look
     from cl_mlm.loading import load_config
     from cl_mlm.plan import describe, planned
     from cl_mlm.preparation import prepare
 
     extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
-    for variant in planned(config, arm or [], []):
-        _print_lines(describe(prepare(load_config(config, [*extra, *variant.overrides], variant.arm))))
+    variants = planned(config, arm or [], [])
+    prepared = (prepare(load_config(config, [*extra, *variant.overrides], variant.arm)) for variant in variants)
+    if as_json:
+        looks = [early_look(one, measure).to_dict() for one in prepared]
+        _print_lines([json.dumps(looks if arm else looks[0], indent=1)])
+        return
+    for one in prepared:
+        _print_lines(describe(one, measure))
 
 
 @app.command(name="list")

@@ -33,10 +33,15 @@ class ModelSize:
     trainable: int
 
 
-def disk_lines(prepared: Prepared) -> list[str]:
-    """Returns what a run writes at most while it goes on, and leaves; or why that is not known."""
+def disk_lines(prepared: Prepared, size: ModelSize | None = None) -> list[str]:
+    """Returns what a run writes at most while it goes on, and leaves; or why that is not known.
+
+    Args:
+        prepared: the run.
+        size: of its model; None: is looked up.
+    """
     try:
-        size = model_size(prepared.config, prepared.stream.labels, prepared.objective)
+        size = size or model_size(prepared.config, prepared.stream.labels, prepared.objective)
     except UnreachableModelError as error:
         return [f"disk: not known: {error}"]
     config, stream = prepared.config, prepared.stream

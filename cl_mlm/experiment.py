@@ -14,6 +14,7 @@ from typing import Any
 
 from cl_mlm.backbone import load_backbone
 from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step, write_text_whole
+from cl_mlm.config import ModelConfig
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
@@ -212,37 +213,18 @@ class Experiment:
 
     def _restore(self) -> tuple[Run, Record]:
         """Returns the run as its last good checkpoint left it, or a new one."""
-        import torch
-
         prepared = self.prepared
-        config, stream, strategies = prepared.config, prepared.stream, prepared.strategies
-        accelerator = make_accelerator(config)
         kept, faults = last_good(self.stages)
         for fault in faults:
             log.warning("%s; the checkpoint before it is used", fault)
-        record = Record.empty(len(stream))
-        model = config.model
-        if kept is not None:
-            states, values = read_stage(kept)
-            record = Record.from_dict(values)
-            model = replace(model, name=str(kept / "model"), revision=None, dropout=None)
-            for i, strategy in enumerate(strategies):
-                strategy.load_state_dict(states[str(i)])
-        objective = prepared.objective
-        labels = LabelSpace(stream, objective.classes)
-        joint = any(strategy.regime == "joint" for strategy in strategies)
-        labels.begin(max(0, record.next_stage - 1), -1)
-        backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length, objective)
-        objective.bind(backbone.model, backbone.kind)
-        backbone.set_trainable(config.finetuning.mode)
-        torch.nn.Module.to(backbone.model, config.training.device)
-        if config.training.gradient_checkpointing:
-            backbone.checkpoint_activations()
         if kept is None:
-            backbone.grow(labels.classes[: labels.num_classes], config.seed, 0)
-        last_trained = -1 if joint else record.next_stage - 1
-        run = Run(config, stream, strategies, backbone, objective, labels, accelerator, last_trained)
-        return run, record
+            return assemble(prepared), Record.empty(len(prepared.stream))
+        states, values = read_stage(kept)
+        record = Record.from_dict(values)
+        for i, strategy in enumerate(prepared.strategies):
+            strategy.load_state_dict(states[str(i)])
+        model = replace(prepared.config.model, name=str(kept / "model"), revision=None, dropout=None)
+        return assemble(prepared, model, record.next_stage), record
 
     def _forget_stages(self, num_kept: int = 2) -> None:
         """Removes the checkpoints that `checkpoint.keep_stages` does not want; a running run keeps two."""
@@ -301,6 +283,34 @@ class Experiment:
         if not rows:
             return []
         return [write_csv(self.folder / "per_class.csv", list(rows[0]), [list(row.values()) for row in rows])]
+
+
+def assemble(prepared: Prepared, kept: ModelConfig | None = None, next_stage: int = 0) -> Run:
+    """Returns a run with its model in place, ready for stage `next_stage`; nothing is written.
+
+    Args:
+        prepared: what is run.
+        kept: a model that has been trained on the stages before; None: the config's own.
+        next_stage: the first stage that is not trained yet.
+    """
+    import torch
+
+    config, stream, objective = prepared.config, prepared.stream, prepared.objective
+    accelerator = make_accelerator(config)
+    labels = LabelSpace(stream, objective.classes)
+    labels.begin(max(0, next_stage - 1), -1)
+    model = config.model if kept is None else kept
+    backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length, objective)
+    objective.bind(backbone.model, backbone.kind)
+    backbone.set_trainable(config.finetuning.mode)
+    torch.nn.Module.to(backbone.model, config.training.device)
+    if config.training.gradient_checkpointing:
+        backbone.checkpoint_activations()
+    if kept is None:
+        backbone.grow(labels.classes[: labels.num_classes], config.seed, 0)
+    joint = any(strategy.regime == "joint" for strategy in prepared.strategies)
+    last_trained = -1 if joint else next_stage - 1
+    return Run(config, stream, prepared.strategies, backbone, objective, labels, accelerator, last_trained)
 
 
 def _answers(values: Sequence[Any]) -> Any:

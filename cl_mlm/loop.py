@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cl_mlm.batching import training_batches
+from cl_mlm.config import Config
 from cl_mlm.evaluation import evaluate
 from cl_mlm.optimisation import make_optimizer, make_scheduler
 from cl_mlm.step import StageCost, Step, not_finite
@@ -66,14 +67,8 @@ def train_stage(
     started = time.perf_counter()
     stage = run.stream.stages[run.stage_index]
     run.epoch = run.step = 0
-    run.training_ids = _training_ids(run)
-    run.labels.begin(run.stage_index, run.last_trained)
-    run.backbone.grow(run.classes, run.seed, run.stage_index)
-    for strategy in run.strategies:
-        model = strategy.before_stage(run, stage)
-        if model is not None:
-            run.backbone.model = model  # type: ignore[assignment]
-    run.backbone.train_mode(run.config.finetuning.mode)
+    run.training_ids = training_ids(run)
+    begin_stage(run)
     found = shared.find(run) if shared is not None and kept is None else None
     if found is None:
         cost = _optimise(run, reporter, kept, started)
@@ -89,7 +84,19 @@ def train_stage(
     return cost
 
 
-def _training_ids(run: Run) -> npt.NDArray[np.int64]:
+def begin_stage(run: Run) -> None:
+    """Lets the model and the strategies know of the stage `run.stage_index` and its `training_ids`; mutates the run."""
+    stage = run.stream.stages[run.stage_index]
+    run.labels.begin(run.stage_index, run.last_trained)
+    run.backbone.grow(run.classes, run.seed, run.stage_index)
+    for strategy in run.strategies:
+        model = strategy.before_stage(run, stage)
+        if model is not None:
+            run.backbone.model = model  # type: ignore[assignment]
+    run.backbone.train_mode(run.config.finetuning.mode)
+
+
+def training_ids(run: Run) -> npt.NDArray[np.int64]:
     """Returns the rows of this stage: a strategy's own choice, else what the regime says."""
     import numpy as np
 
@@ -104,13 +111,13 @@ def _training_ids(run: Run) -> npt.NDArray[np.int64]:
 
 
 def _optimise(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None, started: float) -> StageCost:
-    work = Work(run, _num_steps(run))
+    work = Work(run, num_steps(run.config, len(run.training_ids)))
     if kept is not None:
         work.load_state_dict(kept)
     lengths = run.split_rows["train"].lengths(run.training_ids)
     patience = run.config.training.patience
     while run.step < work.num_steps:
-        for micro_batches in _steps_of_epoch(run, lengths, work.epoch_step):
+        for micro_batches in steps_of_epoch(run, lengths, work.epoch_step):
             work.take(micro_batches)
             values = work.step.read() if run.logging else {}
             reporter.training(run.step, work.num_steps, run.epoch, sum(map(len, micro_batches)), values)
@@ -239,14 +246,21 @@ def take_over(run: Run, state: Mapping[str, Any]) -> None:
     run.epoch, run.step = state["place"]["epoch"], state["place"]["step"]
 
 
-def _num_steps(run: Run) -> int:
-    training = run.config.training
-    rows = training.batch_size * training.accumulation
-    steps = training.steps or training.epochs * math.ceil(len(run.training_ids) / rows)
-    return min(steps, LIMITED_STEPS) if run.config.limit else steps
+def num_steps(config: Config, num_rows: int) -> int:
+    """Returns the optimiser steps of a stage that trains on `num_rows` rows, early stopping left out."""
+    training = config.training
+    steps = training.steps or training.epochs * steps_per_epoch(config, num_rows)
+    return min(steps, LIMITED_STEPS) if config.limit else steps
 
 
-def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int) -> Iterator[list[npt.NDArray[np.int64]]]:
+def steps_per_epoch(config: Config, num_rows: int) -> int:
+    """Returns the optimiser steps of one pass over `num_rows` rows; the last may be of fewer rows."""
+    return math.ceil(num_rows / (config.training.batch_size * config.training.accumulation))
+
+
+def steps_of_epoch(
+    run: Run, lengths: npt.NDArray[np.int32], first: int = 0
+) -> Iterator[list[npt.NDArray[np.int64]]]:
     """Yields the row ids of every micro-batch, step by step from step `first` of the epoch.
 
     The order is addressed by (seed, stage, epoch).

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from cl_mlm.lengths import Lengths, input_lengths
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -284,6 +286,12 @@ class Objective(ABC):
             labels: every label of the stream to its place in the order in which they arrive.
             max_length: tokens of a sequence at most.
         """
+
+    def lengths(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+    ) -> dict[str, Lengths]:
+        """Returns the tokens of raw rows before and after cutting, by part of a row; arguments as for `encode`."""
+        return {"text": input_lengths(self, rows, tokenizer, labels, max_length)}
 
     @abstractmethod
     def collate(

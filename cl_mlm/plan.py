@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cl_mlm.api import run_folder
 from cl_mlm.components import PACKAGES, find, names
-from cl_mlm.disk import disk_lines
+from cl_mlm.early_look import early_look
+from cl_mlm.early_look_text import look_lines
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.loading import arm_layers, read_layer
 
@@ -48,21 +48,9 @@ def planned(config: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[Var
     return [Variant(arm, overrides) for overrides in per_seed for arm in wanted or [None]]
 
 
-def describe(prepared: Prepared) -> list[str]:
-    """Returns what a prepared run would do, in lines: stages, rows, labels, hygiene, disk."""
-    config, stream = prepared.config, prepared.stream
-    lines = [
-        f"{config.experiment}: {config.label}, model {config.model.name}, {config.finetuning.mode} fine-tuning",
-        f"stream {stream.name}: {len(stream)} stages, {len(stream.labels)} labels, {stream.scenario}",
-        f"fingerprint {stream.fingerprint}",
-    ]
-    for i, stage in enumerate(stream.stages):
-        rows = " / ".join(f"{len(stage.split(split)):,}" for split in ("train", "validation", "test"))
-        lines.append(f"  {i + 1:3d}. {stage.name}: {rows} rows (train / validation / test), {len(stage.labels)} labels")
-    lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in prepared.overlap.items()))
-    lines += [f"note: {note}" for note in stream.notes]
-    lines += disk_lines(prepared)
-    return [*lines, f"run folder: {run_folder(config)}", "good to run"]
+def describe(prepared: Prepared, measured_steps: int = 0) -> list[str]:
+    """Returns what a prepared run would do, in lines; `measured_steps` of them are timed on the real model."""
+    return look_lines(early_look(prepared, measured_steps))
 
 
 def listing(what: str) -> list[str]:

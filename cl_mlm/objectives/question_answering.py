@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.lengths import UNCUT, Lengths
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
 from cl_mlm.squad import squad_scores
@@ -132,6 +133,19 @@ class QuestionAnswering(Objective):
             for name, own in values.items():
                 columns[name][row] += own
         return {**columns}
+
+    @override
+    def lengths(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+    ) -> dict[str, Lengths]:
+        """Returns the tokens of question and context together; of a context nothing is cut, it is read in windows."""
+        whole: Any = self.encode(rows, tokenizer, labels, UNCUT)["input_ids"]
+        windows: Any = self.encode(rows, tokenizer, labels, max_length)["window_lengths"]
+        questions = tokenizer(
+            list(rows["question"]), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        cut = [max(0, len(tokens) - max_length // 4) for tokens in questions]
+        return {"text": Lengths.of(max_length, [*map(len, whole)], cut, [*map(len, windows)])}
 
     @override
     def collate(

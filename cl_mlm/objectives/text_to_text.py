@@ -11,6 +11,7 @@ from typing_extensions import override
 from cl_mlm import text_scores
 from cl_mlm.generation import decoder_start_token, end_token, generate_texts
 from cl_mlm.label_scores import per_class
+from cl_mlm.lengths import Lengths, input_lengths
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.texts import padded, text_faults
 from cl_mlm.token_sites import NO_TARGET, token_losses, token_sites
@@ -112,10 +113,25 @@ class TextToText(Objective):
             [self.prefix + source for source in rows["source"]], truncation=True, max_length=max_length, verbose=False
         )
         targets = tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)
-        end, most = end_token(tokenizer), (self.max_target_length or self.max_new_tokens) - 1
+        end, most = end_token(tokenizer), self._target_limit - 1
         return {
             "input_ids": list(sources["input_ids"]),
             "target_ids": [[*tokens[:most], end] for tokens in targets["input_ids"]],
+        }
+
+    @property
+    def _target_limit(self) -> int:
+        return self.max_target_length or self.max_new_tokens
+
+    @override
+    def lengths(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+    ) -> dict[str, Lengths]:
+        """Returns the tokens of sources (with the prefix) and of targets (with their end)."""
+        targets = tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)["input_ids"]
+        return {
+            "source": input_lengths(self, rows, tokenizer, labels, max_length),
+            "target": Lengths.of(self._target_limit, [len(tokens) + 1 for tokens in targets]),
         }
 
     @override

@@ -1,0 +1,191 @@
+"""How many tokens rows have, nothing cut, and what of them a model will not read.
+
+Axes: R rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.cache import building, cache_folder
+from cl_mlm.errors import DataError
+from cl_mlm.stream import SPLITS, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from cl_mlm.objective import Objective, Rows
+
+    Numbers = npt.NDArray[np.int64]
+
+UNCUT = 1_000_000_000  # tokens; no row has as many
+CHUNK_ROWS = 2000
+MOST_ROWS = 50_000  # of a split; of a larger one as many, evenly spread, stand for all
+PERCENTILES = (50, 90, 99, 100)
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of one part of every row, special ones included.
+
+    Attributes:
+        limit: tokens at most that a model reads of it at once.
+        whole: of every row, nothing cut, (R,).
+        cut: of every row, that no model will read, (R,).
+        windows: inputs that every row becomes, (R,).
+    """
+
+    limit: int
+    whole: Numbers
+    cut: Numbers
+    windows: Numbers
+
+    @classmethod
+    def of(
+        cls, limit: int, whole: Sequence[int], cut: Sequence[int] | None = None, windows: Sequence[int] | None = None
+    ) -> Lengths:
+        """Returns the lengths; `cut` None: what is beyond the limit; `windows` None: one a row."""
+        import numpy as np
+
+        own = np.asarray(whole, dtype=np.int64)
+        beyond = np.maximum(own - limit, 0) if cut is None else np.asarray(cut, dtype=np.int64)
+        return cls(limit, own, beyond, np.ones_like(own) if windows is None else np.asarray(windows, dtype=np.int64))
+
+
+def input_lengths(
+    objective: Objective,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Mapping[str, int],
+    max_length: int,
+) -> Lengths:
+    """Returns the lengths of `input_ids` as the objective itself encodes rows, with and without cutting."""
+    whole = [len(ids) for ids in _input_ids(objective.encode(rows, tokenizer, labels, UNCUT))]
+    long = [i for i, length in enumerate(whole) if length > max_length]
+    cut = [0] * len(whole)
+    if long:
+        picked = {name: [values[i] for i in long] for name, values in rows.items()}
+        seen = _input_ids(objective.encode(picked, tokenizer, labels, max_length))
+        for i, ids in zip(long, seen, strict=True):
+            cut[i] = whole[i] - len(ids)
+    return Lengths.of(max_length, whole, cut)
+
+
+def _input_ids(encoded: Mapping[str, Any]) -> list[list[int]]:
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+StreamLengths = dict[tuple[int, str], dict[str, Lengths]]
+
+
+def stream_lengths(
+    stream: Stream, objective: Objective, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> StreamLengths:
+    """Returns the lengths of every split by (stage index, split) and part, from the cache where they were counted.
+
+    Raises:
+        DataError: what the cache holds is damaged.
+    """
+    from cl_mlm.encoding import tokenizer_hash
+
+    labels = {label: i for i, label in enumerate(stream.labels)}
+    asked = [VERSION, stream.fingerprint, objective.name, objective.options(), list(labels), max_length, MOST_ROWS]
+    key = json.dumps([*asked, tokenizer_hash(tokenizer)], sort_keys=True)
+    folder = cache_folder("lengths") / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if not folder.is_dir():
+        found = {
+            (i, split): split_lengths(stage.split(split), objective, tokenizer, labels, max_length)
+            for i, stage in enumerate(stream.stages)
+            for split in SPLITS
+        }
+        with building(folder) as temporary:
+            _write(temporary / "lengths.npz", found)
+    return _read(folder / "lengths.npz")
+
+
+def split_lengths(
+    dataset: Dataset,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Mapping[str, int],
+    max_length: int,
+) -> dict[str, Lengths]:
+    """Returns the lengths of a split's rows by part; of more than `MOST_ROWS` rows so many, evenly spread."""
+    import numpy as np
+
+    rows = dataset.with_format(None)
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).round().astype(np.int64)
+    parts: dict[str, list[Lengths]] = {}
+    for start in range(0, len(chosen), CHUNK_ROWS):
+        chunk = chosen[start : start + CHUNK_ROWS]
+        is_all = len(chosen) == len(rows)
+        table = rows[start : start + CHUNK_ROWS] if is_all else rows[chunk.tolist()]
+        for part, lengths in objective.lengths(table, tokenizer, labels, max_length).items():
+            parts.setdefault(part, []).append(lengths)
+    return {part: joined(found) for part, found in parts.items()}
+
+
+def joined(found: Sequence[Lengths]) -> Lengths:
+    """Returns the rows of several lengths of one part as one."""
+    import numpy as np
+
+    whole, cut, windows = (
+        np.concatenate([getattr(one, name) for one in found]) for name in ("whole", "cut", "windows")
+    )
+    return Lengths(found[0].limit, whole, cut, windows)
+
+
+def digest(lengths: Lengths) -> dict[str, Any]:
+    """Returns plain figures of one part: percentiles of tokens (by nearest rank), how much is too long, and cut."""
+    import numpy as np
+
+    values = np.percentile(lengths.whole, PERCENTILES, method="inverted_cdf").tolist()
+    longer = int((lengths.whole > lengths.limit).sum())
+    return {
+        "limit": lengths.limit,
+        "counted_rows": len(lengths.whole),
+        "percentiles": dict(zip(map(str, PERCENTILES), map(int, values), strict=True)),
+        "tokens": int(lengths.whole.sum()),
+        "longer_rows": longer,
+        "longer_share": longer / len(lengths.whole),
+        "cut_rows": int((lengths.cut > 0).sum()),
+        "cut_tokens": int(lengths.cut.sum()),
+        "windows": int(lengths.windows.sum()),
+    }
+
+
+def _write(path: Path, found: StreamLengths) -> None:
+    import numpy as np
+
+    arrays: dict[str, Any] = {
+        f"{stage}/{split}/{part}/{own.limit}": np.stack([own.whole, own.cut, own.windows]).astype(np.int32)
+        for (stage, split), parts in found.items()
+        for part, own in parts.items()
+    }
+    np.savez(path, **arrays)
+
+
+def _read(path: Path) -> StreamLengths:
+    import numpy as np
+
+    found: StreamLengths = {}
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            for name in kept.files:
+                stage, split, part, limit = name.split("/")
+                whole, cut, windows = kept[name].astype(np.int64)
+                found.setdefault((int(stage), split), {})[part] = Lengths(int(limit), whole, cut, windows)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read: {error}; remove {path.parent}, it is made anew") from error
+    return found

@@ -1,0 +1,195 @@
+"""A few timed steps on the real model, and what they say of the time of the whole run; the weights are thrown away."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
+
+from cl_mlm.batching import sorted_batches
+from cl_mlm.evaluation import known_columns
+from cl_mlm.experiment import TRAINING_ADVICE, assemble
+from cl_mlm.hardware import memory_advice, peak_memory_bytes
+from cl_mlm.loop import Work, begin_stage, steps_of_epoch, training_ids
+from cl_mlm.workload import StageWork
+
+if TYPE_CHECKING:
+    import torch
+
+    from cl_mlm.preparation import Prepared
+    from cl_mlm.view import Run
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a few steps took, in seconds.
+
+    Attributes:
+        steps: that were timed in each stage; one before them was not.
+        step: an optimiser step of the first stage (the median).
+        later_step: one of the second stage, where strategies have something to guard; None: no such stage.
+        before_row, after_row: strategies' work before and after a later stage, by training row.
+        first_after_row: their work after the first one.
+        scored_row: scoring a row.
+        frozen_row: what a frozen body costs once for each row; 0 where it is not kept.
+        peak_bytes: the most memory that the process, or its accelerator, has held so far.
+        device: where the model was.
+    """
+
+    steps: int
+    step: float
+    later_step: float | None
+    before_row: float
+    after_row: float
+    first_after_row: float
+    scored_row: float
+    frozen_row: float
+    peak_bytes: int
+    device: str
+
+    def training_seconds(self, work: Sequence[StageWork], train_rows: int) -> float | None:
+        """Returns the seconds that training all stages takes, early stopping left out; None: steps are not known."""
+        total = self.frozen_row * train_rows
+        is_first = True
+        for stage in work:
+            if stage.steps is None:
+                return None
+            if not stage.steps:
+                continue
+            step = self.step if is_first or self.later_step is None else self.later_step
+            rows = stage.rows or 0
+            hooks = self.first_after_row if is_first else self.before_row + self.after_row
+            total += stage.steps * step + rows * hooks + stage.validated * self.scored_row
+            is_first = False
+        return total
+
+    def evaluation_seconds(self, work: Sequence[StageWork], frozen_rows: int) -> float:
+        """Returns the seconds that scoring takes after all stages, and before the first."""
+        return sum(stage.scored for stage in work) * self.scored_row + frozen_rows * self.frozen_row
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Seconds of one stage: the first step, every further one, and hooks by row."""
+
+    first: float
+    others: list[float]
+    before_row: float
+    after_row: float
+
+    @property
+    def step(self) -> float:
+        return statistics.median(self.others)
+
+
+def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
+    """Returns what `num_steps` steps of the first stage take, and of the second where strategies are at work.
+
+    Strategies' work before and after a stage is done for the rows of these steps only. Scoring a row is timed on
+    batches of every length with the model as it is: one that writes texts may not have learnt to stop.
+
+    Raises:
+        ConfigError: the model cannot be had.
+        TrainingError: memory does not suffice.
+    """
+    # Made anew: what they have seen here they must not know in a run.
+    fresh = tuple(type(strategy)(**strategy.arguments()) for strategy in prepared.strategies)
+    with memory_advice(TRAINING_ADVICE):
+        run = assemble(replace(prepared, strategies=fresh))
+        last = len(run.stream) - 1
+        is_joint = any(strategy.regime == "joint" for strategy in fresh)
+        has_later = bool(fresh) and last > 0 and not is_joint
+        first = _trial(run, last if is_joint else 0, num_steps)
+        later = _trial(run, 1, num_steps) if has_later else None
+        scored_row = _seconds_a_scored_row(run, num_steps)
+        keeps = (
+            prepared.config.finetuning.mode == "head"
+            and prepared.config.finetuning.cache_features
+            and run.backbone.kind == "sequence"
+        )
+        once = max(0.0, first.first - first.step) / len(training_ids(_at(run, last if is_joint else 0)))
+        return Timed(
+            steps=num_steps,
+            step=first.step,
+            later_step=None if later is None else later.step,
+            before_row=0.0 if later is None else later.before_row,
+            after_row=first.after_row if later is None else later.after_row,
+            first_after_row=first.after_row,
+            scored_row=scored_row,
+            frozen_row=once if keeps else 0.0,
+            peak_bytes=peak_memory_bytes(),
+            device=run.device.type,
+        )
+
+
+def _trial(run: Run, stage_index: int, num_steps: int) -> _Trial:
+    """Takes one step and `num_steps` timed ones of a stage; mutates the run as training the stage would."""
+    import numpy as np
+
+    _at(run, stage_index)
+    run.training_ids = training_ids(run)
+    steps = list(steps_of_epoch(run, run.split_rows["train"].lengths(run.training_ids)))
+    taken = list(islice(cycle(steps), num_steps + 1))
+    # Strategies prepare for, and learn from, no more rows than are trained on.
+    run.training_ids = np.unique(np.concatenate([ids for step in taken for ids in step]))
+    before = _seconds(run, lambda: begin_stage(run))
+    work = Work(run, len(taken))
+    seconds = [_seconds(run, lambda step=step: work.take(step)) for step in taken]  # type: ignore[misc]
+    stage = run.stream.stages[stage_index]
+    after = _seconds(run, lambda: [strategy.after_stage(run, stage) for strategy in run.strategies])
+    run.last_trained = stage_index
+    rows = len(run.training_ids)
+    return _Trial(seconds[0], seconds[1:], before / rows, after / rows)
+
+
+def _at(run: Run, stage_index: int) -> Run:
+    run.stage_index, run.epoch, run.step = stage_index, 0, 0
+    return run
+
+
+def _seconds_a_scored_row(run: Run, num_batches: int) -> float:
+    """Returns the seconds of predicting one row, over batches that are evenly spread over all lengths."""
+    import numpy as np
+    import torch
+
+    split = run.config.evaluation.splits[-1]
+    rows = run.split_rows[split]
+    columns = known_columns(run)
+    ids = np.concatenate([rows.ids(j) for j in columns])
+    batches = sorted_batches(rows.lengths(ids), run.config.evaluation.batch_size)
+    chosen = np.unique(np.linspace(0, len(batches) - 1, min(num_batches, len(batches))).round().astype(int))
+    run.model.eval()
+    names = [run.stream.stages[j].name for j in columns]
+    with ExitStack() as stack:
+        for strategy in run.strategies:
+            stack.enter_context(strategy.evaluation(run, names))
+        stack.enter_context(torch.inference_mode())
+
+        def score(positions: np.typing.NDArray[np.int64]) -> None:
+            run.objective.predict(run, rows.collate(ids[positions]).to(run.device))
+
+        score(batches[-1])
+        total = sum(_seconds(run, lambda i=i: score(batches[i])) for i in chosen.tolist())  # type: ignore[misc]
+    return total / sum(len(batches[i]) for i in chosen.tolist())
+
+
+def _seconds(run: Run, work: Callable[[], object]) -> float:
+    """Returns the seconds that `work` takes, that of the device included."""
+    _wait(run.device)
+    started = time.perf_counter()
+    work()
+    _wait(run.device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
