@@ -133,7 +133,9 @@ def check(
     measure: Annotated[
         int, typer.Option(min=0, metavar="N", help="Times N steps on the real model, and says what the run will take.")
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Prints the same as JSON; a list where arms are named.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Prints the same as JSON; a list where arms are named.")
+    ] = False,
 ) -> None:
     """Validates config and data and says what a run would do: rows, tokens, steps, memory, disk; trains nothing."""
     import json

@@ -8,6 +8,7 @@ from typing import Any
 from cl_mlm.api import run_folder
 from cl_mlm.disk import shown
 from cl_mlm.early_look import EarlyLook
+from cl_mlm.memory import MemoryNeed
 from cl_mlm.stream import SPLITS
 
 
@@ -24,11 +25,13 @@ def look_lines(look: EarlyLook) -> list[str]:
     ]
     for part in look.parts:
         lines += [*_token_table(look, part), ""]
-    if look.lengths is None:
-        lines.append(f"tokens: not known: {look.unreachable}")
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in look.prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
-    lines += [*_step_lines(look), *_memory_lines(look), *_time_lines(look), *look.disk]
+    lines += _step_lines(look)
+    if look.memory is not None:
+        lines += [*_memory_lines(look, look.memory), *_time_lines(look), *look.disk]
+    if look.lengths is None:
+        lines.append(f"tokens{', memory and disk' * (look.memory is None)}: not known: {look.unreachable}")
     return [*lines, f"run folder: {run_folder(config)}", "good to run"]
 
 
@@ -103,7 +106,7 @@ def _step_lines(look: EarlyLook) -> list[str]:
         "cumulative": "each stage trains on the rows of all stages so far",
     }
     for strategy in strategies:
-        remarks += [regimes[strategy.regime]] * (strategy.regime in regimes)
+        remarks += [regimes[strategy.regime]] if strategy.regime in regimes else []
         remarks += [f"{strategy.name} brings further rows back in them"] * strategy.overrides("memory")
         remarks += [f"{strategy.name} chooses the rows of a stage"] * strategy.overrides("training_data")
     if training.patience:
@@ -115,10 +118,8 @@ def _step_lines(look: EarlyLook) -> list[str]:
     return [f"steps: {number} ({'; '.join(remarks)})"]
 
 
-def _memory_lines(look: EarlyLook) -> list[str]:
-    need, training = look.memory, look.prepared.config.training
-    if need is None:
-        return [f"memory: not known: {look.unreachable}"]
+def _memory_lines(look: EarlyLook, need: MemoryNeed) -> list[str]:
+    training = look.prepared.config.training
     parts = {"weights": need.weights, "gradients": need.gradients, f"moments of {training.optimizer}": need.moments}
     parts |= {"best weights for early stopping": need.best_weights, "strategies' copies": need.strategies}
     listed = ", ".join(f"{name} {shown(size)}" for name, size in parts.items() if size)
@@ -131,9 +132,10 @@ def _time_lines(look: EarlyLook) -> list[str]:
     if timed is None or seconds is None:
         return []
     later = "" if timed.later_step is None else f", of a later one {timed.later_step:.3f} s"
+    number = f"{timed.steps} step{'s' * (timed.steps > 1)} a stage"
     lines = [
-        f"timed: {timed.steps} steps a stage on {timed.device}: a step of the first stage {timed.step:.3f} s{later}; "
-        f"scoring a row {1000 * timed.scored_row:.1f} ms; peak memory of this process {shown(timed.peak_bytes)}"
+        f"timed: {number} on {timed.device}: a step of the first stage {timed.step:.3f} s{later}; scoring a row "
+        f"{1000 * timed.scored_row:.1f} ms; peak memory of this process {shown(timed.peak_bytes)}"
     ]
     training, evaluation = seconds
     told = "not known" if training is None else duration(training)

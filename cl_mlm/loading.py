@@ -205,7 +205,8 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
         problems.append("evaluation.splits: must name at least one of validation, test, got []")
     if not isinstance(config.stream, dict) or not all(isinstance(arguments, dict) for arguments in sections):
         return config
-    stream = _validated_stream(config.stream, problems) if needs_stream else config.stream
+    # Of a section beside an object only what is done to any stream is read.
+    stream = _validated_stream(config.stream, problems) if needs_stream else _handling(dict(config.stream), problems)
     made = {name: _validated_strategy(name, args, problems) for name, args in config.strategies.items()}
     kept = {f.name: getattr(config, f.name) for f in fields(Config)}
     return Config(**{**kept, "stream": stream, "strategies": made})
@@ -214,9 +215,7 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
 def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     arguments = dict(section)
     name = arguments.pop("name", None)
-    overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
-    first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
-    as_text = check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems)
+    handling = _handling(arguments, problems)
     if not isinstance(name, str):
         problems.append(f"stream.name: must name a stream, got {name!r}; see `cl-mlm list streams`")
         return section
@@ -224,9 +223,16 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     if found is None:
         return section
     complete = _arguments("stream", arguments, found, problems)
+    return {"name": name, **handling, **complete}
+
+
+def _handling(arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Returns, checked, what is done to a stream whatever it is; takes it out of `arguments`."""
+    overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
+    first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
+    as_text = check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems)
     # Named only where it is set: the settings of other runs, and so their folders, stay what they were.
-    text = {"as_text": True} if as_text else {}
-    return {"name": name, "overlap": overlap, "first_stages": first_stages, **text, **complete}
+    return {"overlap": overlap, "first_stages": first_stages, **({"as_text": True} if as_text else {})}
 
 
 def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:

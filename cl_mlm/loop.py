@@ -258,9 +258,7 @@ def steps_per_epoch(config: Config, num_rows: int) -> int:
     return math.ceil(num_rows / (config.training.batch_size * config.training.accumulation))
 
 
-def steps_of_epoch(
-    run: Run, lengths: npt.NDArray[np.int32], first: int = 0
-) -> Iterator[list[npt.NDArray[np.int64]]]:
+def steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int = 0) -> Iterator[list[npt.NDArray[np.int64]]]:
     """Yields the row ids of every micro-batch, step by step from step `first` of the epoch.
 
     The order is addressed by (seed, stage, epoch).

@@ -193,5 +193,7 @@ def with_objects(config: Config, stream: Stream | None, strategies: Sequence[Str
             "overlap": config.stream.get("overlap", "error"),
             "fingerprint": stream.fingerprint,
         }
+        # Named only where they are set: other runs of the same stream keep their identity.
+        section |= {key: config.stream[key] for key in ("first_stages", "as_text") if config.stream.get(key)}
         config = replace(config, stream=section)
     return config

@@ -1,4 +1,7 @@
-"""A stream as an Avalanche benchmark, on which Avalanche's own strategies train (avalanche-lib 0.6).
+"""An Avalanche benchmark of texts as a stream, and a stream as an Avalanche benchmark (avalanche-lib 0.6).
+
+`avalanche` is the stream of a config and `from_avalanche` that of Python; `to_avalanche` goes the other way, so that
+Avalanche's own strategies train on a stream:
 
     benchmark = to_avalanche(stream, tokenizer)
     strategy = Naive(model=Classifier(bert), optimizer=optimizer, criterion=CrossEntropyLoss(), train_mb_size=16)
@@ -33,14 +36,16 @@ multi-head model of Avalanche's makes use of it. The streams are `train_stream`,
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.components import make_objective
-from cl_mlm.errors import DataError
-from cl_mlm.stream import Stage, Stream
+from cl_mlm.components import find, make_objective
+from cl_mlm.errors import ConfigError, DataError
+from cl_mlm.stream import Scenario, Stage, Stream
+from streams._from_avalanche import TEXT_COLUMNS, from_avalanche
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
@@ -50,19 +55,66 @@ if TYPE_CHECKING:
 
     Row = Sequence[Any]  # [columns of token ids, class index, task label]
 
-__all__ = ["text_collate", "to_avalanche"]
+__all__ = ["avalanche", "from_avalanche", "text_collate", "to_avalanche"]
 
 STREAM_NAMES = {"train": "train", "validation": "valid", "test": "test"}  # ours: Avalanche's
 
 
-def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> CLScenario:
+def avalanche(
+    *,
+    benchmark: str,
+    arguments: dict[str, Any] | None = None,
+    labels: list[str] | None = None,
+    scenario: Scenario | None = None,
+    validation_fraction: float = 0.1,
+) -> Stream:
+    """Returns the stream of a benchmark of texts that a function of yours makes; see `from_avalanche`.
+
+    Args:
+        benchmark: dotted path to the function, `my_module.make_benchmark`; that module is imported and the function
+            called: a config is trusted as a script is.
+        arguments: of the function.
+        labels: names of the classes by index; null: the benchmark's `label_names`, else the index.
+        scenario: null: found from task labels and classes.
+        validation_fraction: fraction of the training rows (0-1) to carve where there is no validation stream.
+
+    Raises:
+        ConfigError: there is no such function, it does not take these arguments, or what it returns is no benchmark.
+        DataError: rows are no texts, or streams do not fit each other.
+    """
+    if "." not in benchmark.strip("."):
+        raise ConfigError(
+            "stream.benchmark: must be a dotted path to a function, such as my_module.make_benchmark, "
+            f"got {benchmark!r}"
+        )
+    try:
+        make = find("stream", benchmark)
+    except ConfigError as error:
+        raise ConfigError([f"stream.benchmark: {line.partition(': ')[2]}" for line in error.problems]) from error
+    given = arguments or {}
+    try:
+        inspect.signature(make).bind(**given)
+    except TypeError as error:
+        raise ConfigError(f"stream.arguments: {benchmark} does not take them: {error}, got {given}") from error
+    return from_avalanche(
+        make(**given),
+        name=benchmark.rpartition(".")[2],
+        labels=labels,
+        scenario=scenario,
+        validation_fraction=validation_fraction,
+    )
+
+
+def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_length: int = 128) -> CLScenario:
     """Returns an Avalanche benchmark with one experience a stage in each of its three streams.
 
-    Rows are read and tokenized when a loader asks for them, so nothing is copied and memory-mapped splits stay so.
+    Rows are read and tokenized when a loader asks for them, so nothing is copied and memory-mapped splits stay so. The
+    benchmark's `label_names` and `stage_names` are those of the stream.
 
     Args:
         stream: classification stages, passed by `cl_mlm.hygiene.clean`.
-        tokenizer: turns text into token ids and pads them.
+        tokenizer: turns text into token ids and pads them; None: rows stay texts (`{"text": ..., "text_pair": ...}`),
+            for a data set of Avalanche's to be worked on and read back with `from_avalanche`.
         max_length: rows are cut to this many tokens.
 
     Raises:
@@ -82,15 +134,18 @@ def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase, max_length:
     labels = {label: index for index, label in enumerate(stream.labels)}
     rows = partial(_EncodedRows, tokenizer=tokenizer, labels=labels, max_length=max_length)
     by_task = stream.scenario == "task_incremental"
+    collate = None if tokenizer is None else text_collate(tokenizer)
     experiences = {
         avalanche_name: [
-            _experience(rows(stage, split), stage_index if by_task else 0, text_collate(tokenizer))
+            _experience(rows(stage, split), stage_index if by_task else 0, collate)
             for stage_index, stage in enumerate(stream.stages)
         ]
         for split, avalanche_name in STREAM_NAMES.items()
     }
     # Avalanche annotates neither decorator.
     benchmark: Any = with_task_labels(with_classes_timeline(benchmark_from_datasets(**experiences)))
+    benchmark.label_names = stream.labels
+    benchmark.stage_names = tuple(stage.name for stage in stream.stages)
     return benchmark
 
 
@@ -117,7 +172,7 @@ def _collate(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[An
 
 
 class _EncodedRows:
-    """The rows of one split as Avalanche reads them: `(columns of token ids, class index)`.
+    """The rows of one split as Avalanche reads them: `(columns of token ids or texts, class index)`.
 
     Attributes:
         targets: class index of every row, in order.
@@ -128,7 +183,7 @@ class _EncodedRows:
         stage: Stage,
         split: str,
         *,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         labels: Mapping[str, int],
         max_length: int,
     ) -> None:
@@ -144,6 +199,8 @@ class _EncodedRows:
 
     def __getitem__(self, position: int) -> tuple[dict[str, Any], int]:
         row = self._dataset[int(position) : int(position) + 1]
+        if self._tokenizer is None:
+            return {name: row[name][0] for name in TEXT_COLUMNS if name in row}, self.targets[position]
         columns = self._objective.encode(row, self._tokenizer, self._labels, self._max_length)
         return {name: column[0] for name, column in columns.items() if name != "target"}, self.targets[position]
 
@@ -156,7 +213,9 @@ def _targets(dataset: Dataset, labels: Mapping[str, int], where: str) -> list[in
     return [labels[label] for label in column]
 
 
-def _experience(rows: _EncodedRows, task_label: int, collate: Callable[[Sequence[Row]], list[Any]]) -> AvalancheDataset:
+def _experience(
+    rows: _EncodedRows, task_label: int, collate: Callable[[Sequence[Row]], list[Any]] | None
+) -> AvalancheDataset:
     """Returns the rows with class and task labels, as what Avalanche's loaders, buffers and metrics expect."""
     from avalanche.benchmarks.utils import (
         ConstantSequence,

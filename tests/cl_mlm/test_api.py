@@ -99,6 +99,50 @@ def test_a_finished_run_is_returned_as_it_is(result, make_fast, small_stream):
     assert (again.is_new, again.folder, again.summary) == (False, result.folder, read_summary(result.folder))
 
 
+def test_a_stream_object_is_cut_to_its_first_stages(quick, small_stream):
+    cut = cl_mlm.run(quick, "stream.first_stages=1", stream=small_stream, progress=False)
+    assert cut.summary["columns"] == ["stage 0"]
+    whole = cl_mlm.run(quick, "limit=4", stream=small_stream, progress=False)
+    assert whole.summary["columns"] == ["stage 0", "stage 1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("3", "must be at most 2 here, got 3"), ("0", "must be at least 1"), ("x", "must be a whole")]
+)
+def test_the_first_stages_of_a_stream_object_are_checked(quick, small_stream, value, said):
+    with pytest.raises(ConfigError, match=f"stream.first_stages: {said}"):
+        cl_mlm.run(quick, f"stream.first_stages={value}", stream=small_stream)
+
+
+def test_a_stream_object_without_cut_keeps_the_name_of_its_run(fast, small_stream):
+    from cl_mlm.loading import load_config
+    from cl_mlm.preparation import with_objects
+
+    section = with_objects(load_config(fast, needs_stream=False), small_stream, None).stream
+    assert section == {"name": "small", "overlap": "error", "fingerprint": small_stream.fingerprint}
+
+
+@pytest.mark.parametrize("kind", ["labels", "field"])
+def test_data_sets_in_memory_are_staged_and_trained_on(quick, kind):
+    from datasets import Dataset
+
+    from cl_mlm.staging import by_field, by_labels
+
+    def rows(split):
+        found = [(f"{label} {k} {split}", label, "ab"[k % 2]) for k in range(4) for label in ("w", "x", "y", "z")]
+        return Dataset.from_dict(dict(zip(("text", "label", "domain"), zip(*found, strict=True), strict=True)))
+
+    splits = {split: rows(split) for split in ("train", "validation", "test")}
+    stream = (
+        by_labels(splits, name="mine", labels_per_stage=2)
+        if kind == "labels"
+        else by_field(splits, "domain", name="mine")
+    )
+    result = cl_mlm.run(quick, stream=stream, progress=False)
+    assert result.summary["columns"] == (["labels-01", "labels-02"] if kind == "labels" else ["a", "b"])
+    assert result.matrix.shape == (2, 2)
+
+
 def test_a_run_is_recorded_with_class_and_arguments_of_its_objects(result):
     (strategy,) = result.summary["strategies"]
     assert strategy == {"name": "strategies.replay.Replay", "capacity": 6, "weight": 1.0, "rows": None}

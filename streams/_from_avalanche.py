@@ -1,0 +1,227 @@
+"""From an Avalanche benchmark of texts to a stream; nothing of Avalanche is imported: the benchmark brings it along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.errors import ConfigError, DataError
+from cl_mlm.staging import carve_validation
+from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["from_avalanche"]
+
+# Ours: Avalanche's, by whatever name its own helpers and its users give it.
+STREAM_NAMES = {"train": ("train",), "validation": ("valid", "validation", "val"), "test": ("test",)}
+TEXT_COLUMNS = ("text", "text_pair")
+CARVE_SEED = 0  # the carved rows are part of the data: the same for every run seed
+MAX_PROBLEMS = 20
+
+
+def from_avalanche(
+    benchmark: Any,
+    *,
+    name: str = "avalanche",
+    labels: Sequence[str] | None = None,
+    scenario: Scenario | None = None,
+    validation_fraction: float = 0.1,
+) -> Stream:
+    """Returns a classification stream with one stage for each experience of `benchmark.train_stream`.
+
+    An item is `(text, class)` or `(text, class, task label)`; the text is a string, or a mapping with the column `text`
+    and optionally `text_pair`; the class is an index or a name. Rows are copied in memory as the experiences give them.
+    The test stream, and the validation stream where there is one, have as many experiences as the training
+    stream; without one, validation rows are carved from train, and the notes say so.
+
+    Args:
+        benchmark: an Avalanche benchmark.
+        name: the stream's name.
+        labels: names of the classes by index; None: the benchmark's `label_names` (`to_avalanche` leaves them there),
+            else the index itself. Without names, a class index that several tasks use means another class in each, as
+            in Avalanche's multi-head models: it is called `<task label>/<index>`.
+        scenario: None: `task_incremental` where experiences have different task labels, else `domain_incremental` where
+            several all have the same classes, else `class_incremental`.
+        validation_fraction: fraction of the training rows (0-1) to carve where there is no validation stream.
+
+    Raises:
+        ConfigError: this is no benchmark, or `labels` are too few or not different.
+        DataError: rows are no texts, or streams do not fit each other.
+    """
+    streams = _streams(benchmark)
+    named = labels if labels is not None else getattr(benchmark, "label_names", None)
+    if named is not None and len(set(named)) < len(named):
+        raise ConfigError(f"stream.labels: must be different, got {list(named)}")
+    problems: list[str] = []
+    read = {
+        split: [_rows(e, f"{split} experience {i}", problems) for i, e in enumerate(experiences)]
+        for split, experiences in streams.items()
+    }
+    if problems:
+        raise DataError(problems[:MAX_PROBLEMS])
+    tasks = _tasks(read)
+    found = scenario or _scenario(read["train"], tasks)
+    prefixes = _prefixes(read["train"], tasks) if named is None else [""] * len(tasks)
+    stages, notes = [], []
+    titles = getattr(benchmark, "stage_names", None) or _titles(len(tasks))
+    for i, prefix in enumerate(prefixes):
+        own = {split: _named(rows[i], named, prefix) for split, rows in read.items()}
+        order = _order([label for rows in own.values() for label in rows["label"]], named)
+        parts = {split: _dataset(rows) for split, rows in own.items()}
+        if "validation" not in parts:
+            parts["train"], parts["validation"] = carve_validation(parts["train"], validation_fraction, CARVE_SEED)
+            notes = [f"validation carved from train: {100 * validation_fraction:g} % of rows"]
+        stages.append(Stage(titles[i], labels=order, **{split: parts[split] for split in SPLITS}))
+    return Stream(name, tuple(stages), found, tuple(notes))
+
+
+Columns = dict[str, list[Any]]  # text, text_pair, class and task, each (rows,)
+
+
+def _streams(benchmark: Any) -> dict[str, list[Any]]:
+    """Returns the experiences of every split.
+
+    Raises:
+        ConfigError: there is no training or test stream.
+        DataError: the streams have not equally many experiences.
+    """
+    given = getattr(benchmark, "streams", None)
+    known = dict(given) if isinstance(given, Mapping) else {}
+    streams = {ours: next((known[n] for n in names if n in known), None) for ours, names in STREAM_NAMES.items()}
+    if streams["train"] is None or streams["test"] is None:
+        listed = ", ".join(map(str, known)) or "none"
+        raise ConfigError(
+            f"stream.benchmark: must be an Avalanche benchmark with the streams train and test, got "
+            f"{type(benchmark).__name__} with {listed}"
+        )
+    experiences = {split: list(stream) for split, stream in streams.items() if stream is not None}
+    counts = {split: len(own) for split, own in experiences.items()}
+    if len({*counts.values()}) > 1 or not counts["train"]:
+        listed = ", ".join(f"{split} {count}" for split, count in counts.items())
+        raise DataError(f"benchmark: every stream must have one experience for each stage, got {listed}")
+    return experiences
+
+
+def _rows(experience: Any, where: str, problems: list[str]) -> Columns:
+    """Returns the items of an experience as columns; adds what is wrong with them to `problems`."""
+    columns: Columns = {"class": [], "task": []}
+    shape: tuple[str, ...] | None = None
+    for position in range(len(experience.dataset)):
+        item = experience.dataset[position]
+        texts = _texts(item)
+        if isinstance(texts, str):
+            problems.append(f"{where}: {texts} in item {position}")
+            break
+        if shape not in (None, tuple(texts)):
+            problems.append(f"{where}: every item must have the columns {shape}, got {tuple(texts)} in item {position}")
+            break
+        shape = tuple(texts)
+        for column, text in texts.items():
+            columns.setdefault(column, []).append(text)
+        columns["class"].append(_plain(item[1]))
+        columns["task"].append(_plain(item[2]) if len(item) > 2 else 0)
+    if shape is None and not problems:
+        problems.append(f"{where}: must have rows, got none")
+    return columns
+
+
+def _texts(item: Any) -> dict[str, str] | str:
+    """Returns the texts of an item by column, or what it must be and is not."""
+    rule = (
+        "an item must be (text, class) or (text, class, task label), its text a string or a mapping with the column "
+        "text and optionally text_pair (token ids will not do: the model's own tokenizer reads the texts); got "
+    )
+    if not isinstance(item, Sequence) or isinstance(item, str) or len(item) not in (2, 3):
+        return f"{rule}{type(item).__name__}"
+    given = item[0]
+    if isinstance(given, str):
+        return {"text": given}
+    if not isinstance(given, Mapping):
+        return f"{rule}{type(given).__name__}"
+    texts = {column: given[column] for column in TEXT_COLUMNS if column in given}
+    if "text" not in texts or not all(isinstance(text, str) for text in texts.values()):
+        listed = ", ".join(f"{column} {type(value).__name__}" for column, value in given.items())
+        return f"{rule}a mapping with {listed or 'nothing'}"
+    return texts
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number out of a tensor or an array."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _tasks(read: Mapping[str, Sequence[Columns]]) -> list[Any]:
+    """Returns the task label of every stage.
+
+    Raises:
+        DataError: an experience has several, or those of its splits differ.
+    """
+    tasks, problems = [], []
+    for i in range(len(read["train"])):
+        own = {task for rows in read.values() for task in rows[i]["task"]}
+        tasks.append(min(own, key=str))
+        if len(own) > 1:
+            listed = ", ".join(sorted(map(str, own)))
+            problems.append(f"experience {i}: must have one task label in all streams, got {listed}")
+    if problems:
+        raise DataError(problems)
+    return tasks
+
+
+def _scenario(train: Sequence[Columns], tasks: Sequence[Any]) -> Scenario:
+    if len(set(tasks)) > 1:
+        return "task_incremental"
+    same = len({frozenset(rows["class"]) for rows in train}) == 1
+    return "domain_incremental" if same and len(train) > 1 else "class_incremental"
+
+
+def _prefixes(train: Sequence[Columns], tasks: Sequence[Any]) -> list[str]:
+    """Returns what keeps apart the classes of tasks that use the same index."""
+    by_task: dict[Any, set[Any]] = {}
+    for rows, task in zip(train, tasks, strict=True):
+        by_task.setdefault(task, set()).update(rows["class"])
+    every = [index for own in by_task.values() for index in own]
+    return [f"{task}/" if len(set(every)) < len(every) else "" for task in tasks]
+
+
+def _named(rows: Columns, names: Sequence[str] | None, prefix: str) -> Columns:
+    """Returns the rows with their labels' names in place of classes and task labels.
+
+    Raises:
+        ConfigError: a class has no name.
+    """
+    texts = {column: values for column, values in rows.items() if column not in ("class", "task")}
+    classes = rows["class"]
+    if names is None:
+        return {**texts, "label": [f"{prefix}{value}" for value in classes]}
+    known = set(names)
+    bad = [c for c in classes if (c not in known if isinstance(c, str) else not 0 <= c < len(names))]
+    if bad:
+        raise ConfigError(f"stream.labels: must name every class, got {len(names)} names and class {bad[0]!r}")
+    return {**texts, "label": [c if isinstance(c, str) else names[c] for c in classes]}
+
+
+def _order(labels: Sequence[str], names: Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the labels of a stage in the order of the names, or of the indices."""
+    present = set(labels)
+    if names is not None:
+        return tuple(name for name in names if name in present)
+
+    def key(label: str) -> tuple[int, str]:
+        number = label.rpartition("/")[2]
+        return (int(number) if number.isdecimal() else -1, label)
+
+    return tuple(sorted(present, key=key))
+
+
+def _dataset(columns: Columns) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_dict(columns)
+
+
+def _titles(number: int) -> list[str]:
+    width = max(2, len(str(number)))
+    return [f"experience-{i + 1:0{width}d}" for i in range(number)]

@@ -1,0 +1,54 @@
+"""What is said of memory, held against the tensors of a run."""
+
+import pytest
+
+from cl_mlm.disk import model_size
+from cl_mlm.experiment import assemble
+from cl_mlm.loading import load_config
+from cl_mlm.loop import Work, begin_stage, training_ids
+from cl_mlm.memory import memory_need
+from cl_mlm.preparation import prepare
+from cl_mlm.strategy import Strategy
+
+
+class Hoarder(Strategy):
+    """Keeps something, and does not say how much."""
+
+    def after_stage(self, run, stage):
+        self.kept = 1
+
+
+def need(config, *overrides, strategies=None):
+    prepared = prepare(load_config(config, overrides), strategies=strategies)
+    return memory_need(prepared, model_size(prepared.config, prepared.stream.labels, prepared.objective)), prepared
+
+
+@pytest.mark.parametrize("mode", ["full", "head"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_it_is_what_a_run_holds(fast, mode, optimizer):
+    overrides = [f"finetuning.mode={mode}", f"training.optimizer={optimizer}", "stream.labels_per_stage=4"]
+    told, prepared = need(fast, *overrides)
+    run = assemble(prepared)
+    run.training_ids = training_ids(run)
+    begin_stage(run)
+    work = Work(run, 2)
+    work.take([run.training_ids[:4]])
+    moments = [t for state in work.bare.state.values() for t in state.values() if getattr(t, "dim", lambda: 0)()]
+    trainable = sum(p.nbytes for p in run.trainable().values())
+    assert told.weights == sum(p.nbytes for p in run.model.parameters())
+    assert told.gradients == trainable
+    assert told.moments == sum(t.nbytes for t in moments) == trainable * (2 if optimizer == "adamw" else 1)
+
+
+def test_early_stopping_and_copies_of_strategies_count(fast):
+    plain, _ = need(fast)
+    told, _ = need(fast, "training.patience=1", "strategies=[ewc]")
+    assert (plain.best_weights, plain.strategies, plain.unknown) == (0, 0, ())
+    assert (told.best_weights, told.strategies) == (plain.weights, 2 * plain.weights)
+    assert told.total == plain.total + 3 * plain.weights
+
+
+def test_a_strategy_that_does_not_say_what_it_keeps_is_named(fast):
+    assert need(fast, strategies=[Hoarder()])[0].unknown == ("hoarder",)
+    assert need(fast, "strategies=[lwf]")[0].unknown == ("lwf",)
+    assert need(fast, "strategies=[joint]")[0].unknown == ()

@@ -1,0 +1,92 @@
+"""The work that is foretold, held against the work that runs do."""
+
+import pytest
+
+import cl_mlm
+from cl_mlm import experiment, loop
+from cl_mlm.journal import read_lines
+from cl_mlm.loading import load_config
+from cl_mlm.preparation import prepare
+from cl_mlm.strategy import Strategy
+from cl_mlm.workload import workload
+
+
+class Chooser(Strategy):
+    """Takes the first rows of every stage."""
+
+    def training_data(self, run, stage):
+        return run.split_rows["train"].ids(run.stage_index)[:5]
+
+
+def foretold(config, *overrides, strategies=None):
+    return workload(prepare(load_config(config, overrides), strategies=strategies))
+
+
+def steps_taken(folder):
+    """Returns the optimiser steps of every stage that was trained, as the journal has them."""
+    lines = [line for line, _ in read_lines(folder / "journal.jsonl")]
+    return {
+        line["stage"]: int(line["values"]["cost/steps"])
+        for line in lines
+        if line["kind"] == "metrics" and "cost/steps" in line["values"] and line["stage"] is not None
+    }
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.epochs=2", "training.batch_size=5", "training.accumulation=2"],
+        ["training.steps=3"],
+        ["limit=6"],
+        ["training.epochs=1", "strategies=[joint]"],
+        ["training.epochs=1", "strategies=[cumulative]", "training.batch_size=7"],
+        ["training.epochs=2", "training.patience=5"],
+    ],
+)
+def test_a_run_does_what_was_foretold(fast, overrides, monkeypatch):
+    overrides = [*overrides, "checkpoint.reuse_stages=0"]
+    expected = foretold(fast, *overrides)
+    scored = {"after": 0, "within": 0}
+
+    def count(kind, original):
+        def evaluate(*arguments):
+            found = original(*arguments)
+            scored[kind] += len(found.ids)
+            return found
+
+        return evaluate
+
+    monkeypatch.setattr(experiment, "evaluate", count("after", experiment.evaluate))
+    monkeypatch.setattr(loop, "evaluate", count("within", loop.evaluate))
+    result = cl_mlm.run(fast, *overrides, progress=False)
+    assert steps_taken(result.folder) == {i: stage.steps for i, stage in enumerate(expected) if stage.steps}
+    assert scored["after"] == sum(stage.scored for stage in expected)
+    assert scored["within"] == sum(stage.validated for stage in expected)
+
+
+def test_steps_are_counted_by_hand(fast):
+    # 16 training rows a stage: 4 micro-batches of 5, 2 steps an epoch.
+    work = foretold(fast, "training.epochs=3", "training.batch_size=5", "training.accumulation=2")
+    assert [(stage.rows, stage.steps) for stage in work] == [(16, 6), (16, 6)]
+    # Before: 12 test rows of the first column. After: validation and test, 8 + 12, of one and of two columns.
+    assert [stage.scored for stage in work] == [12 + 20, 40]
+
+
+def test_joint_asks_for_one_stage(fast):
+    first, last = foretold(fast, "strategies=[joint]", "training.epochs=1")
+    assert (first.rows, first.steps, first.scored) == (0, 0, 0)
+    assert (last.rows, last.steps) == (32, 8)
+
+
+def test_cumulative_grows(fast):
+    work = foretold(fast, "strategies=[cumulative]", "training.epochs=1")
+    assert [(stage.rows, stage.steps) for stage in work] == [(16, 4), (32, 8)]
+
+
+def test_rows_that_a_strategy_chooses_are_not_known(fast):
+    assert [(s.rows, s.steps) for s in foretold(fast, strategies=[Chooser()])] == [(None, None)] * 2
+    assert [(s.rows, s.steps) for s in foretold(fast, "training.steps=7", strategies=[Chooser()])] == [(None, 7)] * 2
+
+
+def test_splits_that_are_not_evaluated_are_not_counted(fast):
+    assert [stage.scored for stage in foretold(fast, "evaluation.splits=[validation]")] == [8, 16]
