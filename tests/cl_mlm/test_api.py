@@ -12,7 +12,7 @@ import cl_mlm
 from cl_mlm.api import is_finished, locked, read_summary, run_folder
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.loading import load_config
-from cl_mlm.preparation import with_objects
+from cl_mlm.preparation import prepare, with_objects
 from cl_mlm.strategy import Strategy
 from strategies.ewc import Ewc
 from strategies.replay import Replay
@@ -114,10 +114,14 @@ def test_the_first_stages_of_a_stream_object_are_checked(quick, small_stream, va
         cl_mlm.run(quick, f"stream.first_stages={value}", stream=small_stream)
 
 
-def test_a_stream_object_without_cut_keeps_the_name_of_its_run(fast, small_stream):
-    from cl_mlm.loading import load_config
-    from cl_mlm.preparation import with_objects
+def test_the_labels_of_a_stream_object_can_be_written_out(fast, small_stream):
+    overrides = ["stream.as_text=true", "model.name=tiny-decoder"]
+    config = with_objects(load_config(fast, overrides, needs_stream=False), small_stream, None)
+    assert config.stream["as_text"] is True
+    assert prepare(config, small_stream).stream.stages[0].objective == "text_to_text"
 
+
+def test_a_stream_object_without_cut_keeps_the_name_of_its_run(fast, small_stream):
     section = with_objects(load_config(fast, needs_stream=False), small_stream, None).stream
     assert section == {"name": "small", "overlap": "error", "fingerprint": small_stream.fingerprint}
 
