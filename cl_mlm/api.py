@@ -70,7 +70,7 @@ class Result:
         """
         import transformers
 
-        stage_index = stage % len(self.summary["columns"])
+        stage_index = stage % len(self.summary["stream"]["stages"])
         folder = self.folder / "stages" / f"{stage_index:03d}" / "model"
         if not folder.is_dir():
             raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import arrow_batches
-from cl_mlm.stream import SPLITS, Stage, Stream
+from cl_mlm.parts import parts_of, with_splits
+from cl_mlm.stream import Stream
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,32 +27,25 @@ def as_text(stream: Stream) -> Stream:
         ConfigError: rows that are no classification, or that are to be predicted among their own stage's labels.
         DataError: columns that are missing or hold no strings.
     """
-    others = sorted({stage.objective for stage in stream.stages} - {"classification"})
+    others = sorted({part.owner.objective for part in parts_of(stream)} - {"classification"})
     if others:
         raise ConfigError(f"stream.as_text: must be false for objective {', '.join(others)}, got true")
-    if stream.scenario == "task_incremental":
+    if stream.masks:
         raise ConfigError(
             "stream.as_text: must be false where stream.scenario is task_incremental: text that is written is not "
             "confined to a stage's labels; got true"
         )
     problems: list[str] = []
-    stages = tuple(_stage(stage, stream.labels, problems) for stage in stream.stages)
+    splits = [
+        {name: _rows(rows, f"{part.where} {name}", problems) for name, rows in part.splits.items()}
+        for part in parts_of(stream)
+    ]
     if problems:
         raise DataError(problems)
     notes = (*stream.notes, f"as text: {len(stream.labels)} labels are answers to be written")
-    return replace(stream, stages=stages, scenario="domain_incremental", notes=notes)
-
-
-def _stage(stage: Stage, answers: Sequence[str], problems: list[str]) -> Stage:
-    parts = {name: _rows(stage.split(name), f"stage {stage.name!r} {name}", problems) for name in SPLITS}
-    return replace(
-        stage,
-        labels=(),
-        task="text_to_text",
-        objective="text_to_text",
-        options={"answers": list(answers)},
-        **parts,
-    )
+    options = {"answers": list(stream.labels)}
+    written = with_splits(stream, splits, labels=(), task="text_to_text", objective="text_to_text", options=options)
+    return replace(written, scenario="domain_incremental", notes=notes)
 
 
 def _rows(rows: Dataset, where: str, problems: list[str]) -> Dataset:

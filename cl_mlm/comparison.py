@@ -14,7 +14,7 @@ import numpy as np
 
 from cl_mlm.errors import ClMlmError
 from cl_mlm.metrics import DEFINITIONS, mean_interval
-from cl_mlm.report import UNDEFINED, hundredths, is_undefined, unit_of, write_csv
+from cl_mlm.report import PROBE, PROBE_PREFIX, UNDEFINED, hundredths, is_probe, is_undefined, unit_of, write_csv
 from cl_mlm.summaries import MAX_DEPTH, RunSummary, load_runs, unfinished_runs
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class StreamTable:
 
     def legend(self) -> list[str]:
         """Returns the definition of every metric, and why values are missing, one line each."""
-        lines = [f"{_short(name)}: {name.replace('_', ' ')}: {DEFINITIONS.get(name, '')}" for name in self.metrics]
+        lines = [f"{_short(n)}: {n.replace('_', ' ')}: {DEFINITIONS[n]}" for n in self.metrics if n in DEFINITIONS]
+        lines += [f"{name}: {PROBE}" for name in self.metrics if name.startswith(PROBE_PREFIX)]
         if any(len(group.runs) > 1 for group in self.groups):
             lines.append("±: half width of the 95 % interval of the mean over seeds (Student's t)")
         unequal = differing([group.runs for group in self.groups])
@@ -179,7 +180,8 @@ def make_table(runs: Sequence[RunSummary]) -> StreamTable:
         by_settings[_group_key(run)].append(run)
     members = [tuple(sorted(group, key=lambda run: run.seed)) for group in by_settings.values()]
     groups = tuple(Group(label, group) for label, group in zip(_labels(members), members, strict=True))
-    return StreamTable(first.stream, first.fingerprint, first.columns, groups)
+    shown = tuple(f"{name} (probe)" if is_probe(h) else name for name, h in zip(first.columns, first.home, strict=True))
+    return StreamTable(first.stream, first.fingerprint, shown, groups)
 
 
 def _comparable(run: RunSummary) -> tuple[object, ...]:

@@ -44,7 +44,7 @@ def disk_lines(prepared: Prepared) -> list[str]:
     state = copies * size.trainable * BYTES
     stage, step = size.whole * BYTES + state, _step_bytes(config, size) + state
     joint = any(strategy.regime == "joint" for strategy in prepared.strategies)
-    num_stages = 1 if joint else len(stream)
+    num_stages = 1 if joint else len(stream.measured) or len(stream)
     everything = config.checkpoint.keep_stages == "all"
     stages = num_stages if everything else min(KEPT, num_stages)
     # None is due by time or by steps: then only an interruption writes one.
@@ -110,8 +110,8 @@ def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
 
 def _prediction_bytes(stream: Stream, joint: bool) -> int:
     """Returns the bytes of every test row's prediction after every stage; columns that are not known yet count too."""
-    rows = sum(len(stage.test) for stage in stream.stages)
-    return PREDICTION_BYTES * rows * (1 if joint else len(stream))
+    rows = sum(len(column.test) for column in stream.columns)
+    return PREDICTION_BYTES * rows * (1 if joint else len(stream.measured) or len(stream))
 
 
 def _counted(number: int, what: str, size: int) -> str:

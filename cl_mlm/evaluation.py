@@ -25,7 +25,7 @@ class Evaluated:
         references: what it should have predicted, (N,).
         probability: of the prediction, (N,); NaN where it is no choice among classes.
         reference_probability: of the reference, (N,); NaN likewise.
-        scores: metrics of each evaluated column, by stage index.
+        scores: metrics of each evaluated column, by its index.
     """
 
     ids: npt.NDArray[np.int64]
@@ -57,7 +57,7 @@ class Evaluated:
 
 
 def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
-    """Returns predictions and scores of `split` for the stages `columns`; the model's mode is restored."""
+    """Returns predictions and scores of `split` for the columns of these indices; the model's mode is restored."""
     import numpy as np
     import torch
 
@@ -65,7 +65,7 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     ids = np.concatenate([rows.ids(j) for j in columns]) if columns else np.zeros(0, dtype=np.int64)
     predictions: list[Any] = [None] * len(ids)
     probability, of_reference = (np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2))
-    names = [run.stream.stages[j].name for j in columns]
+    names = [run.stream.columns[j].name for j in columns]
     modes = [(module, module.training) for module in run.model.modules()]
     run.model.eval()
     try:
@@ -89,15 +89,19 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     return Evaluated(ids, predictions, references, probability, of_reference, scores)
 
 
-def known_columns(run: Run) -> list[int]:
-    """Returns the stages of whose labels the model knows at least one: the others have no score yet."""
-    return [j for j in range(len(run.stream)) if run.labels.known(j)[0]]
+def known_columns(run: Run, split: str) -> list[int]:
+    """Returns the columns with rows of whose labels the model knows at least one: the others have no score yet."""
+    return [
+        j
+        for j, column in enumerate(run.stream.columns)
+        if run.labels.known(column.labels)[0] and len(column.split(split))
+    ]
 
 
-def _references(run: Run, split: str, stage_index: int) -> list[Any]:
-    """Returns what should be predicted for every row of a stage's split."""
-    columns = list(run.objective.reference_columns)
-    rows = run.stream.stages[stage_index].split(split).with_format(None).select_columns(columns)
+def _references(run: Run, split: str, column: int) -> list[Any]:
+    """Returns what should be predicted for every row of a column's split."""
+    needed = list(run.objective.reference_columns)
+    rows = run.stream.columns[column].split(split).with_format(None).select_columns(needed)
     return run.objective.references(rows[:])
 
 
@@ -106,10 +110,10 @@ def _score(
 ) -> dict[int, dict[str, float]]:
     import numpy as np
 
-    stages, _ = unpack_row_ids(ids)
+    owners, _ = unpack_row_ids(ids)
     scores = {}
     for j in columns:
-        where = np.flatnonzero(stages == j).tolist()
-        own = run.stream.stages[j].labels
+        where = np.flatnonzero(owners == j).tolist()
+        own = run.stream.columns[j].labels
         scores[j] = run.objective.score([predictions[i] for i in where], [references[i] for i in where], own)
     return scores

@@ -59,6 +59,7 @@ class Experiment:
         shared = 0 if prepared.config.limit else shared
         self.shared = SharedStages(folder.parent.parent / SHARED_FOLDER, folder.name, shared)
         self.slugs = slugs([stage.name for stage in prepared.stream.stages])
+        self.column_slugs = slugs([column.name for column in prepared.stream.columns])
         self.stage_index = 0
 
     def execute(self) -> dict[str, Any]:
@@ -114,24 +115,28 @@ class Experiment:
             record.reused.append({"stage": stage.name, "run": cost.reused_from})
             self.journal.tags({"reused_from": cost.reused_from}, stage_index)
         started = time.perf_counter()
+        is_measured = run.stream.is_measured(stage_index)
         with memory_advice(EVALUATION_ADVICE):
-            splits: list[str] = [*run.config.evaluation.splits]
+            splits: list[str] = [*run.config.evaluation.splits] if is_measured else []
             found = {split: self._evaluate(run, split) for split in splits}
         record.add_cost(cost, time.perf_counter() - started, _sizes(run))
         record.flags += [f"{stage.name}: {flag}" for flag in cost.flags]
         self._note_scores(run, record, found)
         record.next_stage = stage_index + 1
-        states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
         self.journal.metrics(
             {"time/train_seconds": cost.train_seconds, "cost/steps": cost.steps}, stage_index, stage_index
         )
         self.journal.status("FINISHED", stage_index)
+        # A stage that is not measured is short: training it again costs less than a checkpoint of each of them.
+        if not is_measured:
+            return
         self.journal.sync()
+        states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
         write_stage(self.stages, stage_index, run.backbone, states, record.to_dict())
         self._forget_stages()
 
     def _evaluate(self, run: Run, split: str) -> Evaluated:
-        columns = known_columns(run)
+        columns = known_columns(run, split)
         found = self.shared.find_scores(run, split, columns)
         if found is None:
             found = evaluate(run, split, columns)
@@ -141,28 +146,29 @@ class Experiment:
     def _measure_baseline(self, run: Run, record: Record) -> None:
         """Scores, before any training, the columns whose labels the model all knows; the others have no baseline."""
         run.labels.begin(0, -1)
-        columns = [j for j in range(len(run.stream)) if run.labels.known(j)[1]]
+        every = run.stream.columns
+        columns = [j for j, column in enumerate(every) if run.labels.known(column.labels)[1]]
         if "test" in run.config.evaluation.splits:
-            record.baseline = evaluate(run, "test", columns).row(len(run.stream))
-            self.journal.metrics({f"baseline/{self.slugs[j]}": record.baseline[j] for j in columns}, 0)
+            record.baseline = evaluate(run, "test", columns).row(len(every))
+            self.journal.metrics({f"baseline/{self.column_slugs[j]}": record.baseline[j] for j in columns}, 0)
 
     def _note_scores(self, run: Run, record: Record, found: Mapping[str, Evaluated]) -> None:
-        i = run.stage_index
+        i, columns = run.stage_index, run.stream.columns
         for split, matrix, key in (
             ("test", record.matrix, "accuracy"),
             ("validation", record.validation, "validation"),
         ):
             if split not in found:
                 continue
-            matrix[i] = found[split].row(len(run.stream))
-            self.journal.metrics({f"{key}/{self.slugs[j]}": matrix[i][j] for j in found[split].scores}, i)
-            own = found[split].scores.get(i, {})
+            matrix[i] = found[split].row(len(columns))
+            self.journal.metrics({f"{key}/{self.column_slugs[j]}": matrix[i][j] for j in found[split].scores}, i)
+            own = next((found[split].scores[j] for j in found[split].scores if i in columns[j].trained_in), {})
             self.journal.metrics({f"{split}/{name}": value for name, value in own.items()}, i, i)
         scored = found.get("test") or found.get("validation")
         if scored is not None:
-            flag = _at_chance(run, scored)
-            record.flags += [flag] * bool(flag)
-        self.progress.scores(run.stream.stages[i].name, (record.matrix if "test" in found else record.validation)[i])
+            record.flags += _at_chance(run, scored)
+            shown = record.matrix if "test" in found else record.validation
+            self.progress.scores(run.stream.stages[i].name, shown[i])
         if "test" in found:
             self._write_predictions(run, found["test"])
 
@@ -176,7 +182,7 @@ class Experiment:
         table = pa.table(
             {
                 "column": pa.DictionaryArray.from_arrays(
-                    pa.array(columns), pa.array([s.name for s in run.stream.stages])
+                    pa.array(columns), pa.array([column.name for column in run.stream.columns])
                 ),
                 "id": found.ids,
                 "prediction": _answers(found.predictions),
@@ -220,7 +226,7 @@ class Experiment:
         kept, faults = last_good(self.stages)
         for fault in faults:
             log.warning("%s; the checkpoint before it is used", fault)
-        record = Record.empty(len(stream))
+        record = Record.empty(len(stream), len(stream.columns))
         model = config.model
         if kept is not None:
             states, values = read_stage(kept)
@@ -262,6 +268,11 @@ class Experiment:
             self.journal.artifact(path.relative_to(self.folder))
         final = len(self.prepared.stream) - 1
         known = {name: value for name, value in made["metrics"].items() if value is not None}
+        known |= {
+            f"probe/{self.column_slugs[j]}": made["probes"][column.name]["change"]
+            for j, column in enumerate(self.prepared.stream.columns)
+            if made.get("probes", {}).get(column.name, {}).get("change") is not None
+        }
         self.journal.metrics({f"summary/{name}": value for name, value in known.items()}, final)
         self.journal.metrics({f"cost/{name}": value for name, value in made["cost"].items()}, final)
         if made["flags"]:
@@ -293,10 +304,12 @@ class Experiment:
         objective, stream = self.prepared.objective, self.prepared.stream
         predictions: list[Any] = []
         references: list[Any] = []
-        for stage in stream.stages:
-            own = table.filter(pc.field("column") == stage.name)
-            predictions += objective.within(own["prediction"].to_pylist(), stage.labels)
-            references += objective.within(own["reference"].to_pylist(), stage.labels)
+        for column in stream.columns:
+            if column.home is None:
+                continue
+            own = table.filter(pc.field("column") == column.name)
+            predictions += objective.within(own["prediction"].to_pylist(), column.labels)
+            references += objective.within(own["reference"].to_pylist(), column.labels)
         rows = objective.per_label(predictions, references, stream.labels)
         if not rows:
             return []
@@ -320,21 +333,26 @@ def _sizes(run: Run) -> dict[str, float]:
     }
 
 
-def _at_chance(run: Run, scored: Evaluated) -> str:
-    """Returns a flag where the stage just trained scores no better than always its most frequent label, within 2 SE."""
+def _at_chance(run: Run, scored: Evaluated) -> list[str]:
+    """Returns a flag for each column learned now that scores no better than always its most frequent label.
+
+    Within 2 SE counts as no better.
+    """
     import numpy as np
 
     from cl_mlm.stream import unpack_row_ids
 
-    if run.stage_index not in scored.scores:
-        return ""
-    where = np.flatnonzero(unpack_row_ids(scored.ids)[0] == run.stage_index).tolist()
-    chance = run.objective.chance([scored.references[i] for i in where])
-    if chance is None:
-        return ""  # where one label is all there is, chance says nothing
-    margin = 2 * math.sqrt(chance * (1 - chance) / len(where))
-    accuracy = scored.scores[run.stage_index]["score"]
-    if accuracy > chance + margin:
-        return ""
-    name = run.stream.stages[run.stage_index].name
-    return f"{name}: its own accuracy {accuracy:.3f} stays at chance ({chance:.3f} ± {margin:.3f}) after it was trained"
+    flags, owners = [], unpack_row_ids(scored.ids)[0]
+    for j, column in enumerate(run.stream.columns):
+        if column.home != run.stage_index or j not in scored.scores:
+            continue
+        where = np.flatnonzero(owners == j).tolist()
+        chance = run.objective.chance([scored.references[i] for i in where])
+        if chance is None:
+            continue  # where one label is all there is, chance says nothing
+        margin = 2 * math.sqrt(chance * (1 - chance) / len(where))
+        accuracy = scored.scores[j]["score"]
+        if accuracy <= chance + margin:
+            reached = f"its own accuracy {accuracy:.3f} stays at chance ({chance:.3f} ± {margin:.3f})"
+            flags.append(f"{column.name}: {reached} after it was trained")
+    return flags

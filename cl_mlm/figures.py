@@ -56,15 +56,16 @@ def forgetting_curves(matrix: FloatArray, stages: Sequence[str], columns: Sequen
     homes = range(num_columns) if home is None else [-1 if h is None else h for h in home]
     figure = Figure(figsize=(max(6.5, 3.6 + 0.45 * num_rows), max(4.2, 1.6 + 0.24 * num_columns)), layout="constrained")
     axes = figure.add_subplot()
-    places = np.arange(num_rows)
+    places = np.flatnonzero(~np.isnan(matrix).all(axis=1))  # lines join what is measured
     handles: list[Artist] = []
     for j, color in enumerate(_column_colors(num_columns)):
         style = ":" if homes[j] < 0 else "-"
         marker = MARKERS[j % len(MARKERS)]
         handles += axes.plot(
-            places, 100 * matrix[:, j], style, color=color, marker=marker, markersize=4.5, linewidth=1.5
+            places, 100 * matrix[places, j], style, color=color, marker=marker, markersize=4.5, linewidth=1.5
         )
-    handles += axes.plot(places, 100 * stage_averages(matrix, home), "--", color="black", linewidth=2.4, marker="x")
+    averages = 100 * stage_averages(matrix, home)[places]
+    handles += axes.plot(places, averages, "--", color="black", linewidth=2.4, marker="x")
     _score_axis(axes)
     _stage_axis(axes, [shorten(name) for name in stages[:num_rows]])
     axes.set_ylabel(SCORE)
@@ -152,17 +153,18 @@ def _panel(axes: Axes, title: str, groups: Sequence[Curves], scores: Sequence[Fl
 
     handles: list[Artist] = []
     for k, (group, runs) in enumerate(zip(groups, scores, strict=True)):
-        color, mean, places = PALETTE[k % len(PALETTE)], 100 * runs.mean(axis=0), np.arange(runs.shape[1])
+        color, mean = PALETTE[k % len(PALETTE)], 100 * runs.mean(axis=0)
         if _only_last_row(group):
             handles.append(axes.axhline(mean[-1], color=color, linestyle="--", linewidth=1.5))
             continue
         style = LINE_STYLES[k // len(PALETTE) % len(LINE_STYLES)]
         marker = MARKERS[k % len(MARKERS)]
-        handles += axes.plot(places, mean, linestyle=style, color=color, marker=marker, markersize=3.5, linewidth=1.5)
+        places = np.flatnonzero(~np.isnan(group.matrices).all(axis=(0, 2)))  # lines join what is measured
+        look = {"linestyle": style, "color": color, "marker": marker, "markersize": 3.5, "linewidth": 1.5}
+        handles += axes.plot(places, mean[places], **look)
         if len(runs) > 1:
-            axes.fill_between(
-                places, 100 * runs.min(axis=0), 100 * runs.max(axis=0), color=color, alpha=0.18, linewidth=0
-            )
+            low, high = (100 * extreme(runs[:, places], axis=0) for extreme in (np.min, np.max))
+            axes.fill_between(places, low, high, color=color, alpha=0.18, linewidth=0)
     axes.set_title(title, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(-0.5, scores[0].shape[1] - 0.5)

@@ -21,7 +21,9 @@ BATCH_ROWS = 10_000
 
 
 def fingerprint(stream: Stream) -> str:
-    """Returns a SHA-256 over scenario, stage names, labels and every row of every split, in order (64 digits).
+    """Returns a SHA-256 over scenario, names, labels and every row of every split, in order (64 digits).
+
+    Columns that are no stage's own, and probes, are part of it where there are any.
 
     The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
     not they are read through an indices mapping. The order of columns does not count.
@@ -30,7 +32,20 @@ def fingerprint(stream: Stream) -> str:
         {"name": stage.name, "labels": stage.labels, "splits": [split_digest(stage.split(name)) for name in SPLITS]}
         for stage in stream.stages
     ]
-    text = json.dumps({"scenario": stream.scenario, "stages": stages}, sort_keys=True)
+    content: dict[str, object] = {"scenario": stream.scenario, "stages": stages}
+    for name, columns in (("columns", stream.given_columns), ("probes", stream.probes)):
+        if columns:
+            content[name] = [
+                {
+                    "name": column.name,
+                    "labels": column.labels,
+                    "home": column.home,
+                    "stages": column.trained_in,
+                    "splits": [split_digest(column.split(split)) for split in SPLITS[1:]],
+                }
+                for column in columns
+            ]
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

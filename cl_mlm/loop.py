@@ -258,7 +258,7 @@ def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int) -> Ite
 
 
 class BestWeights:
-    """Early stopping: the weights with the best score on the stage's own validation rows."""
+    """Early stopping: the weights with the best score on the validation rows of the stage's own columns."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -298,13 +298,20 @@ class BestWeights:
         self.values = {name: tensor.to(self.run.device) for name, tensor in state["values"].items()}
 
 
-def _validation_score(run: Run) -> float:
-    """Returns the mean score over the validation rows of the stages in training."""
+def columns_in_training(run: Run) -> list[int]:
+    """Returns the columns that the stages of the rows in training train for."""
     import numpy as np
 
     from cl_mlm.stream import unpack_row_ids
 
-    stages, _ = unpack_row_ids(run.training_ids)
-    columns = sorted({*np.unique(stages).tolist()})
+    stages = {*np.unique(unpack_row_ids(run.training_ids)[0]).tolist()}
+    return [j for j, column in enumerate(run.stream.columns) if not stages.isdisjoint(column.trained_in)]
+
+
+def _validation_score(run: Run) -> float:
+    """Returns the mean score over the validation rows of the columns that the stages in training train for."""
+    import numpy as np
+
+    columns = columns_in_training(run)
     scores = evaluate(run, "validation", columns).scores
     return float(np.mean([scores[j]["score"] for j in columns]))

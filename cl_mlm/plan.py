@@ -15,6 +15,7 @@ from cl_mlm.components import PACKAGES, find, names
 from cl_mlm.disk import disk_lines
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.loading import arm_layers, read_layer
+from cl_mlm.stream import SPLITS
 
 if TYPE_CHECKING:
     from cl_mlm.preparation import Prepared
@@ -57,8 +58,14 @@ def describe(prepared: Prepared) -> list[str]:
         f"fingerprint {stream.fingerprint}",
     ]
     for i, stage in enumerate(stream.stages):
-        rows = " / ".join(f"{len(stage.split(split)):,}" for split in ("train", "validation", "test"))
-        lines.append(f"  {i + 1:3d}. {stage.name}: {rows} rows (train / validation / test), {len(stage.labels)} labels")
+        splits = SPLITS[:1] if stream.given_columns else SPLITS
+        rows = " / ".join(f"{len(stage.split(split)):,}" for split in splits)
+        lines.append(f"  {i + 1:3d}. {stage.name}: {rows} rows ({' / '.join(splits)}), {len(stage.labels)} labels")
+    if stream.given_columns or stream.probes:
+        for column in stream.columns:
+            rows = f"{len(column.validation):,} / {len(column.test):,} rows (validation / test)"
+            home = "a probe" if column.home is None else f"learned after stage {column.home + 1}"
+            lines.append(f"  scored on {column.name}: {rows}, {len(column.labels)} labels, {home}")
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
     lines += disk_lines(prepared)

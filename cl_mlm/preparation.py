@@ -159,15 +159,16 @@ def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str
     if first_stages is not None and first_stages > len(stream):
         raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {first_stages}")
     # Cut before anything is read: settings chosen on the first stages must not have seen the others.
-    stream = replace(stream, stages=stream.stages[:first_stages])
+    stream = stream.first(first_stages)
     if writes_labels:
         stream = as_text(stream)
     cleaned, counts = clean(stream, overlap)
     if config.limit is not None:
         cleaned = limit(cleaned, config.limit)
-    objectives = {(stage.objective, repr(stage.options)) for stage in cleaned.stages}
+    objectives = {(part.objective, repr(part.options)) for part in (*cleaned.stages, *cleaned.columns)}
     if len(objectives) > 1:
-        raise ConfigError(f"stream: all stages must have one objective, got {sorted(name for name, _ in objectives)}")
+        named = ", ".join(sorted(f"{name} {options}" for name, options in objectives))
+        raise ConfigError(f"stream: all stages, columns and probes must have one objective, got {named}")
     return cleaned, counts
 
 

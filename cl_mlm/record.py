@@ -16,6 +16,7 @@ from typing import Any
 from cl_mlm.metrics import summarise
 from cl_mlm.preparation import Prepared
 from cl_mlm.step import StageCost
+from cl_mlm.stream import Stream
 
 PACKAGES = (
     "torch",
@@ -52,13 +53,13 @@ class Record:
     reused: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, num_stages: int) -> Record:
+    def empty(cls, num_stages: int, num_columns: int) -> Record:
         """Returns the record of a run that has measured nothing."""
 
         def unknown() -> list[list[float]]:
-            return [[math.nan] * num_stages for _ in range(num_stages)]
+            return [[math.nan] * num_columns for _ in range(num_stages)]
 
-        return cls(unknown(), unknown(), [math.nan] * num_stages)
+        return cls(unknown(), unknown(), [math.nan] * num_columns)
 
     def add_cost(self, cost: StageCost, eval_seconds: float, sizes: Mapping[str, float]) -> None:
         """Adds a stage's cost to the sums; sizes are as large as they ever were."""
@@ -90,11 +91,14 @@ class Record:
 def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
     """Returns what `summary.json` holds; NaN is None, with the reason under `reasons`."""
     config, stream = prepared.config, prepared.stream
-    home = list(range(len(stream)))
-    metrics, reasons = summarise(record.matrix, record.baseline, home)
-    validation_metrics, _ = summarise(record.validation, None, home)
+    home, start = stream.home, [min(column.trained_in, default=None) for column in stream.columns]
+    metrics, reasons = summarise(record.matrix, record.baseline, home, start)
+    validation_metrics, _ = summarise(record.validation, None, home, start)
+    if stream.measured:
+        left_out = len(stream) - len(stream.measured)
+        reasons["accuracy_matrix"] = f"rows of {left_out} of {len(stream)} stages are not measured (evaluate_every)"
     if "test" not in config.evaluation.splits:
-        reasons = dict.fromkeys(metrics, "the test split is not evaluated (evaluation.splits)")
+        reasons |= dict.fromkeys(metrics, "the test split is not evaluated (evaluation.splits)")
     settings = {key: value for key, value in config.identity().items() if key != "seed"}
     return dict(
         without_nan(
@@ -116,11 +120,13 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
                 "seed": config.seed,
                 "accuracy_matrix": record.matrix,
                 "validation_matrix": record.validation,
-                "columns": [stage.name for stage in stream.stages],
+                "columns": [column.name for column in stream.columns],
                 "home": home,
+                **({} if start == home else {"start": start}),
                 "baseline": record.baseline,
                 "metrics": metrics,
                 "validation_metrics": validation_metrics,
+                **_probes(stream, record),
                 "reasons": reasons,
                 "flags": record.flags,
                 "reused": record.reused,
@@ -130,6 +136,16 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
             }
         )
     )
+
+
+def _probes(stream: Stream, record: Record) -> dict[str, Any]:
+    """Returns for every probe its score before training and after the last stage and the change; nothing without."""
+    found = {}
+    for j, column in enumerate(stream.columns):
+        if column.home is None:
+            before, after = record.baseline[j], record.matrix[-1][j]
+            found[column.name] = {"before": before, "after": after, "change": after - before}
+    return {"probes": found} if found else {}
 
 
 def versions() -> dict[str, str]:

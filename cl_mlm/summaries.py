@@ -12,6 +12,7 @@ import numpy as np
 
 from cl_mlm.errors import RunFolderError
 from cl_mlm.metrics import FloatArray, as_matrix
+from cl_mlm.report import probe_changes
 
 MAX_DEPTH: Final = 3
 REQUIRED: Final = ("label", "seed", "settings", "stream", "columns", "home", "accuracy_matrix", "metrics", "cost")
@@ -24,7 +25,7 @@ class RunSummary:
     Attributes:
         settings: the resolved config without seed, output and tracking; equal in runs that differ only by seed.
         matrix: accuracy matrix, `(stages, columns)` in 0-1.
-        metrics: by name, in 0-1; NaN where undefined, and then `reasons` says why.
+        metrics: by name, in 0-1, behind them the changes of probes; NaN where undefined, and then `reasons` says why.
         cost: by name, in the units of the names; NaN where not measured.
     """
 
@@ -112,7 +113,7 @@ def _parse(folder: Path, summary: Mapping[str, Any]) -> RunSummary:
         columns=columns,
         home=home,
         matrix=matrix,
-        metrics=_numbers(summary["metrics"]),
+        metrics=_numbers({**summary["metrics"], **probe_changes(summary)}),
         reasons=dict(summary.get("reasons") or {}),
         cost=_numbers(summary["cost"]),
     )

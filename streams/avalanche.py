@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.components import make_objective
 from cl_mlm.errors import DataError
-from cl_mlm.stream import Stage, Stream
+from cl_mlm.stream import Column, Stage, Stream
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
@@ -56,7 +56,7 @@ STREAM_NAMES = {"train": "train", "validation": "valid", "test": "test"}  # ours
 
 
 def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> CLScenario:
-    """Returns an Avalanche benchmark with one experience a stage in each of its three streams.
+    """Returns an Avalanche benchmark with one experience a stage in its training stream, one a column in the others.
 
     Rows are read and tokenized when a loader asks for them, so nothing is copied and memory-mapped splits stay so.
 
@@ -81,11 +81,12 @@ def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase, max_length:
         from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
     labels = {label: index for index, label in enumerate(stream.labels)}
     rows = partial(_EncodedRows, tokenizer=tokenizer, labels=labels, max_length=max_length)
-    by_task = stream.scenario == "task_incremental"
+    by_task = stream.masks
+    places = {"train": range(len(stream)), "validation": stream.home, "test": stream.home}
     experiences = {
         avalanche_name: [
-            _experience(rows(stage, split), stage_index if by_task else 0, text_collate(tokenizer))
-            for stage_index, stage in enumerate(stream.stages)
+            _experience(rows(part, split), (place or 0) if by_task else 0, text_collate(tokenizer))
+            for part, place in zip(stream.parts(split), places[split], strict=True)
         ]
         for split, avalanche_name in STREAM_NAMES.items()
     }
@@ -125,19 +126,21 @@ class _EncodedRows:
 
     def __init__(
         self,
-        stage: Stage,
+        part: Stage | Column,
         split: str,
         *,
         tokenizer: PreTrainedTokenizerBase,
         labels: Mapping[str, int],
         max_length: int,
     ) -> None:
-        self._dataset: Dataset = stage.split(split).with_format(None)
-        self._objective = make_objective(stage.objective, stage.options)
+        self._dataset: Dataset = part.split(split).with_format(None)
+        self._objective = make_objective(part.objective, part.options)
         self._tokenizer = tokenizer
         self._labels = labels
         self._max_length = max_length
-        self.targets = _targets(self._dataset, labels, f"stage {stage.name!r} {split}")
+        self.targets = _targets(
+            self._dataset, labels, f"{'stage' if isinstance(part, Stage) else 'column'} {part.name!r} {split}"
+        )
 
     def __len__(self) -> int:
         return len(self._dataset)
