@@ -110,14 +110,14 @@ class Config:
     """One run, resolved: everything that can change its result is in here.
 
     Attributes:
-        stream: `name`, `overlap`, `first_stages` and the arguments of the stream's factory.
+        stream: `name`, the arguments of the stream's factory, and the keys of `section.py`.
         strategies: name -> arguments, in order; empty is naive fine-tuning.
     """
 
     experiment: str = _option("experiment", "folder below `output`, and the MLflow experiment")
     seed: int = _option(0, "of initialisation, order, dropout and buffers", min=0)
     stream: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "name, overlap, first_stages (null: all) and arguments"}
+        default_factory=dict, metadata={"help": "name, arguments, and overlap, first_stages, scenario, order, probes"}
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)

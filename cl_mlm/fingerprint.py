@@ -45,6 +45,8 @@ def fingerprint(stream: Stream) -> str:
                 }
                 for column in columns
             ]
+    if stream.base_scenario is not None:
+        content["base_scenario"] = stream.base_scenario
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

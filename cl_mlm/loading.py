@@ -11,6 +11,7 @@ from typing import Any
 from cl_mlm.components import find, parameters
 from cl_mlm.config import Config, Overlap
 from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.section import prefixed, take_keys
 from cl_mlm.strategy import Strategy
 from cl_mlm.typecheck import build, check, defaults, describe, unknown_keys
 
@@ -216,17 +217,34 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     name = arguments.pop("name", None)
     overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
     first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
-    as_text = check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems)
     if not isinstance(name, str):
         problems.append(f"stream.name: must name a stream, got {name!r}; see `cl-mlm list streams`")
         return section
     found = _component("stream", name, "stream.name", problems)
     if found is None:
         return section
+    own = take_keys(arguments, parameters(found), problems)
+    if "probes" in own:
+        own["probes"] = {name: _validated_probe(name, probe, problems) for name, probe in own["probes"].items()}
     complete = _arguments("stream", arguments, found, problems)
-    # Named only where it is set: the settings of other runs, and so their folders, stay what they were.
-    text = {"as_text": True} if as_text else {}
-    return {"name": name, "overlap": overlap, "first_stages": first_stages, **text, **complete}
+    return {"name": name, "overlap": overlap, "first_stages": first_stages, **complete, **own}
+
+
+def _validated_probe(name: str, probe: Any, problems: list[str]) -> Any:
+    """Returns the resolved section of a probe, or the path of its folder; faults get its key path."""
+    if isinstance(probe, str):
+        return probe
+    if not isinstance(probe, Mapping):
+        problems.append(f"stream.probes.{name}: must be a path or a stream section, got {probe!r}")
+        return probe
+    found: list[str] = []
+    section = _validated_stream({str(key): value for key, value in probe.items()}, found)
+    for key in ("probes", "overlap", "scenario_seed"):
+        if key in (probe if key == "overlap" else section):
+            shown = "scenario" if key == "scenario_seed" else key
+            found.append(f"stream.{shown}: must not be set for a probe, got {probe.get(shown)!r}")
+    problems += [prefixed(fault, name) for fault in found]
+    return {key: value for key, value in section.items() if key != "overlap"}
 
 
 def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:

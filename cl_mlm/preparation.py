@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cl_mlm.astext import as_text
 from cl_mlm.backbone import model_settings
-from cl_mlm.components import find, make_objective, make_stream
+from cl_mlm.components import find, make_objective
 from cl_mlm.config import Config
 from cl_mlm.disk import model_size
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
 from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
 from cl_mlm.model_files import check_model
+from cl_mlm.scenarios import RESTAGING
+from cl_mlm.section import make_base, restage, with_probes
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 from cl_mlm.tracking import tracking_uri
@@ -77,11 +78,25 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
             for strategy in made
             if strategy.regime != "sequential"
         ]
+    wrong += _passes(resolved, cleaned[0])
     if not wrong:
         wrong = model_faults(resolved, cleaned[0], objective)
     if wrong:
         raise ConfigError(wrong)
     return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1])
+
+
+def _passes(config: Config, stream: Stream) -> list[str]:
+    """Returns settings that would show a row of an online stream more than once."""
+    training = config.training
+    if stream.scenario != "online":
+        return []
+    wrong = [f"training.epochs: must be 1 where stream.scenario is online, got {training.epochs}"] * (
+        training.epochs != 1
+    )
+    if training.steps is not None:
+        wrong.append(f"training.steps: must be null where stream.scenario is online, got {training.steps}")
+    return wrong
 
 
 def model_faults(config: Config, stream: Stream, objective: Objective) -> list[str]:
@@ -152,24 +167,33 @@ def check_output(output: Path) -> None:
 
 
 def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str, int]]:
-    arguments = dict(config.stream)
-    name, overlap = arguments.pop("name", ""), arguments.pop("overlap", "error")
-    first_stages, writes_labels = arguments.pop("first_stages", None), arguments.pop("as_text", False)
-    stream = given if given is not None else make_stream(name, arguments)
-    if first_stages is not None and first_stages > len(stream):
-        raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {first_stages}")
-    # Cut before anything is read: settings chosen on the first stages must not have seen the others.
-    stream = stream.first(first_stages)
-    if writes_labels:
-        stream = as_text(stream)
-    cleaned, counts = clean(stream, overlap)
+    section = config.stream
+    first_stages, is_restaged = section.get("first_stages"), section.get("scenario") in RESTAGING
+    stream = given if given is not None else make_base(section)
+    # Cut before anything is read: settings chosen on the first stages must not have seen the others. Where stages are
+    # made of those of another stream, the gate sees all of that.
+    stream = stream if is_restaged else _first(stream, first_stages)
+    stream = with_probes(stream, section.get("probes", {}))
+    cleaned, counts = clean(stream, section.get("overlap", "error"))
     if config.limit is not None:
-        cleaned = limit(cleaned, config.limit)
+        # Of all that is dealt out every stage is to get some.
+        cleaned = limit(cleaned, config.limit * section.get("num_stages", 1) if is_restaged else config.limit)
+    if is_restaged:
+        cleaned = _first(restage(cleaned, section), first_stages)
     objectives = {(part.objective, repr(part.options)) for part in (*cleaned.stages, *cleaned.columns)}
     if len(objectives) > 1:
         named = ", ".join(sorted(f"{name} {options}" for name, options in objectives))
         raise ConfigError(f"stream: all stages, columns and probes must have one objective, got {named}")
     return cleaned, counts
+
+
+def _first(stream: Stream, num_stages: int | None) -> Stream:
+    if num_stages is not None and num_stages > len(stream):
+        raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {num_stages}")
+    cut = stream.first(num_stages)
+    if stream.given_columns and not cut.given_columns:
+        raise ConfigError(f"stream.first_stages: no column is learned after {num_stages} stages, so nothing is scored")
+    return cut
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Scenario = Literal["class_incremental", "task_incremental", "domain_incremental"]
 SCENARIOS: tuple[str, ...] = get_args(Scenario)
 SPLITS = ("train", "validation", "test")
+Restaged = Literal["instance_incremental", "online", "blurry"]  # see cl_mlm/scenarios.py
 POSITION_BITS = 40
 
 
@@ -121,7 +122,8 @@ class Stream:
     Attributes:
         scenario: `class_incremental`: a row is predicted among all labels seen so far;
             `task_incremental`: among its own stage's labels (the stage is known);
-            `domain_incremental`: every stage has the same labels.
+            `domain_incremental`: every stage has the same labels; the others are made by `cl_mlm.scenarios` of a
+            stream of one of these, `base_scenario`.
         partial: a row may stand in several stages, each time with other targets: what a stage does not ask for is told
             as absent, so that training on all stages at once would contradict itself.
         notes: what was done to the data on the way, in words (`validation carved from train: 10 % of rows`);
@@ -134,12 +136,13 @@ class Stream:
 
     name: str
     stages: tuple[Stage, ...]
-    scenario: Scenario = "class_incremental"
+    scenario: Scenario | Restaged = "class_incremental"
     notes: tuple[str, ...] = ()
     partial: bool = False
     given_columns: tuple[Column, ...] = ()
     probes: tuple[Column, ...] = ()
     measured: tuple[int, ...] = ()
+    base_scenario: Scenario | None = None
 
     def __len__(self) -> int:
         return len(self.stages)
@@ -163,7 +166,7 @@ class Stream:
     @property
     def masks(self) -> bool:
         """Says whether a row's stage is known at prediction: it is given labels of its own stage or column only."""
-        return self.scenario == "task_incremental"
+        return "task_incremental" in (self.scenario, self.base_scenario)
 
     def parts(self, split: str) -> Sequence[Stage | Column]:
         """Returns what the rows of a split belong to, in the order of their ids: stages for `train`, else columns."""

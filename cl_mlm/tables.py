@@ -66,14 +66,18 @@ def read_table(
 
 
 def read_splits(
-    folder: Path, *, columns: Mapping[str, str] | None = None, required: Sequence[str] = ("text", "label")
+    folder: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    required: Sequence[str] = ("text", "label"),
+    needed: Sequence[str] = ("train", "test"),
 ) -> dict[str, Dataset]:
     """Returns the splits of a folder that holds train, validation (valid, dev) and test files of any format.
 
-    There may be no validation file; then there is no such key.
+    Where there is no file of a split that is not `needed`, there is no such key.
 
     Raises:
-        DataError: train or test is missing, a split has two files, or a file has faults; all splits at once.
+        DataError: a needed split is missing, a split has two files, or a file has faults; all splits at once.
     """
     splits: dict[str, Dataset] = {}
     problems: list[str] = []
@@ -86,7 +90,7 @@ def read_splits(
                 splits[split] = read_table(paths[0], columns=columns, required=required)
             except DataError as error:
                 problems += error.problems
-        elif split != "validation":
+        elif split in needed:
             problems.append(f"{folder}: must have a {split} file, {split} + one of {', '.join(FORMATS)}; got none")
     if problems:
         raise DataError(problems)

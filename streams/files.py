@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.labels import rarest_labels
-from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, stage_order
+from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
 from cl_mlm.stream import Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
 from cl_mlm.typestaging import by_types, row_types
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["files"]
 
-StagesBy = Literal["labels", "types", "field", "files"]
+StagesBy = Literal["labels", "types", "field", "files", "whole"]
 CARVE_SEED = 0  # the carved rows are part of the data: the same for every order of stages and every run seed
 UNUSED = {
-    "labels": ("types_per_stage", "field", "order"),
-    "types": ("labels_per_stage", "field", "order"),
+    "labels": ("types_per_stage", "field"),
+    "types": ("labels_per_stage", "field"),
     "field": ("labels_per_stage", "types_per_stage", "groups"),
     "files": ("labels_per_stage", "types_per_stage", "groups", "field"),
+    "whole": ("labels_per_stage", "types_per_stage", "groups", "field", "order"),
 }
 
 
@@ -59,13 +60,14 @@ def files(
         path: the folder, as given or inside `CL_MLM_DATA`.
         stages_by: `labels`: every stage brings new labels; `types`: new entity types, for objective `tagging`;
             `field`: one stage for each value of a column; `files`: one stage for each sub-folder, which holds the
-            files.
+            files; `whole`: one stage.
         labels_per_stage: for `labels`: how many a stage brings.
         types_per_stage: for `types`: how many a stage brings.
         groups: for `labels` and `types`: those of every stage, in order, instead.
         mask_others: for `types`: tags of earlier stages' types are `O` in a stage, as those of later ones always are.
         field: for `field`: the column.
-        order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order.
+        order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order; for `labels`
+            and `types`: the names of the stages (`labels-01` ...), in the wanted order.
         order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
         scenario: null: class_incremental for `labels` and `types`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
@@ -89,13 +91,18 @@ def files(
     splits = read_splits(folder, columns=columns, required=kind.columns)
     whole = "validation" in splits
     note = [] if whole else [_note(validation_fraction)]
+    if stages_by == "whole":
+        ready = splits if whole else _carved(splits, validation_fraction, kind)
+        return by_source({name: ready}, name=name, scenario=scenario or "class_incremental", notes=note, **fields)
     if stages_by != "field":
         same: dict[str, Any] = {"name": name, "groups": groups, "order_seed": order_seed, "notes": note, **fields}
         same["scenario"] = scenario or "class_incremental"
         ready = splits if whole else _carved(splits, validation_fraction, kind)
         if stages_by == "types":
-            return by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
-        return by_labels(ready, labels_per_stage=labels_per_stage, **same)
+            made = by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
+        else:
+            made = by_labels(ready, labels_per_stage=labels_per_stage, **same)
+        return made if order is None else reordered(made, order)
     stream = by_field(
         splits if whole else {**splits, "validation": splits["train"].select([])},
         str(field),

@@ -73,6 +73,21 @@ def test_an_order_picks_sub_folders(tmp_path):
     assert [stage.name for stage in stream.stages] == ["c", "a"]
 
 
+def test_an_order_names_stages_of_labels(tmp_path):
+    path = str(folder_of(tmp_path / "mine"))
+    stream = files(
+        path=path, labels_per_stage=1, order_seed=None, order=["labels-02", "labels-01", "labels-04", "labels-03"]
+    )
+    assert [stage.labels for stage in stream.stages] == [("b",), ("a",), ("d",), ("c",)]
+    with pytest.raises(ConfigError, match=r"stream.order: must name every stage once, missing: labels-02"):
+        files(path=path, labels_per_stage=2, order=["labels-01"])
+
+
+def test_a_whole_folder_is_one_stage(tmp_path):
+    (stage,) = files(path=str(folder_of(tmp_path / "mine")), stages_by="whole").stages
+    assert (stage.name, stage.labels, len(stage.train)) == ("mine", ("a", "b", "c", "d"), 40)
+
+
 def test_the_scenario_can_be_set(tmp_path):
     stream = files(path=str(folder_of(tmp_path / "mine")), labels_per_stage=2, scenario="task_incremental")
     assert stream.scenario == "task_incremental"
@@ -163,7 +178,7 @@ def test_a_folder_without_sub_folders_gives_no_stages(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "problems"),
     [
-        ({"stages_by": "label"}, ["stream.stages_by: must be one of labels, types, field, files, got 'label'"]),
+        ({"stages_by": "label"}, ["stream.stages_by: must be one of labels, types, field, files, whole, got 'label'"]),
         (
             {"stages_by": "field", "labels_per_stage": 2},
             [
@@ -172,10 +187,10 @@ def test_a_folder_without_sub_folders_gives_no_stages(tmp_path):
             ],
         ),
         (
-            {"field": "domain", "order": ["a"]},
+            {"stages_by": "whole", "field": "domain", "order": ["a"]},
             [
-                "stream.field: must be null where stream.stages_by is labels, got 'domain'",
-                "stream.order: must be null where stream.stages_by is labels, got ['a']",
+                "stream.field: must be null where stream.stages_by is whole, got 'domain'",
+                "stream.order: must be null where stream.stages_by is whole, got ['a']",
             ],
         ),
         (
@@ -239,10 +254,6 @@ def test_a_missing_validation_split_of_tags_is_carved_by_rarest_type(tmp_path):
         ),
         ({"types_per_stage": 2}, "stream.types_per_stage: must be null where stream.stages_by is labels, got 2"),
         ({"mask_others": False}, "stream.mask_others: must be true where stream.stages_by is labels, got False"),
-        (
-            {"stages_by": "types", "objective": "tagging", "order": ["a"]},
-            "stream.order: must be null where stream.stages_by is types, got ['a']",
-        ),
     ],
 )
 def test_settings_of_entity_types_go_with_stages_of_entity_types(given, problem, tmp_path):
