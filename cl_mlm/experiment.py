@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from cl_mlm.backbone import load_backbone
-from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step, write_text_whole
+from cl_mlm.checkpoint import (
+    in_order,
+    last_good,
+    read_stage,
+    read_step,
+    state_bytes,
+    write_stage,
+    write_step,
+    write_text_whole,
+)
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
@@ -153,6 +162,8 @@ class Experiment:
             self.journal.metrics({f"baseline/{self.column_slugs[j]}": record.baseline[j] for j in columns}, 0)
 
     def _note_scores(self, run: Run, record: Record, found: Mapping[str, Evaluated]) -> None:
+        if not found:
+            return
         i, columns = run.stage_index, run.stream.columns
         for split, matrix, key in (
             ("test", record.matrix, "accuracy"),
@@ -255,7 +266,7 @@ class Experiment:
         shutil.rmtree(self.steps, ignore_errors=True)
         if self.prepared.config.checkpoint.keep_stages == "all":
             return
-        for older in sorted(self.stages.glob("[0-9]*"))[:-num_kept]:
+        for older in in_order(self.stages.glob("[0-9]*"))[:-num_kept]:
             shutil.rmtree(older)
 
     def _finish(self, record: Record) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 UNDEFINED: Final = "–"
+MATRIX: Final = "accuracy_matrix"  # under `reasons`: rows are left out
 PROBE_PREFIX: Final = "probe "
 PROBE: Final = "score after the last stage - before any training; no stage trains on it, and no average holds it"
 DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forgetting"})
@@ -31,7 +34,13 @@ def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
     accuracy, validation = as_matrix(summary["accuracy_matrix"]), as_matrix(summary["validation_matrix"])
     shown = [f"{name} (probe)" if is_probe(place) else name for name, place in zip(columns, home, strict=True)]
     curves = figures.forgetting_curves(accuracy, stages, shown, home)
-    heat_map = figures.accuracy_matrix(accuracy, stages, shown)
+    # Of a stream that is not measured after every stage only the measured ones are shown, whatever their number.
+    rows = (
+        np.flatnonzero(~np.isnan(accuracy).all(axis=1))
+        if MATRIX in summary.get("reasons", {})
+        else np.arange(len(accuracy))
+    )
+    heat_map = figures.accuracy_matrix(accuracy[rows], [stages[i] for i in rows], shown)
     return [
         _write_matrix(folder / "accuracy_matrix.csv", accuracy, stages, columns),
         _write_matrix(folder / "validation_matrix.csv", validation, stages, columns),
