@@ -43,6 +43,7 @@ class Batch:
         origin: `stage` for the step's own rows, `memory` for rows that a strategy brings back.
         extra: further tensors of the objective's own, first axis I.
         input_row: position in the batch of every input's row, int64 (I,), ascending; None: every row is one input.
+        task: key of the rows' task, whose objective and head they are for; a batch holds rows of one.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -56,6 +57,7 @@ class Batch:
     origin: Literal["stage", "memory"] = "stage"
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     input_row: torch.Tensor | None = None
+    task: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -131,10 +133,13 @@ class Outputs:
     Attributes:
         logits: (I, C), or (I, T, C).
         lazy_features: gives the input of the last linear layer, (I, H) or (I, T, H); computed only when asked for.
+        lazy_logits: gives the logits of another task's head, by its key, on the same pass of a shared body; None: there
+            is no other head.
     """
 
     logits: torch.Tensor
     lazy_features: Callable[[], torch.Tensor]
+    lazy_logits: Callable[[str], torch.Tensor] | None = None
 
     @property
     def features(self) -> torch.Tensor:
