@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from cl_mlm.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -272,6 +274,19 @@ class Objective(ABC):
     def mended(self, rows: Rows) -> int:
         """Returns how many sound rows are read otherwise than they are written; the stream's notes tell it."""
         return 0
+
+    @property
+    def can_be_written(self) -> bool:
+        """Whether its rows have a form as texts."""
+        return type(self).written is not Objective.written
+
+    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Returns sound rows as texts to read and texts to write, for models that write (`stream.as_text`).
+
+        Raises:
+            ConfigError: there is no such form.
+        """
+        raise ConfigError(f"stream.as_text: must be false for objective {self.name}, got true")
 
     @abstractmethod
     def key(self, rows: Rows) -> list[str]:

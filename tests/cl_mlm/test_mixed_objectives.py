@@ -10,7 +10,7 @@ import cl_mlm
 from cl_mlm.strategy import Strategy
 
 TOPICS = {"sky": ["sun", "moon", "star"], "sea": ["fish", "wave", "salt"]}
-SIZES = {"train": 10, "validation": 3, "test": 6}
+SIZES = {"train": 10, "validation": 2, "test": 6}
 KEYS = ["classification", "tagging", "question_answering"]
 ARMS = {
     "naive": ["naive"],
@@ -70,7 +70,7 @@ def layer(make_fast, data):
             "stream": {"name": "files", "path": str(data), "stages_by": "files", "stages": stages},
             "training": {**fast["training"], **training, **sections.pop("training", {})},
             "evaluation": {"splits": ["test"]},
-            "checkpoint": {"keep_stages": "all", "every_steps": 2, "every_minutes": None, "reuse_stages": 0},
+            "checkpoint": {"keep_stages": "all", "every_steps": 5, "every_minutes": None, "reuse_stages": 0},
             "strategies": strategies,
             **sections,
         }
@@ -207,7 +207,7 @@ class Watch(Strategy):
         self.steps.append((run.stage_index, run.epoch, batch.task, len(batch), batch.origin))
         models = [run.backbone.part(key).model for key in KEYS]
         places = {model.base_model.embeddings.word_embeddings.weight.data_ptr() for model in models}
-        self.shared.append(len(places) == 1 and all(model.base_model is models[0].base_model for model in models))
+        self.shared.append(len(places) == 1 and len({id(model.base_model) for model in models}) == 1)
         return {}
 
 
@@ -215,16 +215,16 @@ class Watch(Strategy):
 def watched(layer, tmp_path, monkeypatch):
     """Runs an arm and returns what a watching strategy has seen beside it."""
 
+    from cl_mlm import preparation
+
+    made = preparation.make_strategies
+
     def work(strategies, **training):
         watch = Watch()
-        from cl_mlm import preparation
-
         monkeypatch.setattr(preparation, "make_strategies", lambda config: [*made(config), watch])
         monkeypatch.setattr(preparation, "check_composition", lambda strategies: None)
         cl_mlm.run(layer(tmp_path, strategies, training=training), progress=False)
         return watch
-
-    from cl_mlm.preparation import make_strategies as made
 
     return work
 
@@ -308,16 +308,17 @@ def test_distillation_teaches_earlier_heads_and_keeps_them_nearer(layer, tmp_pat
     assert far[30.0] < far[0.0]
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2", "llama"])
 def test_logits_on_the_same_pass_are_those_of_a_pass_of_its_own(kind, layer, model_folder, tmp_path):
     """What lwf reads of another head: the body is run once."""
+    import numpy as np
     import torch
 
-    from cl_mlm.backbone import Backbone
     from cl_mlm.config import ModelConfig
     from cl_mlm.heads import MixedBackbone, load_heads
     from cl_mlm.loading import load_config
     from cl_mlm.preparation import prepare
+    from cl_mlm.rows import Rows
     from cl_mlm.tasks import Tasks
 
     stream = prepare(load_config(layer(tmp_path, ["naive"], model={"name": model_folder(kind)}))).stream
@@ -326,8 +327,6 @@ def test_logits_on_the_same_pass_are_those_of_a_pass_of_its_own(kind, layer, mod
     backbone = load_heads(ModelConfig(model_folder(kind)), tasks, 0, 64)
     assert isinstance(backbone, MixedBackbone)
     backbone.model.eval()
-    from cl_mlm.rows import Rows
-
     rows = Rows(stream, "train", None, backbone.tokenizer, None, 64, tasks)
     batch, calls = rows.collate(rows.ids(1)), []
     handle = backbone.body.register_forward_pre_hook(lambda module, inputs: calls.append(1))
@@ -336,12 +335,11 @@ def test_logits_on_the_same_pass_are_those_of_a_pass_of_its_own(kind, layer, mod
     with torch.no_grad():
         for key in KEYS:
             part = backbone.part(key)
-            assert isinstance(part, Backbone)
             expected = part.logits(part.model(**part.arguments(batch)))
             assert torch.equal(outputs.lazy_logits(key), expected)
     assert calls == [1]
     with pytest.raises(ValueError, match="of one task, got classification, tagging"):
-        rows.collate(torch.cat([torch.from_numpy(rows.ids(0)[:1]), torch.from_numpy(rows.ids(1)[:1])]).numpy())
+        rows.collate(np.concatenate([rows.ids(0)[:1], rows.ids(1)[:1]]))
 
 
 def test_two_stages_of_one_objective_share_its_head_and_labels(data):
@@ -392,7 +390,7 @@ def test_stages_are_refused_beside_what_they_replace(layer, tmp_path):
         cl_mlm.run(settings, progress=False)
 
 
-@pytest.mark.parametrize("kind", ["t5", "llama", "bart"])
+@pytest.mark.parametrize("kind", ["t5", "bart"])
 def test_a_family_without_such_heads_on_one_body_is_refused_before_anything_is_loaded(
     kind, layer, model_folder, tmp_path
 ):
