@@ -412,3 +412,50 @@ def test_an_unknown_task_is_told(ran):
         cl_mlm.ConfigError, match=r"task: must be one of classification, .* got 'taging' \(did you mean 'tagging'"
     ):
         ran("naive").model(0, "taging")
+
+
+@pytest.mark.parametrize("strategies", [["naive"], {"lwf": {}, "replay": {"capacity": 6}}], ids=["naive", "lwf+replay"])
+def test_the_same_stream_as_text_shares_one_model_that_writes(strategies, layer, tmp_path):
+    settings = layer(tmp_path, strategies, model={"name": "tiny-decoder", "dropout": 0.0})
+    settings["stream"]["as_text"] = True
+    settings["training"]["epochs"] = 1
+    result = cl_mlm.run(settings, progress=False)
+    assert list(result.summary["tasks"]) == ["text_to_text", "text_to_text-2", "text_to_text-3"]
+    assert result.summary["tasks"]["text_to_text-2"]["options"]["prefix"] == "tagging: "
+    assert sorted(p.name for p in (result.folder / "stages" / "002").iterdir() if p.is_dir()) == ["model"]
+    assert equal(weights(result, 2), weights(result, 2, "text_to_text"))
+    assert (result.matrix[-1] >= 0).all()
+
+
+def test_a_shipped_config_names_two_objectives():
+    from pathlib import Path
+
+    from cl_mlm.loading import load_config
+
+    stages = load_config(Path(__file__).parents[2] / "configs" / "snips.yaml").stream["stages"]
+    assert [stage.get("objective") for stage in stages] == [None, "tagging"]
+
+
+def test_rows_of_several_objectives_are_not_dealt_out_together(layer, tmp_path):
+    settings = layer(tmp_path, ["naive"])
+    settings["stream"] |= {"scenario": "instance_incremental", "num_stages": 2}
+    with pytest.raises(
+        cl_mlm.ConfigError, match=r"instance_incremental deals out the rows of one objective, got class"
+    ):
+        cl_mlm.run(settings, progress=False)
+
+
+def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
+    from cl_mlm.disk import size_of_tasks
+    from cl_mlm.loading import load_config
+    from cl_mlm.preparation import prepare
+    from cl_mlm.tasks import Tasks
+
+    prepared = prepare(load_config(layer(tmp_path, ["naive"])))
+    tasks = Tasks.of_stream(prepared.stream)
+    mixed = size_of_tasks(prepared.config, tasks)
+    one = size_of_tasks(prepared.config, Tasks.of_stream(prepared.stream.first(1)))
+    hidden, classes = 128, 5 + 2  # of the tagger and the span head, each with a bias
+    assert mixed.trainable == mixed.changing == one.trainable + classes * (hidden + 1)
+    pooler = hidden * (hidden + 1)
+    assert mixed.whole == 3 * one.whole - 2 * pooler + (classes - 2 * 2) * (hidden + 1)
