@@ -30,10 +30,8 @@ def stage(name, labels, make=texts, **fields):
 
 
 TAGGING = {"make": tagged, "objective": "tagging", "task": "tagging"}
-STREAM = Stream(
-    "mixed",
-    (stage("a", "xy"), stage("b", ["red"], **TAGGING), stage("c", "xz"), stage("d", ["blue", "red"], **TAGGING)),
-)
+FIRST, SECOND = (stage("a", "xy"), stage("b", ["red"], **TAGGING)), stage("d", ["blue", "red"], **TAGGING)
+STREAM = Stream("mixed", (*FIRST, stage("c", "xz"), SECOND))
 
 
 def test_stages_of_equal_objective_and_options_share_a_task():
@@ -130,5 +128,5 @@ def test_a_column_asks_what_a_stage_asks():
 
 
 def test_an_option_that_is_not_there_is_told():
-    with pytest.raises(ConfigError, match="stream.options.x: no option of objective tagging"):
+    with pytest.raises(ConfigError, match=r"stream\.options\.x: no option of objective tagging"):
         objectives_of(replace(STREAM, stages=(replace(STREAM.stages[1], options={"x": 1}),)))
