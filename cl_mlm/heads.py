@@ -146,10 +146,9 @@ def load_heads(
     writers: dict[Head, Backbone] = {}
     for task in tasks:
         labels = task.labels.seen or task.first_labels
-        kind = model_settings(config, labels, max_length, task.objective)[0]
+        source = config if kept is None else replace(config, name=str(kept[task.key]), revision=None, dropout=None)
+        kind = model_settings(source, labels, max_length, task.objective)[0]
         if kind not in writers:
-            folder = None if kept is None else kept[task.key]
-            source = config if folder is None else replace(config, name=str(folder), revision=None, dropout=None)
             part = load_backbone(source, labels, seed, max_length, task.objective)
             if not task.labels.seen:
                 part.grow(task.objective.classes(labels), seed, 0)

@@ -308,38 +308,97 @@ def test_distillation_teaches_earlier_heads_and_keeps_them_nearer(layer, tmp_pat
     assert far[30.0] < far[0.0]
 
 
+@pytest.fixture
+def loaded(data, model_folder):
+    """Heads for the stages of a stream, and its training rows: `loaded("bert", KEYS)`."""
+
+    def load(kind, stages):
+        from cl_mlm.components import make_stream
+        from cl_mlm.config import ModelConfig
+        from cl_mlm.heads import load_heads
+        from cl_mlm.rows import Rows
+        from cl_mlm.tasks import Tasks
+
+        stages = [stage if isinstance(stage, dict) else {"path": stage, "objective": stage} for stage in stages]
+        tasks = Tasks.of_stream(make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages}))
+        tasks.begin(len(stages) - 1, len(stages) - 2)
+        backbone = load_heads(ModelConfig(model_folder(kind)), tasks, 0, 64)
+        backbone.model.eval()
+        stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
+        return backbone, Rows(stream, "train", None, backbone.tokenizer, None, 64, tasks), tasks
+
+    return load
+
+
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2", "llama"])
-def test_logits_on_the_same_pass_are_those_of_a_pass_of_its_own(kind, layer, model_folder, tmp_path):
+def test_logits_on_the_same_pass_are_those_of_a_pass_of_its_own(kind, loaded):
     """What lwf reads of another head: the body is run once."""
     import numpy as np
     import torch
 
-    from cl_mlm.config import ModelConfig
-    from cl_mlm.heads import MixedBackbone, load_heads
-    from cl_mlm.loading import load_config
-    from cl_mlm.preparation import prepare
-    from cl_mlm.rows import Rows
-    from cl_mlm.tasks import Tasks
-
-    stream = prepare(load_config(layer(tmp_path, ["naive"], model={"name": model_folder(kind)}))).stream
-    tasks = Tasks.of_stream(stream)
-    tasks.begin(2, 1)
-    backbone = load_heads(ModelConfig(model_folder(kind)), tasks, 0, 64)
-    assert isinstance(backbone, MixedBackbone)
-    backbone.model.eval()
-    rows = Rows(stream, "train", None, backbone.tokenizer, None, 64, tasks)
-    batch, calls = rows.collate(rows.ids(1)), []
+    backbone, rows, _ = loaded(kind, KEYS)
+    calls = []
     handle = backbone.body.register_forward_pre_hook(lambda module, inputs: calls.append(1))
-    outputs = backbone.forward(batch)
+    for stage in range(3):
+        batch = rows.collate(rows.ids(stage))
+        with torch.no_grad():
+            outputs = backbone.forward(batch)
+            found = {key: outputs.lazy_logits(key) for key in KEYS}
+            assert len(calls) == 1
+            for key in KEYS:
+                part = backbone.part(key)
+                assert torch.equal(found[key], part.logits(part.model(**part.arguments(batch))))
+        calls.clear()
     handle.remove()
-    with torch.no_grad():
-        for key in KEYS:
-            part = backbone.part(key)
-            expected = part.logits(part.model(**part.arguments(batch)))
-            assert torch.equal(outputs.lazy_logits(key), expected)
-    assert calls == [1]
     with pytest.raises(ValueError, match="of one task, got classification, tagging"):
         rows.collate(np.concatenate([rows.ids(0)[:1], rows.ids(1)[:1]]))
+
+
+def test_squares_of_gradients_are_those_of_body_and_active_head(loaded):
+    """Hooks against one backward pass a row; parameters of the other heads have none."""
+    import torch
+
+    from cl_mlm.per_example import SquaredGradients
+
+    backbone, rows, tasks = loaded("bert", KEYS)
+    parameters = dict(backbone.model.named_parameters())
+    for stage, key in enumerate(KEYS):
+        batch = rows.collate(rows.ids(stage)[:4])
+
+        def losses(batch=batch, key=key):
+            return tasks.by_key[key].objective.loss(backbone.forward(batch), batch)
+
+        squares = SquaredGradients(backbone.model, parameters)
+        assert squares.add(losses, batch.input_row)
+        expected = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        for loss in losses():
+            grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+            for name, grad in zip(parameters, grads, strict=True):
+                expected[name] += 0 if grad is None else grad.square()
+        for name, values in squares.sums.items():
+            torch.testing.assert_close(values, expected[name], rtol=1e-3, atol=1e-6)
+        active = {name.split(".")[1] for name, s in squares.sums.items() if name.startswith("heads.") and s.any()}
+        assert active == {key}
+        assert any(s.any() for name, s in squares.sums.items() if name.startswith("body."))
+
+
+@pytest.mark.parametrize(("kind", "reading"), [("bert", "masked"), ("gpt2", "causal")])
+def test_a_language_model_stands_on_the_same_body_and_is_tied_to_it(kind, reading, loaded, tmp_path):
+    import torch
+    import transformers
+
+    language = {"path": KEYS[0], "objective": "language_modelling", "options": {"kind": reading}}
+    backbone, rows, _ = loaded(kind, [KEYS[0], language])
+    part = backbone.part("language_modelling")
+    words = backbone.body.get_input_embeddings().weight
+    assert part.model.get_output_embeddings().weight is words
+    with torch.no_grad():
+        words.mul_(1.5)
+    part.save(tmp_path)
+    auto = {"masked": transformers.AutoModelForMaskedLM, "causal": transformers.AutoModelForCausalLM}[reading]
+    again, batch = auto.from_pretrained(tmp_path).eval(), rows.collate(rows.ids(1)[:3])
+    with torch.no_grad():
+        torch.testing.assert_close(again(**batch.inputs).logits, backbone.forward(batch).logits)
 
 
 def test_two_stages_of_one_objective_share_its_head_and_labels(data):
@@ -457,3 +516,14 @@ def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
     assert mixed.trainable == mixed.changing == one.trainable + classes * (hidden + 1)
     pooler = hidden * (hidden + 1)
     assert mixed.whole == 3 * one.whole - 2 * pooler + (classes - 2 * 2) * (hidden + 1)
+
+
+def test_a_first_stage_with_heads_of_later_ones_is_shared_between_runs(layer, ran, tmp_path):
+    runs = []
+    for strategies in (["naive"], {"replay": {"capacity": 9}}):
+        settings = layer(tmp_path, strategies)
+        settings["checkpoint"]["reuse_stages"] = 1
+        runs.append(cl_mlm.run(settings, progress=False))
+    assert [len(run.summary["reused"]) for run in runs] == [0, 1]
+    assert repr(runs[0].summary["accuracy_matrix"]) == repr(ran("naive").summary["accuracy_matrix"])
+    assert all(equal(weights(runs[1], 0, key), weights(runs[0], 0, key)) for key in KEYS)
