@@ -319,12 +319,16 @@ def loaded(data, model_folder):
         from cl_mlm.rows import Rows
         from cl_mlm.tasks import Tasks
 
-        stages = [stage if isinstance(stage, dict) else {"path": stage, "objective": stage} for stage in stages]
-        tasks = Tasks.of_stream(make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages}))
+        options = {"question_answering": {"stride": 16}}
+        stages = [
+            stage if isinstance(stage, dict) else {"path": stage, "objective": stage, "options": options.get(stage, {})}
+            for stage in stages
+        ]
+        stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
+        tasks = Tasks.of_stream(stream)
         tasks.begin(len(stages) - 1, len(stages) - 2)
         backbone = load_heads(ModelConfig(model_folder(kind)), tasks, 0, 64)
         backbone.model.eval()
-        stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
         return backbone, Rows(stream, "train", None, backbone.tokenizer, None, 64, tasks), tasks
 
     return load
