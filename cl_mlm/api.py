@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config import Config
-from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.errors import ConfigError, RunFolderError, nearest
 from cl_mlm.loading import load_config
 from cl_mlm.slugs import slug
 from cl_mlm.strategy import Strategy
@@ -62,16 +62,26 @@ class Result:
         """The run's final figures; None where undefined, with the reason in `summary["reasons"]`."""
         return dict(self.summary["metrics"])
 
-    def model(self, stage: int = -1) -> PreTrainedModel:
+    def model(self, stage: int = -1, task: str | None = None) -> PreTrainedModel:
         """Returns the model as it was after `stage` (-1: the last), from the run folder.
 
+        Args:
+            stage: the stage's index.
+            task: of a stream with several objectives, whose head: a key of `summary["tasks"]`; None: the stage's own.
+
         Raises:
+            ConfigError: the stream has no such task.
             RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`).
         """
         import transformers
 
         stage_index = stage % len(self.summary["stream"]["stages"])
-        folder = self.folder / "stages" / f"{stage_index:03d}" / "model"
+        known = [*self.summary.get("tasks", {})]
+        if task is not None and known and task not in known:
+            raise ConfigError(f"task: must be one of {', '.join(known)}, got {task!r}{nearest(task, known)}")
+        kept = self.folder / "stages" / f"{stage_index:03d}"
+        # Tasks that share their head with the stage's own have no folder beside it.
+        folder = kept / "models" / task if task is not None and (kept / "models" / task).is_dir() else kept / "model"
         if not folder.is_dir():
             raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
         settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)

@@ -21,18 +21,27 @@ if TYPE_CHECKING:
     from cl_mlm.backbone import Backbone
 
 MANIFEST = "manifest.json"
+MODELS = "models"  # of the tasks that are not the present stage's
 
 
 def write_stage(
-    folder: Path, stage_index: int, backbone: Backbone, states: Mapping[str, Any], record: Mapping[str, Any]
+    folder: Path,
+    stage_index: int,
+    backbone: Backbone,
+    states: Mapping[str, Any],
+    record: Mapping[str, Any],
+    others: Mapping[str, Backbone] | None = None,
 ) -> Path:
     """Writes `folder/<stage>/`: `model/`, `strategies.safetensors`, `strategies.json`, `record.json`, `manifest.json`.
 
-    The folder appears whole or not at all. Returns it.
+    `others` are the models of other tasks, by key, and go to `models/<key>/`. The folder appears whole or not at all.
+    Returns it.
     """
 
     def fill(temporary: Path) -> None:
         backbone.save(temporary / "model")
+        for key, other in (others or {}).items():
+            other.save(temporary / MODELS / key)
         _write_state(temporary, "strategies", states)
         (temporary / "record.json").write_text(json.dumps(record, indent=1))
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from cl_mlm.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
 from cl_mlm.config import Config
 from cl_mlm.errors import UnreachableModelError
+from cl_mlm.tasks import Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from cl_mlm.objective import Objective
+    from cl_mlm.objective import Head, Objective
     from cl_mlm.preparation import Prepared
     from cl_mlm.stream import Stream
 
@@ -36,7 +37,7 @@ class ModelSize:
 def disk_lines(prepared: Prepared) -> list[str]:
     """Returns what a run writes at most while it goes on, and leaves; or why that is not known."""
     try:
-        size = model_size(prepared.config, prepared.stream.labels, prepared.objective)
+        size = size_of_tasks(prepared.config, Tasks.of_stream(prepared.stream))
     except UnreachableModelError as error:
         return [f"disk: not known: {error}"]
     config, stream = prepared.config, prepared.stream
@@ -84,6 +85,40 @@ def model_size(config: Config, labels: Sequence[str], objective: Objective | Non
     trainable = sum(p.numel() for p in parameters if is_full or id(p) not in body)
     buffers = sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
     return ModelSize(sum(p.numel() for p in parameters) + buffers, trainable + buffers, trainable)
+
+
+def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
+    """Returns the same for a model with a head for every task: `whole` counts a folder for each.
+
+    Raises:
+        ConfigError: the model's config cannot be had, or its family has no such heads on one body.
+    """
+    if len(tasks) == 1:
+        (task,) = tasks
+        return model_size(config, task.labels.names, task.objective)
+    import torch
+    import transformers
+
+    from cl_mlm.heads import WRITING, share_body
+
+    models: dict[str, PreTrainedModel] = {}
+    kinds: dict[str, Head] = {}
+    for task in tasks:
+        kind, settings = model_settings(config.model, task.labels.names, config.training.max_length, task.objective)
+        if kind not in WRITING or kind not in kinds.values():
+            with torch.device("meta"):
+                models[task.key] = getattr(transformers, AUTO_CLASSES[kind]).from_config(settings)
+            kinds[task.key] = kind
+    whole = sum(p.numel() for model in models.values() for p in model.parameters())
+    share_body(models)
+    is_full = config.finetuning.mode == "full"
+    trained, buffers = {}, {}
+    for key, model in models.items():
+        body = body_parameters(model, model.get_submodule(find_head(model, kinds[key])))
+        trained |= {id(p): p.numel() for p in model.parameters() if is_full or id(p) not in body}
+        buffers |= {id(b): b.numel() for b in model.buffers() if b.is_floating_point()}
+    num_trained = sum(trained.values())
+    return ModelSize(whole + sum(buffers.values()), num_trained + sum(buffers.values()), num_trained)
 
 
 def shown(size: float) -> str:

@@ -74,7 +74,7 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
                 stack.enter_context(strategy.evaluation(run, names))
             stack.enter_context(torch.inference_mode())
             for positions, batch in run.batches(ids, run.config.evaluation.batch_size, split):
-                predicted = run.objective.predict(run, batch)
+                predicted = run.task_of(batch).objective.predict(run.predictor(batch), batch)
                 for position, value in zip(positions.tolist(), predicted.values, strict=True):
                     predictions[position] = value
                 if predicted.probability is not None:
@@ -94,15 +94,16 @@ def known_columns(run: Run, split: str) -> list[int]:
     return [
         j
         for j, column in enumerate(run.stream.columns)
-        if run.labels.known(column.labels)[0] and len(column.split(split))
+        if run.tasks.of_column(j).labels.known(column.labels)[0] and len(column.split(split))
     ]
 
 
 def _references(run: Run, split: str, column: int) -> list[Any]:
     """Returns what should be predicted for every row of a column's split."""
-    needed = list(run.objective.reference_columns)
+    objective = run.tasks.of_column(column).objective
+    needed = list(objective.reference_columns)
     rows = run.stream.columns[column].split(split).with_format(None).select_columns(needed)
-    return run.objective.references(rows[:])
+    return objective.references(rows[:])
 
 
 def _score(
@@ -115,5 +116,6 @@ def _score(
     for j in columns:
         where = np.flatnonzero(owners == j).tolist()
         own = run.stream.columns[j].labels
-        scores[j] = run.objective.score([predictions[i] for i in where], [references[i] for i in where], own)
+        answers, right = [predictions[i] for i in where], [references[i] for i in where]
+        scores[j] = run.tasks.of_column(j).objective.score(answers, right, own)
     return scores

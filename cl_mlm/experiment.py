@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cl_mlm.backbone import load_backbone
+from cl_mlm.backbone import Backbone, load_backbone
 from cl_mlm.checkpoint import (
+    MODELS,
     in_order,
     last_good,
     read_stage,
@@ -23,11 +24,11 @@ from cl_mlm.checkpoint import (
     write_step,
     write_text_whole,
 )
+from cl_mlm.config import Config
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
 from cl_mlm.journal import Journal, without_credentials
-from cl_mlm.labels import LabelSpace
 from cl_mlm.loop import train_stage
 from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
@@ -37,6 +38,7 @@ from cl_mlm.reuse import FOLDER as SHARED_FOLDER
 from cl_mlm.reuse import SharedStages
 from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.slugs import slugs
+from cl_mlm.tasks import Tasks
 from cl_mlm.view import Run
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,8 @@ class Experiment:
             self.interruption.end()
 
     def _stage(self, run: Run, record: Record, stage_index: int, *, is_first: bool) -> None:
-        self.stage_index = run.stage_index = stage_index
+        self.stage_index = stage_index
+        run.enter(stage_index)
         stage = run.stream.stages[stage_index]
         self.journal.stage_start(stage_index, self.slugs[stage_index])
         self.journal.tags({"stage": stage.name, "labels": ", ".join(stage.labels)}, stage_index)
@@ -141,7 +144,9 @@ class Experiment:
             return
         self.journal.sync()
         states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
-        write_stage(self.stages, stage_index, run.backbone, states, record.to_dict())
+        own = run.backbone.part(run.tasks.keys[stage_index])
+        others = {key: part for key, part in run.backbone.parts().items() if part is not own}
+        write_stage(self.stages, stage_index, own, states, record.to_dict(), others)
         self._forget_stages()
 
     def _evaluate(self, run: Run, split: str) -> Evaluated:
@@ -154,9 +159,9 @@ class Experiment:
 
     def _measure_baseline(self, run: Run, record: Record) -> None:
         """Scores, before any training, the columns whose labels the model all knows; the others have no baseline."""
-        run.labels.begin(0, -1)
+        run.tasks.begin(0, -1)
         every = run.stream.columns
-        columns = [j for j, column in enumerate(every) if run.labels.known(column.labels)[1]]
+        columns = [j for j, column in enumerate(every) if run.tasks.of_column(j).labels.known(column.labels)[1]]
         if "test" in run.config.evaluation.splits:
             record.baseline = evaluate(run, "test", columns).row(len(every))
             self.journal.metrics({f"baseline/{self.column_slugs[j]}": record.baseline[j] for j in columns}, 0)
@@ -196,8 +201,8 @@ class Experiment:
                     pa.array(columns), pa.array([column.name for column in run.stream.columns])
                 ),
                 "id": found.ids,
-                "prediction": _answers(found.predictions),
-                "reference": _answers(found.references),
+                "prediction": _answers(found.predictions, len(run.tasks)),
+                "reference": _answers(found.references, len(run.tasks)),
                 "probability": found.probability,
                 "reference_probability": found.reference_probability,
             }
@@ -238,27 +243,25 @@ class Experiment:
         for fault in faults:
             log.warning("%s; the checkpoint before it is used", fault)
         record = Record.empty(len(stream), len(stream.columns))
-        model = config.model
         if kept is not None:
             states, values = read_stage(kept)
             record = Record.from_dict(values)
-            model = replace(model, name=str(kept / "model"), revision=None, dropout=None)
             for i, strategy in enumerate(strategies):
                 strategy.load_state_dict(states[str(i)])
-        objective = prepared.objective
-        labels = LabelSpace(stream, objective.classes)
+        tasks = Tasks.of_stream(stream, {prepared.objective.name: prepared.objective})
         joint = any(strategy.regime == "joint" for strategy in strategies)
-        labels.begin(max(0, record.next_stage - 1), -1)
-        backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length, objective)
-        objective.bind(backbone.model, backbone.kind)
+        last = max(0, record.next_stage - 1)
+        tasks.begin(last, -1)
+        backbone = _load(config, tasks, kept)
         backbone.set_trainable(config.finetuning.mode)
         torch.nn.Module.to(backbone.model, config.training.device)
         if config.training.gradient_checkpointing:
             backbone.checkpoint_activations()
-        if kept is None:
-            backbone.grow(labels.classes[: labels.num_classes], config.seed, 0)
         last_trained = -1 if joint else record.next_stage - 1
-        run = Run(config, stream, strategies, backbone, objective, labels, accelerator, last_trained)
+        own = (tasks.at(last).objective, tasks.at(last).labels)
+        run = Run(config, stream, strategies, backbone, *own, accelerator, last_trained, tasks=tasks)
+        if kept is None:
+            run.grow()
         return run, record
 
     def _forget_stages(self, num_kept: int = 2) -> None:
@@ -312,27 +315,60 @@ class Experiment:
             log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
             (self.folder / "per_class.csv").unlink(missing_ok=True)
             return []
-        objective, stream = self.prepared.objective, self.prepared.stream
-        predictions: list[Any] = []
-        references: list[Any] = []
-        for column in stream.columns:
-            if column.home is None:
-                continue
-            own = table.filter(pc.field("column") == column.name)
-            predictions += objective.within(own["prediction"].to_pylist(), column.labels)
-            references += objective.within(own["reference"].to_pylist(), column.labels)
-        rows = objective.per_label(predictions, references, stream.labels)
+        tasks, rows = Tasks.of_stream(self.prepared.stream), []
+        for task in tasks:
+            predictions: list[Any] = []
+            references: list[Any] = []
+            for j, column in enumerate(self.prepared.stream.columns):
+                if column.home is None or tasks.of_column(j) is not task:
+                    continue
+                own = table.filter(pc.field("column") == column.name)
+                predictions += task.objective.within(_read(own["prediction"], len(tasks)), column.labels)
+                references += task.objective.within(_read(own["reference"], len(tasks)), column.labels)
+            found = task.objective.per_label(predictions, references, task.labels.names)
+            rows += [{"task": task.key, **row} if len(tasks) > 1 else row for row in found]
         if not rows:
             return []
-        return [write_csv(self.folder / "per_class.csv", list(rows[0]), [list(row.values()) for row in rows])]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return [write_csv(self.folder / "per_class.csv", names, [[row.get(name) for name in names] for row in rows])]
 
 
-def _answers(values: Sequence[Any]) -> Any:
-    """Returns a column of predictions or references; texts that repeat themselves are written once."""
+def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
+    """Returns the model with its head, or with one for every task, from a checkpoint where there is one."""
+    training = config.training
+    if len(tasks) > 1:
+        from cl_mlm.heads import load_heads
+
+        folders = kept and {
+            key: folder if (folder := kept / MODELS / key).is_dir() else kept / "model" for key in tasks.by_key
+        }
+        return load_heads(config.model, tasks, config.seed, training.max_length, folders)
+    (task,) = tasks
+    model = config.model
+    if kept is not None:
+        model = replace(model, name=str(kept / "model"), revision=None, dropout=None)
+    backbone = load_backbone(model, task.labels.seen, config.seed, training.max_length, task.objective)
+    task.objective.bind(backbone.model, backbone.kind)
+    return backbone
+
+
+def _answers(values: Sequence[Any], num_tasks: int) -> Any:
+    """Returns a column of predictions or references; texts that repeat themselves are written once.
+
+    Answers of several tasks have no type in common, such as texts and lists of tags: they are written as JSON.
+    """
     import pyarrow as pa
 
+    if num_tasks > 1:
+        values = [json.dumps(value, ensure_ascii=False) for value in values]
     column = pa.array(values)
     return column.dictionary_encode() if pa.types.is_string(column.type) else column
+
+
+def _read(column: Any, num_tasks: int) -> list[Any]:
+    """Returns what `_answers` wrote."""
+    values: list[Any] = column.to_pylist()
+    return [json.loads(value) for value in values] if num_tasks > 1 else values
 
 
 def _sizes(run: Run) -> dict[str, float]:
@@ -358,7 +394,7 @@ def _at_chance(run: Run, scored: Evaluated) -> list[str]:
         if column.home != run.stage_index or j not in scored.scores:
             continue
         where = np.flatnonzero(owners == j).tolist()
-        chance = run.objective.chance([scored.references[i] for i in where])
+        chance = run.tasks.of_column(j).objective.chance([scored.references[i] for i in where])
         if chance is None:
             continue  # where one label is all there is, chance says nothing
         margin = 2 * math.sqrt(chance * (1 - chance) / len(where))

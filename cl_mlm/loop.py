@@ -65,10 +65,11 @@ def train_stage(
     """
     started = time.perf_counter()
     stage = run.stream.stages[run.stage_index]
+    run.enter(run.stage_index)
     run.epoch = run.step = 0
     run.training_ids = _training_ids(run)
-    run.labels.begin(run.stage_index, run.last_trained)
-    run.backbone.grow(run.classes, run.seed, run.stage_index)
+    run.tasks.begin(run.stage_index, run.last_trained)
+    run.grow()
     for strategy in run.strategies:
         model = strategy.before_stage(run, stage)
         if model is not None:
@@ -241,8 +242,8 @@ def take_over(run: Run, state: Mapping[str, Any]) -> None:
 
 def _num_steps(run: Run) -> int:
     training = run.config.training
-    rows = training.batch_size * training.accumulation
-    steps = training.steps or training.epochs * math.ceil(len(run.training_ids) / rows)
+    batches = sum(math.ceil(len(ids) / training.batch_size) for ids in run.by_task(run.training_ids))
+    steps = training.steps or training.epochs * math.ceil(batches / training.accumulation)
     return min(steps, LIMITED_STEPS) if run.config.limit else steps
 
 
@@ -252,7 +253,8 @@ def _steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int) -> Ite
     The order is addressed by (seed, stage, epoch).
     """
     training = run.config.training
-    batches = training_batches(lengths, training.batch_size, run.seed, run.stage_index, run.epoch)
+    tasks = run.tasks.codes(run.training_ids) if len(run.tasks) > 1 else None
+    batches = training_batches(lengths, training.batch_size, run.seed, run.stage_index, run.epoch, tasks)
     for start in range(first * training.accumulation, len(batches), training.accumulation):
         yield [run.training_ids[positions] for positions in batches[start : start + training.accumulation]]
 

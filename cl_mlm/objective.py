@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from cl_mlm.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,6 +45,7 @@ class Batch:
         origin: `stage` for the step's own rows, `memory` for rows that a strategy brings back.
         extra: further tensors of the objective's own, first axis I.
         input_row: position in the batch of every input's row, int64 (I,), ascending; None: every row is one input.
+        task: key of the rows' task, whose objective and head they are for; a batch holds rows of one.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -56,6 +59,7 @@ class Batch:
     origin: Literal["stage", "memory"] = "stage"
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     input_row: torch.Tensor | None = None
+    task: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -131,10 +135,13 @@ class Outputs:
     Attributes:
         logits: (I, C), or (I, T, C).
         lazy_features: gives the input of the last linear layer, (I, H) or (I, T, H); computed only when asked for.
+        lazy_logits: gives the logits of another task's head, by its key, on the same pass of a shared body; None: there
+            is no other head.
     """
 
     logits: torch.Tensor
     lazy_features: Callable[[], torch.Tensor]
+    lazy_logits: Callable[[str], torch.Tensor] | None = None
 
     @property
     def features(self) -> torch.Tensor:
@@ -267,6 +274,19 @@ class Objective(ABC):
     def mended(self, rows: Rows) -> int:
         """Returns how many sound rows are read otherwise than they are written; the stream's notes tell it."""
         return 0
+
+    @property
+    def can_be_written(self) -> bool:
+        """Whether its rows have a form as texts."""
+        return type(self).written is not Objective.written
+
+    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Returns sound rows as texts to read and texts to write, for models that write (`stream.as_text`).
+
+        Raises:
+            ConfigError: there is no such form.
+        """
+        raise ConfigError(f"stream.as_text: must be false for objective {self.name}, got true")
 
     @abstractmethod
     def key(self, rows: Rows) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cl_mlm.backbone import model_settings
-from cl_mlm.components import find, make_objective
+from cl_mlm.components import find
 from cl_mlm.config import Config
-from cl_mlm.disk import model_size
+from cl_mlm.disk import size_of_tasks
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
 from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
@@ -20,6 +20,7 @@ from cl_mlm.scenarios import RESTAGING
 from cl_mlm.section import make_base, restage, with_probes
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
+from cl_mlm.tasks import Tasks, foreign_columns, objectives_of
 from cl_mlm.tracking import tracking_uri
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Prepared:
     Attributes:
         config: with threads and device filled in.
         stream: cleaned, and limited where the config says so.
+        objective: the first stage's; `objectives_of(stream)` gives all.
         overlap: counts of rows found in two splits, and of rows dropped.
     """
 
@@ -67,10 +69,15 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     assert made is not None
     assert resolved is not None
     assert cleaned is not None
-    first = cleaned[0].stages[0]
-    objective = make_objective(first.objective, first.options)
-    wrong = [f"stream.options.{line}" for line in objective.faults(resolved.training.max_length)]
-    wrong += [f"strategies.{strategy.name}.{line}" for strategy in made for line in strategy.unfit(objective)]
+    objectives = objectives_of(cleaned[0])[1]
+    where = "stream.options." if len(objectives) == 1 else "stream, objective {}: options."
+    wrong = [
+        where.format(key) + line
+        for key, objective in objectives.items()
+        for line in objective.faults(resolved.training.max_length)
+    ]
+    unfit = [(strategy.name, line) for o in objectives.values() for strategy in made for line in strategy.unfit(o)]
+    wrong += [f"strategies.{name}.{line}" for name, line in dict.fromkeys(unfit)]
     if cleaned[0].partial:
         wrong += [
             f"strategies.{strategy.name}: trains on all stages at once, but in this stream a row stands in several, "
@@ -80,10 +87,10 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         ]
     wrong += _passes(resolved, cleaned[0])
     if not wrong:
-        wrong = model_faults(resolved, cleaned[0], objective)
+        wrong = model_faults(resolved, cleaned[0])
     if wrong:
         raise ConfigError(wrong)
-    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1])
+    return Prepared(resolved, cleaned[0], tuple(made), next(iter(objectives.values())), cleaned[1])
 
 
 def _passes(config: Config, stream: Stream) -> list[str]:
@@ -99,12 +106,14 @@ def _passes(config: Config, stream: Stream) -> list[str]:
     return wrong
 
 
-def model_faults(config: Config, stream: Stream, objective: Objective) -> list[str]:
-    """Returns why the model cannot take the stream's objective; its config alone is read, where it can be had."""
+def model_faults(config: Config, stream: Stream) -> list[str]:
+    """Returns why the model cannot take the stream's objectives; its config alone is read, where it can be had."""
+    tasks = Tasks.of_stream(stream)
     try:
-        if config.finetuning.mode == "full":
-            model_settings(config.model, stream.labels, config.training.max_length, objective)
-        elif not model_size(config, stream.labels, objective).trainable:
+        if config.finetuning.mode == "full" and len(tasks) == 1:
+            (task,) = tasks
+            model_settings(config.model, task.labels.names, config.training.max_length, task.objective)
+        elif not size_of_tasks(config, tasks).trainable:
             return ["finetuning.mode: head leaves nothing to train: this model's output layer is its input embedding"]
     except UnreachableModelError:  # told when it is loaded
         return []
@@ -178,12 +187,16 @@ def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str
     if config.limit is not None:
         # Of all that is dealt out every stage is to get some.
         cleaned = limit(cleaned, config.limit * section.get("num_stages", 1) if is_restaged else config.limit)
+    faults = foreign_columns(cleaned)
+    if is_restaged and len({*objectives_of(cleaned)[0]}) > 1:
+        faults.append(
+            f"stream.scenario: {section['scenario']} deals out the rows of one objective, "
+            f"got {', '.join(objectives_of(cleaned)[1])}"
+        )
+    if faults:
+        raise ConfigError(faults)
     if is_restaged:
         cleaned = _first(restage(cleaned, section), first_stages)
-    objectives = {(part.objective, repr(part.options)) for part in (*cleaned.stages, *cleaned.columns)}
-    if len(objectives) > 1:
-        named = ", ".join(sorted(f"{name} {options}" for name, options in objectives))
-        raise ConfigError(f"stream: all stages, columns and probes must have one objective, got {named}")
     return cleaned, counts
 
 

@@ -17,6 +17,7 @@ from cl_mlm.metrics import summarise
 from cl_mlm.preparation import Prepared
 from cl_mlm.step import StageCost
 from cl_mlm.stream import Stream
+from cl_mlm.tasks import objectives_of
 
 PACKAGES = (
     "torch",
@@ -99,6 +100,11 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
         reasons["accuracy_matrix"] = f"rows of {left_out} of {len(stream)} stages are not measured (evaluate_every)"
     if "test" not in config.evaluation.splits:
         reasons |= dict.fromkeys(metrics, "the test split is not evaluated (evaluation.splits)")
+    keys, objectives = objectives_of(stream)
+    tasks = {
+        key: {"objective": o.name, "options": o.options(), "stages": [i for i, own in enumerate(keys) if own == key]}
+        for key, o in objectives.items()
+    }
     settings = {key: value for key, value in config.identity().items() if key != "seed"}
     return dict(
         without_nan(
@@ -115,6 +121,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
                     "overlap": prepared.overlap,
                     "notes": list(stream.notes),
                 },
+                **({"tasks": tasks} if len(tasks) > 1 else {}),
                 "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],
                 "model": asdict(config.model),
                 "seed": config.seed,

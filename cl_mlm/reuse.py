@@ -149,8 +149,11 @@ def _surroundings(run: Run) -> dict[str, Any]:
         "model": [type(run.model).__name__, run.backbone.settings()],
         "max_length": training.max_length,
         "scenario": [run.stream.scenario, run.stream.masks],
-        "labels": [run.labels.seen, run.labels.old, [run.labels.of(j) for j in range(len(run.stream))]],
-        "objective": [stage.objective, stage.options],
+        "labels": [
+            [task.labels.seen, task.labels.old, [task.labels.of(j) for j in range(len(run.stream))]]
+            for task in run.tasks
+        ],
+        "objective": [stage.objective, stage.options, [[task.key, task.stages] for task in run.tasks]],
     }
 
 

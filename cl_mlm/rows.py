@@ -9,6 +9,7 @@ from cl_mlm.encoding import EncodedRows, encode_rows
 from cl_mlm.labels import LabelSpace
 from cl_mlm.objective import Batch, Objective
 from cl_mlm.stream import Stream, pack_row_ids, unpack_row_ids
+from cl_mlm.tasks import Task, Tasks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ class Rows:
 
     The parts of a split are stages for `train`, else columns. Reads `labels` as they are when a batch is made: in a
     task-incremental stream a row may be given its own part's labels only, and the mask is as wide as the labels seen so
-    far.
+    far. `tasks` says whose objective and labels a row has where there are several; None: every row those given.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class Rows:
         tokenizer: PreTrainedTokenizerBase,
         labels: LabelSpace,
         max_length: int,
+        tasks: Tasks | None = None,
     ) -> None:
         self._stream, self._split, self._parts = stream, split, stream.parts(split)
-        self._objective, self._tokenizer, self._labels = objective, tokenizer, labels
+        self._tokenizer, self._tasks = tokenizer, tasks or Tasks.single(stream, objective, labels)
         self._max_length = max_length
         self._tables: dict[int, EncodedRows] = {}
 
@@ -57,18 +59,23 @@ class Rows:
         return lengths
 
     def collate(self, ids: npt.NDArray[np.int64]) -> Batch:
-        """Returns the rows `ids`, in their order, as a batch on the CPU."""
+        """Returns the rows `ids`, in their order and all of one task, as a batch on the CPU.
+
+        Raises:
+            ValueError: they are of several tasks.
+        """
         import torch
 
         parts, positions = unpack_row_ids(ids)
+        task = self._task(parts)
         encoded: dict[str, list[object]] = {}
         for part, position in zip(parts.tolist(), positions.tolist(), strict=True):
             for name, value in self._table(part).row(position).items():
                 encoded.setdefault(name, []).append(value)
-        batch = self._objective.collate(encoded, torch.from_numpy(ids.copy()), self._tokenizer)
-        batch = replace(batch, split=self._split)
-        masks = self._stream.masks and self._labels.classes
-        return batch.with_allowed(self._allowed(parts)) if masks else batch
+        batch = task.objective.collate(encoded, torch.from_numpy(ids.copy()), self._tokenizer)
+        batch = replace(batch, split=self._split, task=task.key)
+        masks = self._stream.masks and task.labels.classes
+        return batch.with_allowed(self._allowed(parts, task.labels)) if masks else batch
 
     def raw(self, ids: npt.NDArray[np.int64], column: str) -> list[Any]:
         """Returns what a column of the stream holds for the rows `ids`, (N,)."""
@@ -83,21 +90,30 @@ class Rows:
                 values[place] = value
         return values
 
-    def _allowed(self, parts: npt.NDArray[np.int64]) -> torch.Tensor:
+    def _allowed(self, parts: npt.NDArray[np.int64], labels: LabelSpace) -> torch.Tensor:
+        """Returns which classes every row may be given, bool (R, C): those of its own part."""
         import torch
 
-        allowed = torch.zeros(len(parts), self._labels.num_classes, dtype=torch.bool)
+        allowed = torch.zeros(len(parts), labels.num_classes, dtype=torch.bool)
         for row, part in enumerate(parts.tolist()):
-            allowed[row, self._labels.allowed(self._parts[part].labels)] = True
+            allowed[row, labels.allowed(self._parts[part].labels)] = True
         return allowed
+
+    def _task(self, parts: npt.NDArray[np.int64]) -> Task:
+        keys = self._tasks.keys_of(self._split)
+        found = {keys[part] for part in parts.tolist()}
+        if len(found) > 1:
+            raise ValueError(f"ids: the rows of a batch must be of one task, got {', '.join(sorted(found))}")
+        return self._tasks.by_key[found.pop()] if found else next(iter(self._tasks))
 
     def _table(self, part: int) -> EncodedRows:
         if part not in self._tables:
+            task = self._tasks.by_key[self._tasks.keys_of(self._split)[part]]
             self._tables[part] = encode_rows(
                 self._parts[part].split(self._split),
-                self._objective,
+                task.objective,
                 self._tokenizer,
-                self._labels.index,
+                task.labels.index,
                 self._max_length,
                 f"{self._stream.fingerprint}/{part}/{self._split}",
             )

@@ -158,6 +158,7 @@ def with_probes(stream: Stream, probes: Mapping[str, str | Mapping[str, Any]]) -
     """
     problems: list[str] = []
     found: list[Column] = []
+    known = list(dict.fromkeys(map(_asked, stream.stages)))
     for name, source in probes.items():
         try:
             columns = _from_folder(stream, name, source) if isinstance(source, str) else _from_section(name, source)
@@ -165,9 +166,9 @@ def with_probes(stream: Stream, probes: Mapping[str, str | Mapping[str, Any]]) -
             problems += [prefixed(line, name) for line in error.problems]
             continue
         problems += [
-            f"stream.probes.{name}: must have the stream's objective {_asked(stream.stages[0])}, got {_asked(column)}"
+            f"stream.probes.{name}: must have the stream's objective {' or '.join(known)}, got {_asked(column)}"
             for column in columns[:1]
-            if _asked(column) != _asked(stream.stages[0])
+            if _asked(column) not in known
         ]
         found += columns
     if problems:

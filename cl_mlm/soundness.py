@@ -10,6 +10,7 @@ from cl_mlm.errors import nearest
 from cl_mlm.labels import label_counts
 from cl_mlm.parts import Part, parts_of
 from cl_mlm.stream import SPLITS, Stream
+from cl_mlm.tasks import identity, objectives_of
 
 Counts = Mapping[str, int]  # label to rows
 
@@ -24,21 +25,22 @@ def stream_problems(stream: Stream) -> list[str]:
         if count > 1
     ]
     problems += _column_problems(stream)
-    first = stream.stages[0]
-    objective = make_objective(first.objective, first.options)
-    if stream.scenario == "domain_incremental":
-        problems += [
-            f"stage {stage.name!r}: domain_incremental needs the same labels in every stage; "
-            f"compared with stage {first.name!r} {_difference(first.labels, stage.labels)}"
-            for stage in stream.stages
-            if set(stage.labels) != set(first.labels)
-        ]
-    least = objective.min_labels
-    if len(set(first.labels)) < least:
-        problems.append(
-            f"stage {first.name!r}: the first stage must have at least {least} labels for objective {objective.name}, "
-            f"got {list(first.labels)}"
-        )
+    keys, objectives = objectives_of(stream)
+    for key, objective in objectives.items():
+        own = [stage for stage, name in zip(stream.stages, keys, strict=True) if name == key]
+        first, least = own[0], objective.min_labels
+        if stream.scenario == "domain_incremental":
+            problems += [
+                f"stage {stage.name!r}: domain_incremental needs the same labels in every stage; "
+                f"compared with stage {first.name!r} {_difference(first.labels, stage.labels)}"
+                for stage in own
+                if set(stage.labels) != set(first.labels)
+            ]
+        if len(set(first.labels)) < least:
+            problems.append(
+                f"stage {first.name!r}: the first stage must have at least {least} labels for objective "
+                f"{objective.name}, got {list(first.labels)}"
+            )
     return problems
 
 
@@ -97,10 +99,11 @@ def row_problems(stream: Stream, after: str) -> list[str]:
         column = next(columns) if "test" in part.splits else None
         # Rows with many labels may keep some of earlier stages beside the stage's own.
         before = i if part.kind == "stage" else len(stream)
-        earlier = {label for stage in stream.stages[:before] for label in stage.labels}
+        same = [stage for stage in stream.stages[:before] if identity(stage) == identity(part.owner)]
+        earlier = {label for stage in same for label in stage.labels}
         problems += _foreign_labels(part, found, earlier, after)
         if part.kind == "probe":
-            problems += _unknown_labels(part, stream.labels)
+            problems += _unknown_labels(part, earlier)
         elif column is not None:
             trained = {label for k in column.trained_in for label in counts[k]["train"]}
             problems += _untrained_labels(part, found, trained, after)

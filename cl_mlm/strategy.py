@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.labels import LabelSpace
-    from cl_mlm.objective import Batch, Objective, Outputs, Sites
+    from cl_mlm.objective import Batch, Head, Objective, Outputs, Sites
     from cl_mlm.stream import Stage, Stream
+    from cl_mlm.tasks import Task
 
 Regime = Literal["sequential", "cumulative", "joint"]
 Need = Literal["task_id", "old_rows", "old_model", "future"]
@@ -93,6 +94,28 @@ class RunView(Protocol):
         """Runs the model in fp32 whatever the run's precision: for quantities that are squared or compared."""
         ...
 
+    def objective_of(self, stage_index: int) -> Objective:
+        """Returns the objective of a stage; `objective` and `labels` are the present one's."""
+        ...
+
+    def by_task(self, ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Returns `ids` cut by their rows' task, each part in the old order: a batch holds rows of one."""
+        ...
+
+    @property
+    def is_head_old(self) -> bool:
+        """Whether an earlier stage has trained the head of the present stage's task."""
+        ...
+
+    @property
+    def other_heads(self) -> Sequence[OtherHead]:
+        """Heads on the same body that earlier stages have trained and the present one does not."""
+        ...
+
+    def other_logits(self, outputs: Outputs, task: str) -> torch.Tensor:
+        """Returns what the head of another task says of the same inputs, (inputs, [tokens,] classes)."""
+        ...
+
     def task_loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
         """Returns the objective's loss of every row, (rows,)."""
         ...
@@ -108,6 +131,15 @@ class RunView(Protocol):
     def generator(self, purpose: str) -> torch.Generator:
         """Returns a CPU generator addressed by (seed, purpose, stage, epoch, step)."""
         ...
+
+
+class OtherHead(Protocol):
+    """A head beside the present stage's: whose task it is, and the form of its model."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def form(self) -> Head: ...
 
 
 class Strategy:

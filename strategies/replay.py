@@ -60,7 +60,9 @@ class Replay(Strategy):
         address = (run.stage_index, group, run.micro_batch)
         if self._dealt.get(run.micro_batch, (None, []))[0] != address:
             self._dealt[run.micro_batch] = (address, self._deal(run, rows, num_batches, address))
-        return [(self.weight, run.rows(self._dealt[run.micro_batch][1][place]))]
+        ids = self._dealt[run.micro_batch][1][place]
+        # Each task's mean loss by its share of the rows: together still one mean over them.
+        return [(self.weight * (len(own) / len(ids)), run.rows(own)) for own in run.by_task(ids)]
 
     def _deal(
         self, run: RunView, rows: int, num_batches: int, address: tuple[int, ...]
@@ -96,7 +98,7 @@ class Replay(Strategy):
         text = 0
         for stage_index, position in zip(stages.tolist(), positions.tolist(), strict=True):
             row = run.stream.stages[stage_index].train[position]
-            text += sum(text_bytes(row[name]) for name in run.objective.text_columns if row.get(name))
+            text += sum(text_bytes(row[name]) for name in run.objective_of(stage_index).text_columns if row.get(name))
         return text + self.buffer.ids.nbytes
 
 

@@ -11,8 +11,9 @@ from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.labels import rarest_labels
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
-from cl_mlm.stream import Scenario, Stream
+from cl_mlm.stream import Scenario, Stage, Stream
 from cl_mlm.tables import find_folder, read_splits
+from cl_mlm.typecheck import check, unknown_keys
 from cl_mlm.typestaging import by_types, row_types
 
 if TYPE_CHECKING:
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["files"]
 
 StagesBy = Literal["labels", "types", "field", "files", "whole"]
+ENTRY: dict[str, Any] = {"objective": str, "options": dict[str, Any], "columns": dict[str, str]}  # of `stages`
 CARVE_SEED = 0  # the carved rows are part of the data: the same for every order of stages and every run seed
 UNUSED = {
-    "labels": ("types_per_stage", "field"),
-    "types": ("labels_per_stage", "field"),
-    "field": ("labels_per_stage", "types_per_stage", "groups"),
+    "labels": ("types_per_stage", "field", "stages"),
+    "types": ("labels_per_stage", "field", "stages"),
+    "field": ("labels_per_stage", "types_per_stage", "groups", "stages"),
     "files": ("labels_per_stage", "types_per_stage", "groups", "field"),
-    "whole": ("labels_per_stage", "types_per_stage", "groups", "field", "order"),
+    "whole": ("labels_per_stage", "types_per_stage", "groups", "field", "order", "stages"),
 }
 
 
@@ -49,6 +51,7 @@ def files(
     columns: dict[str, str] | None = None,
     objective: str = "classification",
     options: dict[str, Any] | None = None,
+    stages: list[dict[str, Any]] | None = None,
 ) -> Stream:
     """Returns a stream over the train, validation (valid, dev) and test files of a folder.
 
@@ -74,6 +77,9 @@ def files(
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
         objective: what a row means: a name of `cl-mlm list objectives`.
         options: arguments of the objective.
+        stages: for `files`: the stages in order, each with its `path`, a folder inside `path`, and what differs there
+            from what is given for all: `objective`, `options`, `columns`. Objectives may differ: each has a head of its
+            own.
 
     Raises:
         ConfigError: arguments that do not fit each other or the files.
@@ -81,7 +87,10 @@ def files(
     """
     given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
     kind = make_objective(objective, options or {})
-    _check(stages_by, {**given, "field": field, "order": order}, mask_others, kind)
+    _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, kind)
+    if stages is not None:
+        shared = {"objective": objective, "options": options or {}, "columns": columns}
+        return _staged(path, stages, shared, scenario, validation_fraction)
     folder = find_folder(path)
     name = folder.resolve().name
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
@@ -132,10 +141,70 @@ def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objec
             f"stream.stages_by: {stages_by} needs an objective with the column {column}, got {objective.name}, whose "
             f"columns are {', '.join(objective.columns)}"
         )
+    if given["stages"] is not None and given["order"] is not None:
+        problems.append(f"stream.order: must be null where stream.stages gives the order, got {given['order']!r}")
     if stages_by == "field" and given["field"] is None:
         problems.append("stream.field: must name a column where stream.stages_by is field, got None")
     if problems:
         raise ConfigError(problems)
+
+
+def _staged(
+    path: str,
+    stages: Sequence[Mapping[str, Any]],
+    shared: Mapping[str, Any],
+    scenario: Scenario | None,
+    fraction: float,
+) -> Stream:
+    """Returns a stream of the folders that `stages` names, each with an objective of its own where it says so."""
+    faults: list[ConfigError | DataError] = []
+    found: list[Stage] = []
+    carved: list[str] = []
+    for i, given in enumerate(stages):
+        try:
+            entry, kind = _entry(f"stream.stages[{i}]", given, shared)
+            folder = find_folder(str(Path(path) / entry["path"]), f"stream.stages[{i}].path")
+            splits = read_splits(folder, columns=entry["columns"], required=kind.columns)
+        except (ConfigError, DataError) as error:
+            faults.append(error)
+            continue
+        whole = "validation" in splits
+        carved += [] if whole else [entry["path"]]
+        ready = splits if whole else _carved(splits, fraction, kind)
+        fields: StageFields = {"objective": entry["objective"], "options": entry["options"], "task": entry["objective"]}
+        found += by_source({entry["path"]: ready}, name=entry["path"], **fields).stages
+    if not stages:
+        raise ConfigError("stream.stages: must name at least one stage, got []")
+    if faults:
+        kind_of_fault = DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError
+        raise kind_of_fault([line for fault in faults for line in fault.problems])
+    name = Path(path).name or "-".join(Path(stage.name).name for stage in found)
+    notes = (f"{_note(fraction)}, in {', '.join(carved)}",) if carved else ()
+    return Stream(name, tuple(found), scenario or "domain_incremental", notes)
+
+
+def _entry(where: str, given: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[dict[str, Any], Objective]:
+    """Returns one of `stages` with what it leaves out filled in, and its objective.
+
+    Raises:
+        ConfigError: keys or values that do not belong there, all of them.
+    """
+    problems: list[str] = []
+    unknown_keys(where, given, {"path": str, **ENTRY}, problems)
+    if "path" not in given:
+        problems.append(f"{where}.path: must name a folder inside stream.path, got none")
+    for key, kind in {"path": str, **ENTRY}.items():
+        if key in given:
+            check(f"{where}.{key}", given[key], kind, {}, problems)
+    if problems:
+        raise ConfigError(problems)
+    entry = {**shared, **given}
+    if "objective" in given and "options" not in given and given["objective"] != shared["objective"]:
+        entry["options"] = {}  # those for all are of another objective
+    try:
+        return entry, make_objective(entry["objective"], entry["options"])
+    except ConfigError as error:
+        raise ConfigError([line.replace("stream.options", f"{where}.options") for line in error.problems]) from error
 
 
 def _sources(
