@@ -180,6 +180,10 @@ class Sequence:
     orders: Mapping[int, tuple[str, ...]]
 
 
+def _sets(names: str) -> tuple[str, ...]:
+    return tuple(names.split())
+
+
 SEQUENCES = {
     # Zhang et al. 2015's sets as de Masson d'Autume et al. 2019 (arXiv:1906.01076) brought them to continual learning;
     # orders 1-3 of O-LoRA.
@@ -195,9 +199,9 @@ SEQUENCES = {
     "long15": Sequence(
         "cl15_",
         {
-            4: tuple("mnli cb wic copa qqp boolq rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo".split()),
-            5: tuple("multirc boolq wic mnli cb copa qqp rte imdb sst2 dbpedia agnews yelp amazon yahoo".split()),
-            6: tuple("yelp amazon mnli cb copa qqp rte imdb sst2 dbpedia agnews yahoo multirc boolq wic".split()),
+            4: _sets("mnli cb wic copa qqp boolq rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo"),
+            5: _sets("multirc boolq wic mnli cb copa qqp rte imdb sst2 dbpedia agnews yelp amazon yahoo"),
+            6: _sets("yelp amazon mnli cb copa qqp rte imdb sst2 dbpedia agnews yahoo multirc boolq wic"),
         },
     ),
     "trace": Sequence("trace_", {1: tuple(name.lower() for name in TRACE_LANGUAGES)}),

@@ -49,7 +49,7 @@ class Source:
         strata: the hub's column by which rows are carved and picked evenly.
         local: our columns to those of a local copy's files, where they differ.
         folders: names that a local copy's folder may have beside that of the source.
-        published: rows of train, validation and test as published, 0 where there is no such split; None: not one number.
+        published: rows of train, validation and test as published, 0 for no such split; None: no one number.
         only_known: validation and test rows with a label that no training row has are left out.
         objective: what a row means.
         domain, language, origin, licence: see `Stage`; `origin` is its `source`.
@@ -246,9 +246,7 @@ def _ours(dataset: Dataset, source: Source, where: str) -> Dataset:
     return Table(pa.concat_tables(tables, promote_options="default"))
 
 
-def _only_known(
-    name: str, splits: Mapping[str, Dataset], objective: Objective, notes: list[str]
-) -> dict[str, Dataset]:
+def _only_known(name: str, splits: Mapping[str, Dataset], objective: Objective, notes: list[str]) -> dict[str, Dataset]:
     """Returns the splits without validation and test rows that have a label which no training row has; adds notes."""
     import numpy as np
 

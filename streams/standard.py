@@ -1,8 +1,9 @@
-"""One of the field's standard data sets, cut into stages: `cl-mlm list configs` shows them, docs/streams.md tells more."""
+"""One of the field's standard data sets, cut into stages; `cl-mlm list configs` shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.components import make_objective
@@ -133,4 +134,4 @@ def _even(names: list[str], stages: int, order_seed: int | None, kind: str) -> l
     ordered = stage_order(names, order_seed)
     size, more = divmod(len(ordered), stages)
     ends = [size * i + min(i, more) for i in range(stages + 1)]
-    return [ordered[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [ordered[start:end] for start, end in pairwise(ends)]
