@@ -82,7 +82,9 @@ def standard(
         order: dict[str, Any] = {"order_seed": order_seed, "scenario": scenario or "domain_incremental"}
         return by_field(splits, str(field), **order, **same)
     same["scenario"] = scenario or "class_incremental"
-    cut = groups or _even(_names(splits, kind, objective, dataset), stages or 1, order_seed, kind)
+    cut = groups
+    if cut is None:
+        cut = _even(_names(splits, kind, objective, dataset), stages or 0, order_seed, kind)
     if kind == "types":
         return by_types(splits, groups=cut, mask_others=mask_others, **same)
     return by_labels(splits, groups=cut, **same)

@@ -193,7 +193,7 @@ def test_rows_without_label_cannot_be_limited_by_label(tmp_path):
         (tmp_path / f"{split}.jsonl").write_text(
             "".join(json.dumps({"source": f"{split} {i}", "target": "a"}) + "\n" for i in range(20))
         )
-    with pytest.raises(ConfigError, match="stream.max_rows_per_label: the rows of reviews have no label"):
+    with pytest.raises(ConfigError, match=r"stream.max_rows_per_label: the rows of reviews have no label"):
         loaded(source(), tmp_path, Limits({}, {"train": 5}), make_objective("text_to_text", {}))
 
 

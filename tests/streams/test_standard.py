@@ -109,6 +109,7 @@ def test_limits_reach_the_rows(intents):
         ({"stages": None}, "stream.stages: needed, or stream.groups instead"),
         ({"groups": [LABELS]}, "stream.stages: needed, or stream.groups instead"),
         ({"stages": None, "groups": [LABELS[1:]]}, "stream.groups: must name every label once, missing: intent_0"),
+        ({"stages": None, "groups": []}, "stream.groups: must name every label once, missing: intent_0"),
         ({"stages_by": "domains"}, "stream.stages_by: must be labels, types, field or whole, got 'domains'"),
         ({"stages_by": "types"}, "stream.stages_by: types needs rows with tags, got objective classification"),
         ({"stages_by": "whole"}, "stream.stages: must be null where stages_by is whole, got 2"),
