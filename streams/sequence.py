@@ -26,7 +26,7 @@ BETWEEN = ": "  # a stage's name and its label
 def sequence(
     *,
     sets: str | list[str],
-    order: int | None = None,
+    published_order: int | None = None,
     without: list[str] | None = None,
     path: str | None = None,
     scenario: Scenario | None = None,
@@ -40,7 +40,7 @@ def sequence(
 
     Args:
         sets: a published sequence (`standard4`, `long15`, `trace`), or names of data sets in the wanted order.
-        order: the number of a published order; null: the first.
+        published_order: its number; null: the first. The key `order` puts the stages into any other one.
         without: stages to leave out; the notes say so.
         path: a folder with a folder for each set, whose files have our columns; null: folders of these names in
             `CL_MLM_DATA` where there are such, else the hub.
@@ -56,7 +56,7 @@ def sequence(
         ConfigError: arguments that do not fit each other or the data sets.
         DataError: faults of the rows, or neither a local copy nor the hub in reach; of all sets at once.
     """
-    chosen = _chosen(sets, order, without or [])
+    chosen = _chosen(sets, published_order, without or [])
     name = sets if isinstance(sets, str) else "-".join(chosen)
     kind = objective or _one_objective(chosen)
     made = make_objective(kind, options or {})
@@ -97,7 +97,7 @@ def _chosen(sets: str | list[str], order: int | None, without: Sequence[str]) ->
             )
         known = SEQUENCES[sets].orders
         if order is not None and order not in known:
-            raise ConfigError(f"stream.order: {sets} has order {', '.join(map(str, known))}, got {order}")
+            raise ConfigError(f"stream.published_order: {sets} has order {', '.join(map(str, known))}, got {order}")
         stages = known[order if order is not None else next(iter(known))]
         named = {stage: SEQUENCES[sets].prefix + stage for stage in stages}
     else:
@@ -108,7 +108,7 @@ def _chosen(sets: str | list[str], order: int | None, without: Sequence[str]) ->
         ]
         problems += [f"stream.sets: must name each set once, got {x!r} twice" for x in set(sets) if sets.count(x) > 1]
         if order is not None:
-            problems.append(f"stream.order: must be null where stream.sets is a list in its own order, got {order}")
+            problems.append(f"stream.published_order: must be null where stream.sets is a list in its own order, got {order}")
         if problems:
             raise ConfigError(problems)
         named = {stage: stage for stage in sets}

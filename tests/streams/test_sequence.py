@@ -56,7 +56,7 @@ def write(folder, rows):
     ],
 )
 def test_stages_are_in_the_published_order_and_what_is_left_out_is_said(order, expected):
-    stream = sequence(sets="standard4", order=order, without=["yahoo"])
+    stream = sequence(sets="standard4", published_order=order, without=["yahoo"])
     assert [stage.name for stage in stream.stages] == expected
     assert stream.notes[0] == "left out: yahoo"
     assert stream.scenario == "class_incremental"
@@ -130,11 +130,11 @@ def test_trace_is_read_from_the_folders_of_its_authors(tmp_path):
     ("given", "message"),
     [
         ({"sets": "standard5"}, "stream.sets: no sequence is called 'standard5' .did you mean 'standard4'"),
-        ({"sets": "standard4", "order": 4}, "stream.order: standard4 has order 1, 2, 3, got 4"),
+        ({"sets": "standard4", "published_order": 4}, "stream.published_order: standard4 has order 1, 2, 3, got 4"),
         ({"sets": "standard4", "without": ["yaho"]}, "stream.without: no stage is called 'yaho' .did you mean 'yahoo'"),
         ({"sets": ["sst3"]}, "stream.sets: no data set is called 'sst3'"),
         ({"sets": ["sst2", "sst2"]}, "stream.sets: must name each set once, got 'sst2' twice"),
-        ({"sets": ["sst2"], "order": 1}, "stream.order: must be null where stream.sets is a list"),
+        ({"sets": ["sst2"], "published_order": 1}, "stream.published_order: must be null where stream.sets is a list"),
         ({"sets": []}, "stream.sets: must leave at least one stage, got none"),
         ({"sets": ["sst2"], "without": ["sst2"]}, "stream.sets: must leave at least one stage, got none"),
         (
@@ -166,7 +166,7 @@ def test_faults_of_all_sets_are_told_at_once(data):
 
 
 REAL = {
-    "standard4": ({"sets": "standard4", "order": 3, "without": ["yahoo"]}, [5, 4, 14], 23),
+    "standard4": ({"sets": "standard4", "published_order": 3, "without": ["yahoo"]}, [5, 4, 14], 23),
     "english_chinese": ({"sets": ["sst2", "chnsenticorp"], "scenario": "domain_incremental"}, [2, 2], 2),
     "translation": ({"sets": ["multi30k_en_de", "multi30k_de_en"]}, [0, 0], 0),
     "summarisation": ({"sets": ["dialogsum"]}, [0], 0),
@@ -189,9 +189,9 @@ def test_the_real_sets_follow_each_other_as_their_configs_say(monkeypatch, name)
 @pytest.mark.skipif(not (DATA / "cl15_agnews").is_dir(), reason="the public data sets are not here")
 def test_fourteen_real_sets_of_the_long_benchmark_are_here(monkeypatch):
     monkeypatch.setenv("CL_MLM_DATA", str(DATA))
-    stream, _ = clean(sequence(sets="long15", order=6, without=["yahoo"]), "drop")
+    stream, _ = clean(sequence(sets="long15", published_order=6, without=["yahoo"]), "drop")
     assert len(stream) == 14
     # 3 of inference, 2 of truth, A and B, 5 of stars with one word of inference among them, 2 of quality, 14, 4.
     assert len(stream.labels) == 31
-    own = sequence(sets="long15", order=6, without=["yahoo"], shared_labels=False, scenario="task_incremental")
+    own = sequence(sets="long15", published_order=6, without=["yahoo"], shared_labels=False, scenario="task_incremental")
     assert len(own.labels) == 50
