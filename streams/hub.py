@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.components import make_objective
-from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation
 from cl_mlm.stream import SPLITS, Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
+from streams._hub import open_hub, with_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -136,17 +137,7 @@ def _from_hub(
     dataset: str, subset: str | None, revision: str, splits: Mapping[str, str], columns: Mapping[str, str]
 ) -> dict[str, Dataset]:
     """Returns the wanted splits with our names of columns; labels as names."""
-    from datasets import load_dataset
-
-    try:
-        whole = load_dataset(dataset, subset, revision=revision)
-    except OSError as error:  # of which the hub's own errors are kinds
-        raise DataError(
-            f"{dataset} at {revision}: cannot be read from the hub: {str(error).splitlines()[0]}; stream.path names a "
-            "local copy"
-        ) from error
-    except ValueError as error:  # no such configuration
-        raise ConfigError(f"stream.dataset: {dataset!r} cannot be read: {str(error).splitlines()[0]}") from error
+    whole = open_hub(dataset, subset, revision, "stream.dataset", "stream.path names a local copy")
     known = [str(name) for name in whole]
     lacking = [name for name in splits.values() if name not in known]
     if lacking and splits.get("validation") not in lacking:
@@ -168,8 +159,7 @@ def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
     for name, feature in dataset.features.items():
         column = table.column(name)
         if isinstance(feature, ClassLabel):
-            codes = [None if code is None or code < 0 else code for code in column.to_pylist()]
-            column = pa.array([None if code is None else feature.names[code] for code in codes], pa.string())
+            column = pa.array(with_names(column.to_pylist(), feature), pa.string())
         arrays.append(column)
         names.append(renamed.get(name, name))
     return Dataset(pa.table(arrays, names=names))
