@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.stream import unpack_row_ids
 from cl_mlm.view import Run
 
@@ -95,10 +96,13 @@ def known_columns(run: Run) -> list[int]:
 
 
 def _references(run: Run, split: str, stage_index: int) -> list[Any]:
-    """Returns what should be predicted for every row of a stage's split."""
+    """Returns what should be predicted for every row of a stage's split; of a packed block, its number of tokens."""
+    if run.objective.packs:
+        table = run.split_rows[split]
+        return list(table.lengths(table.ids(stage_index)).tolist())
     columns = list(run.objective.reference_columns)
     rows = run.stream.stages[stage_index].split(split).with_format(None).select_columns(columns)
-    return run.objective.references(rows[:])
+    return [reference for table in arrow_batches(rows) for reference in run.objective.references(table.to_pydict())]
 
 
 def _score(

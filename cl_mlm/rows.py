@@ -39,10 +39,12 @@ class Rows:
         self._tables: dict[int, EncodedRows] = {}
 
     def ids(self, stage_index: int) -> npt.NDArray[np.int64]:
-        """Returns the ids of all rows of a stage, (N,)."""
+        """Returns the ids of all rows of a stage, (N,): of its encoded rows where the objective packs."""
         import numpy as np
 
-        return pack_row_ids(stage_index, np.arange(len(self._stream.stages[stage_index].split(self._split))))
+        packs = self._objective.packs
+        rows = self._table(stage_index) if packs else self._stream.stages[stage_index].split(self._split)
+        return pack_row_ids(stage_index, np.arange(len(rows)))
 
     def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Returns the tokens of every row, (N,)."""

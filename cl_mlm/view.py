@@ -177,6 +177,6 @@ class Run:
 
 
 def mean_loss(row_losses: torch.Tensor, batch: Batch, items: float | None = None) -> torch.Tensor:
-    """Returns the weighted sum of row losses over the number of loss items (of the batch, or `items`)."""
+    """Returns the weighted sum of row losses over the number of loss items (of the batch, or `items`); 0 of none."""
     weighted = row_losses if batch.row_weight is None else row_losses * batch.row_weight
-    return weighted.sum() / (float(batch.count.sum()) if items is None else items)
+    return weighted.sum() / ((float(batch.count.sum()) if items is None else items) or 1.0)

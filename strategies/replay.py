@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 GROUP_BATCHES = 50
+TOKEN_BYTES = 4
 
 
 class Replay(Strategy):
@@ -92,6 +93,8 @@ class Replay(Strategy):
 
     @override
     def buffer_bytes(self, run: RunView) -> int:
+        if run.objective.packs:  # a block is no row of the stream: what it keeps alive are its tokens
+            return int(run.lengths(self.buffer.ids).sum()) * TOKEN_BYTES + self.buffer.ids.nbytes
         stages, positions = unpack_row_ids(self.buffer.ids)
         text = 0
         for stage_index, position in zip(stages.tolist(), positions.tolist(), strict=True):
