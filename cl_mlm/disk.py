@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     from cl_mlm.objective import Objective
     from cl_mlm.preparation import Prepared
-    from cl_mlm.stream import Stream
 
-BYTES = 4  # weights, moments and states are fp32
+BYTES = 4  # of a number in fp32
 KEPT = 2  # checkpoints of each kind while a run goes on
 MOMENTS = {"adamw": 2, "sgd": 1}
 # Upper bound of a row's entry in `predictions/<i>.parquet`: an id, two numbers, two labels and a column as indices.
@@ -41,15 +40,16 @@ def disk_lines(prepared: Prepared) -> list[str]:
         return [f"disk: not known: {error}"]
     config, stream = prepared.config, prepared.stream
     copies, unknown = _state_copies(prepared)
-    state = copies * size.trainable * BYTES
-    stage, step = size.whole * BYTES + state, _step_bytes(config, size) + state
+    width = number_bytes(config)
+    state = copies * size.trainable * width
+    stage, step = size.whole * width + state, _step_bytes(config, size) + state
     joint = any(strategy.regime == "joint" for strategy in prepared.strategies)
     num_stages = 1 if joint else len(stream)
     everything = config.checkpoint.keep_stages == "all"
     stages = num_stages if everything else min(KEPT, num_stages)
     # None is due by time or by steps: then only an interruption writes one.
     steps = KEPT if config.checkpoint.every_minutes or config.checkpoint.every_steps else 1
-    predictions = _prediction_bytes(stream, joint) if "test" in config.evaluation.splits else 0
+    predictions = _prediction_bytes(prepared, joint) if "test" in config.evaluation.splits else 0
     # One more is written before the oldest is removed, so that there is always a whole one.
     most = stages * stage + steps * step + max(stage * (not everything and num_stages > KEPT), step * (steps == KEPT))
     left = {"all": num_stages, "last": 1, "none": 0}[config.checkpoint.keep_stages]
@@ -61,7 +61,7 @@ def disk_lines(prepared: Prepared) -> list[str]:
     reused = min(config.checkpoint.reuse_stages, num_stages) if config.limit is None else 0
     if reused:
         lines.append(
-            f"disk: beside the runs, for all that share them, {_counted(reused, 'first stage', size.changing * BYTES)}"
+            f"disk: beside the runs, for all that share them, {_counted(reused, 'first stage', size.changing * width)}"
         )
     return lines + [f"disk: not counted: the state of {name}, whose size is not known" for name in unknown]
 
@@ -86,6 +86,11 @@ def model_size(config: Config, labels: Sequence[str], objective: Objective | Non
     return ModelSize(sum(p.numel() for p in parameters) + buffers, trainable + buffers, trainable)
 
 
+def number_bytes(config: Config) -> int:
+    """Returns the bytes of a weight; moments and the states of strategies have its precision."""
+    return BYTES // 2 if config.model.dtype == "bfloat16" else BYTES
+
+
 def shown(size: float) -> str:
     """Returns bytes in the unit that suits them, such as `91 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -98,7 +103,7 @@ def shown(size: float) -> str:
 def _step_bytes(config: Config, size: ModelSize) -> int:
     """Returns the bytes of weights, moments and, under early stopping, the best weights."""
     best = size.changing if config.training.patience else 0
-    return BYTES * (size.changing + MOMENTS[config.training.optimizer] * size.trainable + best)
+    return number_bytes(config) * (size.changing + MOMENTS[config.training.optimizer] * size.trainable + best)
 
 
 def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
@@ -108,9 +113,13 @@ def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
     return sum(strategy.state_copies or 0 for strategy in known), unknown
 
 
-def _prediction_bytes(stream: Stream, joint: bool) -> int:
+def _prediction_bytes(prepared: Prepared, joint: bool) -> int:
     """Returns the bytes of every test row's prediction after every stage; columns that are not known yet count too."""
+    stream = prepared.stream
     rows = sum(len(stage.test) for stage in stream.stages)
+    if prepared.objective.packs:  # a token stands for a byte at least, but for the one that ends a text
+        tokens = sum(stage.test.data.nbytes for stage in stream.stages) + rows
+        rows = tokens // prepared.config.training.max_length + len(stream)
     return PREDICTION_BYTES * rows * (1 if joint else len(stream))
 
 

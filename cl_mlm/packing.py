@@ -96,9 +96,7 @@ def _join(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: int) ->
     found = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
     ids: list[list[int]] = found["input_ids"]
     lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)) + 1
-    tokens = np.fromiter(
-        chain.from_iterable((*own, end) for own in ids), dtype=np.int64, count=int(lengths.sum())
-    )
+    tokens = np.fromiter(chain.from_iterable((*own, end) for own in ids), dtype=np.int64, count=int(lengths.sum()))
     sizes = [len(text.encode()) for text in texts]
     starts, total = (np.concatenate([[0], np.cumsum(values)]) for values in (lengths, sizes))
     return _Joined(texts, tokens, starts, total, found.encodings or [None] * len(ids))

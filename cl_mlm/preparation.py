@@ -70,6 +70,13 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     objective = make_objective(first.objective, first.options)
     wrong = [f"stream.options.{line}" for line in objective.faults(resolved.training.max_length)]
     wrong += [f"strategies.{strategy.name}.{line}" for strategy in made for line in strategy.unfit(objective)]
+    if resolved.model.dtype == "bfloat16":
+        wrong += [
+            f"strategies.{strategy.name}: works on weights in fp32, whose small differences and squared gradients "
+            "8 bits would round away; model.dtype must be float32, got bfloat16"
+            for strategy in made
+            if not strategy.bf16_weights
+        ]
     if cleaned[0].partial:
         wrong += [
             f"strategies.{strategy.name}: trains on all stages at once, but in this stream a row stands in several, "

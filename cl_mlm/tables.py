@@ -1,6 +1,6 @@
-"""From files to memory-mapped tables: JSON lines, CSV, TSV, Parquet and plain text become Arrow files in the cache, once.
+"""From files to memory-mapped tables: JSON lines, CSV, TSV, Parquet and text become Arrow files in the cache.
 
-A file is read twice in blocks, first to find its faults and column types, then to write: memory stays the same for any
+That is done once for a content. A file is read twice in blocks, first to find its faults and column types, then to write: memory stays the same for any
 size, and faults are named with their lines (rows in Parquet) before anything is written.
 """
 

@@ -36,6 +36,7 @@ class Replay(Strategy):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
     state_copies: ClassVar[int | None] = 0
+    bf16_weights: ClassVar[bool] = True
 
     def __init__(self, capacity: int = 200, weight: float = 1.0, rows: int | None = None) -> None:
         self.capacity = capacity

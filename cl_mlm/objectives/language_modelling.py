@@ -32,7 +32,7 @@ class LanguageModelling(Objective):
     al. (2019), BERT, arXiv:1810.04805, appendix A.1. In training they are drawn anew at every step, their number fixed
     by the row's length; elsewhere (evaluation, Fisher information) they follow from the row's id alone.
     A text is cut to `training.max_length` tokens, or packed: all texts of a stage's split follow one another, an end
-    token (eos, or sep) after each, and every `training.max_length` tokens are a row. `causal` then predicts all of them,
+    token (eos, or sep) after each, and every `training.max_length` tokens are a row. `causal` then predicts every one,
     the first of a block from the token before it.
 
     Args:

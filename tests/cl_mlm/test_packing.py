@@ -132,7 +132,9 @@ def test_every_token_is_predicted_once_and_the_sums_are_those_of_the_whole(cache
     assert batch.count.sum() == len(whole) - 1
     assert batch.inputs["input_ids"].shape[1] == 7
     assert batch.extra["num_bytes"].sum() == sum(len(text.encode()) for text in TEXTS)
-    values = [list(x) for x in zip(losses.tolist(), batch.count.tolist(), batch.extra["num_bytes"].tolist(), strict=True)]
+    values = [
+        list(x) for x in zip(losses.tolist(), batch.count.tolist(), batch.extra["num_bytes"].tolist(), strict=True)
+    ]
     scores = PACKED.score(values, batch.count.tolist(), ())
     assert scores["perplexity"] == pytest.approx(math.exp(sum(expected) / (len(whole) - 1)), rel=1e-5)
     bits = sum(expected) / math.log(2) / sum(len(text.encode()) for text in TEXTS)

@@ -147,7 +147,9 @@ def test_a_missing_file_a_folder_and_an_unknown_ending_are_told_apart(tmp_path):
 
 
 def test_every_line_of_a_text_file_that_is_not_blank_is_a_row(tmp_path):
-    path = write(tmp_path / "a.txt", b"\xef\xbb\xbffirst, \"quoted\"", "", " \t", "  indented\r", "split\u2028not\x0bhere")
+    path = write(
+        tmp_path / "a.txt", b'\xef\xbb\xbffirst, "quoted"', "", " \t", "  indented\r", "split\u2028not\x0bhere"
+    )
     expected = ['first, "quoted"', "  indented", "split\u2028not\x0bhere"]
     assert read_table(path, required=("text",)).to_dict() == {"text": expected}
 
