@@ -1,7 +1,7 @@
 """From files to memory-mapped tables: JSON lines, CSV, TSV, Parquet and text become Arrow files in the cache.
 
-That is done once for a content. A file is read twice in blocks, first to find its faults and column types, then to write: memory stays the same for any
-size, and faults are named with their lines (rows in Parquet) before anything is written.
+That is done once. A file is read twice in blocks, first to find its faults and column types, then to write: memory
+stays the same for any size, and faults are named with their lines (rows in Parquet) before anything is written.
 """
 
 from __future__ import annotations
