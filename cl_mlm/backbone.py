@@ -204,14 +204,16 @@ def load_backbone(
     Raises:
         ConfigError: there is no such model, or it has no form that the objective can use.
     """
+    import torch
     import transformers
 
     check_model(config)
+    dtype: torch.dtype = getattr(torch, config.dtype)  # the weights are made in it, never in another one first
     seed_everything(seed, "init", 0)
     kind, settings = model_settings(config, labels, max_length, objective)
     auto = getattr(transformers, AUTO_CLASSES[kind])
     if config.name in TINY:
-        return Backbone(auto.from_config(settings), letter_tokenizer(config.name), kind)
+        return Backbone(auto.from_config(settings, dtype=dtype), letter_tokenizer(config.name), kind)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             config.name, revision=config.revision, trust_remote_code=False
@@ -223,13 +225,14 @@ def load_backbone(
                 config.name,
                 revision=config.revision,
                 config=settings,
+                dtype=dtype,
                 ignore_mismatched_sizes=True,
                 use_safetensors=True,
                 trust_remote_code=False,
             )
     except (OSError, ValueError) as error:
         raise _cannot_load(config.name, error) from error
-    return Backbone(model.float(), tokenizer, kind)
+    return Backbone(model, tokenizer, kind)
 
 
 def model_settings(

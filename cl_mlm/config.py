@@ -28,6 +28,9 @@ class ModelConfig:
     dropout: float | None = _option(
         None, "every dropout probability of the model; null: the model's own", min=0, max=0.95
     )
+    dtype: Literal["float32", "bfloat16"] = _option(
+        "float32", "of the weights; bfloat16: half the memory, but each update is rounded to 8 bits (precision: bf16)"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class TrainingConfig:
         None, "epochs without a better validation score before a stage stops; null: never", min=1
     )
     precision: Literal["fp32", "bf16", "fp16"] = _option(
-        "fp32", "autocast precision of forward passes; weights stay fp32"
+        "fp32", "autocast precision of forward passes; that of the weights is model.dtype"
     )
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_mlm.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
+from cl_mlm.components import make_objective
 from cl_mlm.config import Config
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.tasks import Tasks
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
     from cl_mlm.objective import Head, Objective
     from cl_mlm.preparation import Prepared
-    from cl_mlm.stream import Stream
 
-BYTES = 4  # weights, moments and states are fp32
+BYTES = 4  # of a number in fp32
 KEPT = 2  # checkpoints of each kind while a run goes on
 MOMENTS = {"adamw": 2, "sgd": 1}
 # Upper bound of a row's entry in `predictions/<i>.parquet`: an id, two numbers, two labels and a column as indices.
@@ -42,15 +42,16 @@ def disk_lines(prepared: Prepared) -> list[str]:
         return [f"disk: not known: {error}"]
     config, stream = prepared.config, prepared.stream
     copies, unknown = _state_copies(prepared)
-    state = copies * size.trainable * BYTES
-    stage, step = size.whole * BYTES + state, _step_bytes(config, size) + state
+    width = number_bytes(config)
+    state = copies * size.trainable * width
+    stage, step = size.whole * width + state, _step_bytes(config, size) + state
     joint = any(strategy.regime == "joint" for strategy in prepared.strategies)
     num_stages = 1 if joint else len(stream.measured) or len(stream)
     everything = config.checkpoint.keep_stages == "all"
     stages = num_stages if everything else min(KEPT, num_stages)
     # None is due by time or by steps: then only an interruption writes one.
     steps = KEPT if config.checkpoint.every_minutes or config.checkpoint.every_steps else 1
-    predictions = _prediction_bytes(stream, joint) if "test" in config.evaluation.splits else 0
+    predictions = _prediction_bytes(prepared, joint) if "test" in config.evaluation.splits else 0
     # One more is written before the oldest is removed, so that there is always a whole one.
     most = stages * stage + steps * step + max(stage * (not everything and num_stages > KEPT), step * (steps == KEPT))
     left = {"all": num_stages, "last": 1, "none": 0}[config.checkpoint.keep_stages]
@@ -62,7 +63,7 @@ def disk_lines(prepared: Prepared) -> list[str]:
     reused = min(config.checkpoint.reuse_stages, num_stages) if config.limit is None else 0
     if reused:
         lines.append(
-            f"disk: beside the runs, for all that share them, {_counted(reused, 'first stage', size.changing * BYTES)}"
+            f"disk: beside the runs, for all that share them, {_counted(reused, 'first stage', size.changing * width)}"
         )
     return lines + [f"disk: not counted: the state of {name}, whose size is not known" for name in unknown]
 
@@ -121,6 +122,11 @@ def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
     return ModelSize(whole + sum(buffers.values()), num_trained + sum(buffers.values()), num_trained)
 
 
+def number_bytes(config: Config) -> int:
+    """Returns the bytes of a weight; moments and the states of strategies have its precision."""
+    return BYTES // 2 if config.model.dtype == "bfloat16" else BYTES
+
+
 def shown(size: float) -> str:
     """Returns bytes in the unit that suits them, such as `91 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -133,7 +139,7 @@ def shown(size: float) -> str:
 def _step_bytes(config: Config, size: ModelSize) -> int:
     """Returns the bytes of weights, moments and, under early stopping, the best weights."""
     best = size.changing if config.training.patience else 0
-    return BYTES * (size.changing + MOMENTS[config.training.optimizer] * size.trainable + best)
+    return number_bytes(config) * (size.changing + MOMENTS[config.training.optimizer] * size.trainable + best)
 
 
 def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
@@ -143,9 +149,16 @@ def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
     return sum(strategy.state_copies or 0 for strategy in known), unknown
 
 
-def _prediction_bytes(stream: Stream, joint: bool) -> int:
+def _prediction_bytes(prepared: Prepared, joint: bool) -> int:
     """Returns the bytes of every test row's prediction after every stage; columns that are not known yet count too."""
-    rows = sum(len(column.test) for column in stream.columns)
+    stream = prepared.stream
+    rows = 0
+    for column in stream.columns:
+        number = len(column.test)
+        if make_objective(column.objective, column.options).packs:
+            # A token stands for a byte at least, but for the one that ends a text.
+            number = (column.test.data.nbytes + number) // prepared.config.training.max_length + 1
+        rows += number
     return PREDICTION_BYTES * rows * (1 if joint else len(stream.measured) or len(stream))
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.stream import unpack_row_ids
 from cl_mlm.view import Run
 
@@ -99,11 +100,14 @@ def known_columns(run: Run, split: str) -> list[int]:
 
 
 def _references(run: Run, split: str, column: int) -> list[Any]:
-    """Returns what should be predicted for every row of a column's split."""
+    """Returns what should be predicted for every row of a column's split; of a packed block, its number of tokens."""
     objective = run.tasks.of_column(column).objective
+    if objective.packs:
+        table = run.split_rows[split]
+        return list(table.lengths(table.ids(column)).tolist())
     needed = list(objective.reference_columns)
     rows = run.stream.columns[column].split(split).with_format(None).select_columns(needed)
-    return objective.references(rows[:])
+    return [reference for table in arrow_batches(rows) for reference in objective.references(table.to_pydict())]
 
 
 def _score(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-BATCH_ROWS = 10_000
+BATCH_ROWS, BATCH_BYTES = 10_000, 8 << 20  # of a batch at most; a single longer row is one by itself
 
 
 def fingerprint(stream: Stream) -> str:
@@ -51,13 +51,21 @@ def fingerprint(stream: Stream) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def arrow_batches(dataset: Dataset) -> Iterator[pa.Table]:
-    """Yields all columns as Arrow tables; an indices mapping is followed."""
+def arrow_batches(dataset: Dataset, most_rows: int | None = None, most_bytes: int | None = None) -> Iterator[pa.Table]:
+    """Yields all columns as Arrow tables; an indices mapping is followed.
+
+    Args:
+        dataset: the rows.
+        most_rows: of a batch; None: BATCH_ROWS.
+        most_bytes: of a batch, reckoned with the rows' mean size; None: BATCH_BYTES.
+    """
     # Through a format of `datasets` every call would copy the data set's description and hash it.
     table: pa.Table = dataset.data.table
     rows = None if dataset._indices is None else dataset._indices.column(0)
-    for start in range(0, len(dataset), BATCH_ROWS):
-        found = table.slice(start, BATCH_ROWS) if rows is None else table.take(rows.slice(start, BATCH_ROWS))
+    fitting = (most_bytes or BATCH_BYTES) * len(table) // max(1, table.nbytes)
+    size = max(1, min(most_rows or BATCH_ROWS, fitting))
+    for start in range(0, len(dataset), size):
+        found = table.slice(start, size) if rows is None else table.take(rows.slice(start, size))
         # Rows picked one by one come as one chunk each; work on chunks would then be work on rows.
         yield found.combine_chunks()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -222,6 +222,7 @@ class Objective(ABC):
         is_binary: the model says yes or no to every class, any number of which a row may have (`Sites.about`).
         varies: a row is another one in every epoch (`varied`).
         min_labels: labels that the first stage must bring at least; 0: rows have no labels.
+        packs: what is trained on and scored are blocks of tokens of several rows (`encode_split`).
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("sequence",)
@@ -233,6 +234,7 @@ class Objective(ABC):
     is_binary: ClassVar[bool] = False
     varies: ClassVar[bool] = False
     min_labels: ClassVar[int] = 0
+    packs: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -304,6 +306,17 @@ class Objective(ABC):
             labels: every label of the stream to its place in the order in which they arrive.
             max_length: tokens of a sequence at most.
         """
+
+    def encode_split(
+        self,
+        chunks: Iterable[Rows],
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+    ) -> Iterator[Encoded]:
+        """Yields what is trained on of a split whose rows come in chunks: row by row `encode`, unless it `packs`."""
+        for rows in chunks:
+            yield self.encode(rows, tokenizer, labels, max_length)
 
     @abstractmethod
     def collate(

@@ -78,6 +78,13 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     ]
     unfit = [(strategy.name, line) for o in objectives.values() for strategy in made for line in strategy.unfit(o)]
     wrong += [f"strategies.{name}.{line}" for name, line in dict.fromkeys(unfit)]
+    if resolved.model.dtype == "bfloat16":
+        wrong += [
+            f"strategies.{strategy.name}: works on weights in fp32, whose small differences and squared gradients "
+            "8 bits would round away; model.dtype must be float32, got bfloat16"
+            for strategy in made
+            if not strategy.bf16_weights
+        ]
     if cleaned[0].partial:
         wrong += [
             f"strategies.{strategy.name}: trains on all stages at once, but in this stream a row stands in several, "

@@ -42,10 +42,12 @@ class Rows:
         self._tables: dict[int, EncodedRows] = {}
 
     def ids(self, part: int) -> npt.NDArray[np.int64]:
-        """Returns the ids of all rows of a stage (`train`) or column, (N,)."""
+        """Returns the ids of all rows of a stage (`train`) or column, (N,): its encoded ones where they are packed."""
         import numpy as np
 
-        return pack_row_ids(part, np.arange(len(self._parts[part].split(self._split))))
+        packs = self._tasks.by_key[self._tasks.keys_of(self._split)[part]].objective.packs
+        rows = self._table(part) if packs else self._parts[part].split(self._split)
+        return pack_row_ids(part, np.arange(len(rows)))
 
     def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Returns the tokens of every row, (N,)."""

@@ -233,7 +233,8 @@ def not_finite(run: Run, what: str) -> TrainingError:
     training, stage = run.config.training, run.stream.stages[run.stage_index]
     advice = [f"training.learning_rate lower than {training.learning_rate:g}"]
     advice += ["training.clip=1.0 (now null)"] * (training.clip is None)
-    advice += [f"training.precision=fp32 (now {training.precision})"] * (training.precision != "fp32")
+    weights = "model.dtype=float32 with " if run.config.model.dtype != "float32" else ""
+    advice += [f"{weights}training.precision=fp32 (now {training.precision})"] * (training.precision != "fp32")
     advice += [f"a smaller weight of {strategy.name}" for strategy in run.strategies if hasattr(strategy, "weight")]
     return TrainingError(
         f"stage {stage.name!r}, step {run.step}, epoch {run.epoch}: {what}; training stopped. "

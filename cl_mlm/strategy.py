@@ -91,7 +91,7 @@ class RunView(Protocol):
         ...
 
     def forward_fp32(self, batch: Batch) -> Outputs:
-        """Runs the model in fp32 whatever the run's precision: for quantities that are squared or compared."""
+        """Runs the model in fp32 whatever the run's precision, unless its weights are bfloat16: then it is refused."""
         ...
 
     def objective_of(self, stage_index: int) -> Objective:
@@ -150,11 +150,13 @@ class Strategy:
             training over the union of all stages.
         needs: what the strategy must be given; a stream that cannot give it is refused before training.
         state_copies: tensors of the size of the trainable parameters that `state_dict` holds; None: not known.
+        bf16_weights: works where the weights themselves are bfloat16 (`model.dtype`); else such a run is refused.
     """
 
     regime: ClassVar[Regime] = "sequential"
     needs: ClassVar[frozenset[Need]] = frozenset()
     state_copies: ClassVar[int | None] = None
+    bf16_weights: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.backbone import Backbone
 from cl_mlm.batching import sorted_batches
 from cl_mlm.config import Config
+from cl_mlm.errors import ConfigError
 from cl_mlm.features import FrozenFeatures
 from cl_mlm.labels import LabelSpace
 from cl_mlm.objective import Batch, Head, Objective, Outputs, Predictor, Sites
@@ -169,8 +170,17 @@ class Run:
         return context
 
     def forward_fp32(self, batch: Batch) -> Outputs:
-        """Runs the model in fp32 whatever the run's precision."""
+        """Runs the model in fp32 whatever the run's precision.
+
+        Raises:
+            ConfigError: the weights themselves are bfloat16.
+        """
         import torch
+
+        if self.config.model.dtype != "float32":
+            raise ConfigError(
+                f"model.dtype: must be float32 where the model is to run in it, got {self.config.model.dtype}"
+            )
 
         with torch.autocast(self.device.type, enabled=False), self._body(batch):
             return self.backbone.forward(batch)
@@ -289,6 +299,6 @@ class TaskView:
 
 
 def mean_loss(row_losses: torch.Tensor, batch: Batch, items: float | None = None) -> torch.Tensor:
-    """Returns the weighted sum of row losses over the number of loss items (of the batch, or `items`)."""
+    """Returns the weighted sum of row losses over the number of loss items (of the batch, or `items`); 0 of none."""
     weighted = row_losses if batch.row_weight is None else row_losses * batch.row_weight
-    return weighted.sum() / (float(batch.count.sum()) if items is None else items)
+    return weighted.sum() / ((float(batch.count.sum()) if items is None else items) or 1.0)

@@ -46,6 +46,7 @@ class Lwf(Strategy):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_model"})
+    bf16_weights: ClassVar[bool] = True
 
     def __init__(
         self, weight: float = 1.0, temperature: float = 2.0, own_classes: bool = True, top_k: int = 256

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 GROUP_BATCHES = 50
+TOKEN_BYTES = 4
 
 
 class Replay(Strategy):
@@ -35,6 +36,7 @@ class Replay(Strategy):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
     state_copies: ClassVar[int | None] = 0
+    bf16_weights: ClassVar[bool] = True
 
     def __init__(self, capacity: int = 200, weight: float = 1.0, rows: int | None = None) -> None:
         self.capacity = capacity
@@ -94,6 +96,8 @@ class Replay(Strategy):
 
     @override
     def buffer_bytes(self, run: RunView) -> int:
+        if run.objective.packs:  # a block is no row of the stream: what it keeps alive are its tokens
+            return int(run.lengths(self.buffer.ids).sum()) * TOKEN_BYTES + self.buffer.ids.nbytes
         stages, positions = unpack_row_ids(self.buffer.ids)
         text = 0
         for stage_index, position in zip(stages.tolist(), positions.tolist(), strict=True):

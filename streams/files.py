@@ -56,8 +56,8 @@ def files(
     """Returns a stream over the train, validation (valid, dev) and test files of a folder.
 
     Files are JSON lines, CSV, TSV or Parquet with the columns that the objective asks for: `text`, optionally
-    `text_pair`, and `label` for classification. A missing validation file is carved from train, by label or rarest
-    entity type, and the stream's notes say so.
+    `text_pair`, and `label` for classification; where it asks for texts alone also .txt, one a line. A missing
+    validation file is carved from train, by label or rarest entity type, and the stream's notes say so.
 
     Args:
         path: the folder, as given or inside `CL_MLM_DATA`.

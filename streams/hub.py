@@ -154,7 +154,9 @@ def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
     if missing:
         raise ConfigError(f"stream.columns: no column {missing[0]!r}; allowed: {', '.join(dataset.column_names)}")
     renamed = {theirs: ours for ours, theirs in columns.items()}
-    table: pa.Table = pa.concat_tables(arrow_batches(dataset))
+    # Without a mapping the table stays where it is, on disk.
+    mapped = dataset._indices is not None
+    table: pa.Table = pa.concat_tables(arrow_batches(dataset)) if mapped else dataset.data.table
     arrays, names = [], []
     for name, feature in dataset.features.items():
         column = table.column(name)
