@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.labels import rarest_labels
+from cl_mlm.picking import pick_rows, picked_notes, rows_faults
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, stage_order
 from cl_mlm.stream import Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
@@ -45,6 +46,7 @@ def files(
     order_seed: int | None = 0,
     scenario: Scenario | None = None,
     validation_fraction: float = 0.1,
+    rows: dict[str, int] | None = None,
     columns: dict[str, str] | None = None,
     objective: str = "classification",
     options: dict[str, Any] | None = None,
@@ -69,6 +71,8 @@ def files(
         order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
         scenario: null: class_incremental for `labels` and `types`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
+        rows: how many rows of a split to use, such as `{train: 1000, test: 500}`, the same ones in every run; picked
+            before rows are cut into stages, for `files` in every sub-folder, of which a smaller one is used whole.
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
         objective: what a row means: a name of `cl-mlm list objectives`.
         options: arguments of the objective.
@@ -79,23 +83,24 @@ def files(
     """
     given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
     kind = make_objective(objective, options or {})
-    _check(stages_by, {**given, "field": field, "order": order}, mask_others, kind)
+    _check(stages_by, {**given, "field": field, "order": order}, mask_others, kind, rows)
     folder = find_folder(path)
     name = folder.resolve().name
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
     if stages_by == "files":
-        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns)
+        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns, rows)
         return by_source(parts, name=name, scenario=scenario or "domain_incremental", notes=notes, **fields)
     splits = read_splits(folder, columns=columns, required=kind.columns)
     whole = "validation" in splits
-    note = [] if whole else [_note(validation_fraction)]
+    note = [*([] if whole else [_note(validation_fraction)]), *picked_notes(rows)]
     if stages_by != "field":
         same: dict[str, Any] = {"name": name, "groups": groups, "order_seed": order_seed, "notes": note, **fields}
         same["scenario"] = scenario or "class_incremental"
-        ready = splits if whole else _carved(splits, validation_fraction, kind)
+        ready = pick_rows(splits if whole else _carved(splits, validation_fraction, kind), rows)
         if stages_by == "types":
             return by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
         return by_labels(ready, labels_per_stage=labels_per_stage, **same)
+    splits = pick_rows(splits, rows)
     stream = by_field(
         splits if whole else {**splits, "validation": splits["train"].select([])},
         str(field),
@@ -109,7 +114,9 @@ def files(
     return stream if whole else _carved_stages(stream, validation_fraction)
 
 
-def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective) -> None:
+def _check(
+    stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective, rows: Mapping[str, int] | None
+) -> None:
     if stages_by not in UNUSED:
         raise ConfigError(f"stream.stages_by: must be one of {', '.join(UNUSED)}, got {stages_by!r}")
     problems = [
@@ -127,6 +134,7 @@ def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objec
         )
     if stages_by == "field" and given["field"] is None:
         problems.append("stream.field: must name a column where stream.stages_by is field, got None")
+    problems += rows_faults(rows)
     if problems:
         raise ConfigError(problems)
 
@@ -138,6 +146,7 @@ def _sources(
     fraction: float,
     columns: dict[str, str] | None,
     required: Sequence[str],
+    rows: Mapping[str, int] | None,
 ) -> tuple[dict[str, Mapping[str, Dataset]], list[str]]:
     """Returns the splits of every sub-folder in stage order, and what was carved in words."""
     parts: dict[str, Mapping[str, Dataset]] = {}
@@ -147,14 +156,15 @@ def _sources(
         try:
             splits = read_splits(folder / stage, columns=columns, required=required)
             whole = "validation" in splits
-            parts[stage] = splits if whole else _carved(splits, fraction)
+            parts[stage] = pick_rows(splits if whole else _carved(splits, fraction), rows, fewer=True)
         except DataError as error:
             problems += error.problems
             continue
         carved += [] if whole else [stage]
     if problems:
         raise DataError(problems)
-    return parts, [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
+    note = [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
+    return parts, note + [f"{split}: at most {number} rows a stage" for split, number in (rows or {}).items()]
 
 
 def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) -> list[str]:
