@@ -109,9 +109,9 @@ def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
 
 
 def _prediction_bytes(stream: Stream, joint: bool) -> int:
-    """Returns the bytes of every test row's prediction after every stage; columns that are not known yet count too."""
+    """Returns the bytes of every test row's prediction before training and after every stage, known columns or not."""
     rows = sum(len(stage.test) for stage in stream.stages)
-    return PREDICTION_BYTES * rows * (1 if joint else len(stream))
+    return PREDICTION_BYTES * rows * (1 + (1 if joint else len(stream)))
 
 
 def _counted(number: int, what: str, size: int) -> str:
