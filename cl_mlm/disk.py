@@ -150,7 +150,7 @@ def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
 
 
 def _prediction_bytes(prepared: Prepared, joint: bool) -> int:
-    """Returns the bytes of every test row's prediction after every stage; columns that are not known yet count too."""
+    """Returns the bytes of every test row's prediction before training and after every stage, known columns or not."""
     stream = prepared.stream
     rows = 0
     for column in stream.columns:
@@ -159,7 +159,7 @@ def _prediction_bytes(prepared: Prepared, joint: bool) -> int:
             # A token stands for a byte at least, but for the one that ends a text.
             number = (column.test.data.nbytes + number) // prepared.config.training.max_length + 1
         rows += number
-    return PREDICTION_BYTES * rows * (1 if joint else len(stream.measured) or len(stream))
+    return PREDICTION_BYTES * rows * (1 + (1 if joint else len(stream.measured) or len(stream)))
 
 
 def _counted(number: int, what: str, size: int) -> str:

@@ -54,7 +54,8 @@ class Experiment:
     """A prepared run and its folder.
 
     Files: `config.yaml`, `journal.jsonl`, `stages/<i>/` and, within a stage, `steps/<i>-<step>/` (checkpoints),
-    `predictions/<i>.parquet`, and at the end `summary.json`, matrices, figures and `per_class.csv`.
+    `predictions/before.parquet` and `predictions/<i>.parquet`, and at the end `summary.json`, matrices, figures and
+    `per_class.csv`.
     """
 
     def __init__(
@@ -162,8 +163,10 @@ class Experiment:
         run.tasks.begin(0, -1)
         every = run.stream.columns
         columns = [j for j, column in enumerate(every) if run.tasks.of_column(j).labels.known(column.labels)[1]]
-        if "test" in run.config.evaluation.splits:
-            record.baseline = evaluate(run, "test", columns).row(len(every))
+        if columns and "test" in run.config.evaluation.splits:
+            found = evaluate(run, "test", columns)
+            record.baseline = found.row(len(every))
+            self._write_predictions(run, found, "before")
             self.journal.metrics({f"baseline/{self.column_slugs[j]}": record.baseline[j] for j in columns}, 0)
 
     def _note_scores(self, run: Run, record: Record, found: Mapping[str, Evaluated]) -> None:
@@ -186,9 +189,9 @@ class Experiment:
             shown = record.matrix if "test" in found else record.validation
             self.progress.scores(run.stream.stages[i].name, shown[i])
         if "test" in found:
-            self._write_predictions(run, found["test"])
+            self._write_predictions(run, found["test"], str(i))
 
-    def _write_predictions(self, run: Run, found: Evaluated) -> None:
+    def _write_predictions(self, run: Run, found: Evaluated, name: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -207,7 +210,7 @@ class Experiment:
                 "reference_probability": found.reference_probability,
             }
         )
-        path = self.folder / "predictions" / f"{run.stage_index}.parquet"
+        path = self.folder / "predictions" / f"{name}.parquet"
         path.parent.mkdir(exist_ok=True)
         pq.write_table(table, path)
 

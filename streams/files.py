@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.labels import rarest_labels
+from cl_mlm.picking import pick_rows, picked_notes, rows_faults
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
 from cl_mlm.stream import Scenario, Stage, Stream
 from cl_mlm.tables import find_folder, read_splits
@@ -48,6 +49,7 @@ def files(
     order_seed: int | None = 0,
     scenario: Scenario | None = None,
     validation_fraction: float = 0.1,
+    rows: dict[str, int] | None = None,
     columns: dict[str, str] | None = None,
     objective: str = "classification",
     options: dict[str, Any] | None = None,
@@ -74,6 +76,8 @@ def files(
         order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
         scenario: null: class_incremental for `labels` and `types`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
+        rows: how many rows of a split to use, such as `{train: 1000, test: 500}`, the same ones in every run; picked
+            before rows are cut into stages, for `files` in every folder, of which a smaller one is used whole.
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
         objective: what a row means: a name of `cl-mlm list objectives`.
         options: arguments of the objective.
@@ -87,31 +91,32 @@ def files(
     """
     given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
     kind = make_objective(objective, options or {})
-    _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, kind)
+    _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, kind, rows)
     if stages is not None:
-        shared = {"objective": objective, "options": options or {}, "columns": columns}
+        shared = {"objective": objective, "options": options or {}, "columns": columns, "rows": rows}
         return _staged(path, stages, shared, scenario, validation_fraction)
     folder = find_folder(path)
     name = folder.resolve().name
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
     if stages_by == "files":
-        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns)
+        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns, rows)
         return by_source(parts, name=name, scenario=scenario or "domain_incremental", notes=notes, **fields)
     splits = read_splits(folder, columns=columns, required=kind.columns)
     whole = "validation" in splits
-    note = [] if whole else [_note(validation_fraction)]
+    note = [*([] if whole else [_note(validation_fraction)]), *picked_notes(rows)]
     if stages_by == "whole":
-        ready = splits if whole else _carved(splits, validation_fraction, kind)
+        ready = pick_rows(splits if whole else _carved(splits, validation_fraction, kind), rows)
         return by_source({name: ready}, name=name, scenario=scenario or "class_incremental", notes=note, **fields)
     if stages_by != "field":
         same: dict[str, Any] = {"name": name, "groups": groups, "order_seed": order_seed, "notes": note, **fields}
         same["scenario"] = scenario or "class_incremental"
-        ready = splits if whole else _carved(splits, validation_fraction, kind)
+        ready = pick_rows(splits if whole else _carved(splits, validation_fraction, kind), rows)
         if stages_by == "types":
             made = by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
         else:
             made = by_labels(ready, labels_per_stage=labels_per_stage, **same)
         return made if order is None else reordered(made, order)
+    splits = pick_rows(splits, rows)
     stream = by_field(
         splits if whole else {**splits, "validation": splits["train"].select([])},
         str(field),
@@ -125,7 +130,9 @@ def files(
     return stream if whole else _carved_stages(stream, validation_fraction)
 
 
-def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective) -> None:
+def _check(
+    stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective, rows: Mapping[str, int] | None
+) -> None:
     if stages_by not in UNUSED:
         raise ConfigError(f"stream.stages_by: must be one of {', '.join(UNUSED)}, got {stages_by!r}")
     problems = [
@@ -145,6 +152,7 @@ def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objec
         problems.append(f"stream.order: must be null where stream.stages gives the order, got {given['order']!r}")
     if stages_by == "field" and given["field"] is None:
         problems.append("stream.field: must name a column where stream.stages_by is field, got None")
+    problems += rows_faults(rows)
     if problems:
         raise ConfigError(problems)
 
@@ -170,7 +178,7 @@ def _staged(
             continue
         whole = "validation" in splits
         carved += [] if whole else [entry["path"]]
-        ready = splits if whole else _carved(splits, fraction, kind)
+        ready = pick_rows(splits if whole else _carved(splits, fraction, kind), shared["rows"], fewer=True)
         fields: StageFields = {"objective": entry["objective"], "options": entry["options"], "task": entry["objective"]}
         found += by_source({entry["path"]: ready}, name=entry["path"], **fields).stages
     if not stages:
@@ -179,8 +187,8 @@ def _staged(
         kind_of_fault = DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError
         raise kind_of_fault([line for fault in faults for line in fault.problems])
     name = Path(path).name or "-".join(Path(stage.name).name for stage in found)
-    notes = (f"{_note(fraction)}, in {', '.join(carved)}",) if carved else ()
-    return Stream(name, tuple(found), scenario or "domain_incremental", notes)
+    notes = [*([f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []), *picked_notes(shared["rows"])]
+    return Stream(name, tuple(found), scenario or "domain_incremental", tuple(notes))
 
 
 def _entry(where: str, given: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[dict[str, Any], Objective]:
@@ -214,6 +222,7 @@ def _sources(
     fraction: float,
     columns: dict[str, str] | None,
     required: Sequence[str],
+    rows: Mapping[str, int] | None,
 ) -> tuple[dict[str, Mapping[str, Dataset]], list[str]]:
     """Returns the splits of every sub-folder in stage order, and what was carved in words."""
     parts: dict[str, Mapping[str, Dataset]] = {}
@@ -223,14 +232,15 @@ def _sources(
         try:
             splits = read_splits(folder / stage, columns=columns, required=required)
             whole = "validation" in splits
-            parts[stage] = splits if whole else _carved(splits, fraction)
+            parts[stage] = pick_rows(splits if whole else _carved(splits, fraction), rows, fewer=True)
         except DataError as error:
             problems += error.problems
             continue
         carved += [] if whole else [stage]
     if problems:
         raise DataError(problems)
-    return parts, [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
+    note = [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
+    return parts, note + [f"{split}: at most {number} rows a stage" for split, number in (rows or {}).items()]
 
 
 def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) -> list[str]:
