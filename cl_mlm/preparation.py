@@ -17,6 +17,7 @@ from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelEr
 from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
 from cl_mlm.model_files import check_model
+from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 from cl_mlm.tracking import tracking_uri
@@ -35,6 +36,7 @@ class Prepared:
         config: with threads and device filled in.
         stream: cleaned, and limited where the config says so.
         overlap: counts of rows found in two splits, and of rows dropped.
+        prompting: what is prompted before training and after every stage; None: nothing.
     """
 
     config: Config
@@ -42,6 +44,7 @@ class Prepared:
     strategies: tuple[Strategy, ...]
     objective: Objective
     overlap: dict[str, int]
+    prompting: Prompting | None = None
 
 
 def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[Strategy] | None = None) -> Prepared:
@@ -81,7 +84,8 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         wrong = model_faults(resolved, cleaned[0], objective)
     if wrong:
         raise ConfigError(wrong)
-    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1])
+    prompting = _prompting(resolved, cleaned[0], objective)
+    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1], prompting)
 
 
 def model_faults(config: Config, stream: Stream, objective: Objective) -> list[str]:
@@ -169,6 +173,21 @@ def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str
     if len(objectives) > 1:
         raise ConfigError(f"stream: all stages must have one objective, got {sorted(name for name, _ in objectives)}")
     return cleaned, counts
+
+
+def _prompting(config: Config, stream: Stream, objective: Objective) -> Prompting | None:
+    """Returns the prompts that `config` asks for; None: none."""
+    if config.prompting is None:
+        return None
+    refuse_headless(objective)
+    if isinstance(config.prompting.data, dict):
+        try:
+            stream = _make_stream(replace(config, stream=config.prompting.data), None)[0]
+        except (ConfigError, DataError) as error:
+            marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
+            told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]
+            raise type(error)(told) from error
+    return prepare_prompting(config, stream, objective)
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

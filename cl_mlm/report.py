@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
+from cl_mlm.prompting.summaries import BEFORE, mean_scores
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +30,14 @@ def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
     accuracy, validation = as_matrix(summary["accuracy_matrix"]), as_matrix(summary["validation_matrix"])
     curves = figures.forgetting_curves(accuracy, stages, columns, home)
     heat_map = figures.accuracy_matrix(accuracy, stages, columns)
+    prompted = summary.get("prompting") or {"shots": {}, "columns": []}
     return [
+        *(
+            _write_matrix(
+                folder / f"prompting_{shots}-shot.csv", as_matrix(rows), [BEFORE, *stages], prompted["columns"]
+            )
+            for shots, rows in prompted["shots"].items()
+        ),
         _write_matrix(folder / "accuracy_matrix.csv", accuracy, stages, columns),
         _write_matrix(folder / "validation_matrix.csv", validation, stages, columns),
         _write_json(folder / "matrices.json", summary, stages),
@@ -49,6 +57,22 @@ def metrics_table(summary: Mapping[str, Any]) -> Table:
     for name, value in summary["metrics"].items():
         unit = "" if is_undefined(value) else f" {unit_of(name)}"
         table.add_row(Text(name.replace("_", " ")), hundredths(value) + unit, Text(DEFINITIONS.get(name, "")))
+    return table
+
+
+def prompting_table(summary: Mapping[str, Any]) -> Table | None:
+    """Returns the mean score of prompts over columns, a row for each moment; None where nothing was prompted."""
+    from rich.table import Table
+    from rich.text import Text
+
+    section = summary.get("prompting")
+    if not section:
+        return None
+    means = mean_scores(section)
+    title = f"prompts ({section['stream']['name']} {section['split']}, mean of {len(section['columns'])} columns, %)"
+    table = Table("after", *(f"{shots}-shot" for shots in means), title=title)
+    for moment, *scores in zip([BEFORE, *stage_names(summary)], *means.values(), strict=True):
+        table.add_row(Text(str(moment)), *map(hundredths, scores))
     return table
 
 
