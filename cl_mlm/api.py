@@ -86,11 +86,12 @@ class Result:
         stage: int | str = "last",
         shots: Sequence[int] | None = None,
         config: str | Path | Mapping[str, Any] | None = None,
+        stream: Stream | None = None,
     ) -> Prompted:
         """Asks the model after `stage`, or the `untrained` one, by prompts; see `cl_mlm.prompt`."""
         from cl_mlm.prompting.later import prompt_run
 
-        return prompt_run(self.folder, *overrides, stage=stage, shots=shots, config=config)
+        return prompt_run(self.folder, *overrides, stage=stage, shots=shots, config=config, stream=stream)
 
 
 def run(

@@ -85,7 +85,7 @@ class Prompting:
             after: the last stage that was trained; -1: none.
         """
         if column.stage.objective == WRITING and not column.stage.labels:
-            return list(self.words)
+            return list(column.stage.options.get("answers") or ())
         if self.stream.scenario == "task_incremental":
             return list(column.stage.labels)
         last = max(column.index, after) if self.is_own else column.index
@@ -227,7 +227,9 @@ def _columns(section: PromptingConfig, stream: Stream, is_cloze: bool, problems:
         rows, answer = stage.split(section.split), objective.reference_columns[0]
         faults = template.faults(rows.column_names, f"stage {stage.name!r}", is_cloze=is_cloze)
         problems += [fault for fault in faults if fault not in problems]
-        answers = stage.train.with_format(None)[:][answer] if max(section.shots, default=0) else []
+        answers = (
+            stage.train.with_format(None).select_columns([answer])[:][answer] if max(section.shots, default=0) else []
+        )
         columns.append(PromptColumn(index, stage, objective, template, answer, answers))
     return columns
 

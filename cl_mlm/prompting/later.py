@@ -15,6 +15,7 @@ from cl_mlm.errors import ConfigError, RunFolderError
 if TYPE_CHECKING:
     from cl_mlm.backbone import Backbone
     from cl_mlm.preparation import Prepared
+    from cl_mlm.stream import Stream
 
 UNTRAINED, LAST = "untrained", "last"
 SECTION = "prompting"
@@ -40,6 +41,7 @@ def prompt_run(
     stage: int | str = LAST,
     shots: Sequence[int] | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
+    stream: Stream | None = None,
 ) -> Prompted:
     """Scores prompts on a model of a run and writes `prompting/<hash>.json` into the run's folder.
 
@@ -49,15 +51,17 @@ def prompt_run(
         stage: the model after this stage, from 0; `last`; or `untrained`: before any training.
         shots: numbers of demonstrations; None: the section's.
         config: a file or mapping with a `prompting` section (or such a section itself), laid over the run's own.
+        stream: the run's stream, where it was handed over as an object.
 
     Raises:
         ConfigError, DataError: every fault of the section or the data.
         RunFolderError: there is no such run, or the stage's model was not kept.
     """
-    from cl_mlm.preparation import prepare
+    from cl_mlm.preparation import prepare, with_objects
 
     folder = Path(folder)
-    prepared = prepare(_config(folder, overrides, shots, config))
+    found = _config(folder, overrides, shots, config, needs_stream=stream is None)
+    prepared = prepare(with_objects(found, stream, None), stream)
     assert prepared.prompting is not None
     index = _stage_index(stage, len(prepared.stream))
     swapping = [s.name for s in prepared.strategies if s.overrides("evaluation")]
@@ -72,7 +76,12 @@ def prompt_run(
 
 
 def _config(
-    folder: Path, overrides: Sequence[str], shots: Sequence[int] | None, config: str | Path | Mapping[str, Any] | None
+    folder: Path,
+    overrides: Sequence[str],
+    shots: Sequence[int] | None,
+    config: str | Path | Mapping[str, Any] | None,
+    *,
+    needs_stream: bool,
 ) -> Config:
     from cl_mlm.loading import load_config, read_layer
 
@@ -86,7 +95,7 @@ def _config(
     layers += [text if text.startswith(f"{SECTION}.") else f"{SECTION}.{text}" for text in overrides]
     if shots:
         layers.append({SECTION: {"shots": list(shots)}})
-    found = load_config(path, layers)
+    found = load_config(path, layers, needs_stream=needs_stream)
     if found.prompting is None:
         raise ConfigError(f"prompting: {path} has no such section; --config FILE or template=... gives one")
     return found

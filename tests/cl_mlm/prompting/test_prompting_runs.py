@@ -186,5 +186,5 @@ def test_zero_shot_prompts_stand_in_for_a_missing_baseline(go):
     assert math.isclose(found.summary["metrics"]["forward_transfer"], wanted)
     assert any("two: its score before training is that of zero-shot prompts" in flag for flag in found.summary["flags"])
     # `two` is asked among the labels of both stages from the start, `one` among its own until `two` is trained.
-    assert found.prompt(stage="untrained").values["num_labels"] == [2, 3]
-    assert found.prompt(stage="last").values["num_labels"] == [3, 3]
+    assert found.prompt(stage="untrained", stream=stream).values["num_labels"] == [2, 3]
+    assert found.prompt(stage="last", stream=stream).values["num_labels"] == [3, 3]
