@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cl_mlm.journal import Status
     from cl_mlm.preparation import Prepared
+    from cl_mlm.prompting.later import Prompted
     from cl_mlm.sameness import Continuation
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,19 @@ class Result:
         kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
         model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
         return model
+
+    def prompt(
+        self,
+        *overrides: str,
+        stage: int | str = "last",
+        shots: Sequence[int] | None = None,
+        config: str | Path | Mapping[str, Any] | None = None,
+        stream: Stream | None = None,
+    ) -> Prompted:
+        """Asks the model after `stage`, or the `untrained` one, by prompts; see `cl_mlm.prompt`."""
+        from cl_mlm.prompting.later import prompt_run
+
+        return prompt_run(self.folder, *overrides, stage=stage, shots=shots, config=config, stream=stream)
 
 
 def run(

@@ -52,6 +52,18 @@ class Group:
         """Returns the mean over seeds."""
         return mean_interval([run.cost.get(name, np.nan) for run in self.runs])[0]
 
+    def prompted(self) -> list[str]:
+        """Returns a line for each number of demonstrations: mean score of prompts before training and at the end."""
+        lines = []
+        for shots in dict.fromkeys(shots for run in self.runs for shots in run.prompting):
+            ends = [(run.prompting[shots][0], run.prompting[shots][-1]) for run in self.runs if shots in run.prompting]
+            before, after = (hundredths(mean_interval(_known(scores))[0]) for scores in zip(*ends, strict=True))
+            lines.append(
+                f"{self.label}: {shots}-shot prompts {before} % before training, {after} % after the last stage "
+                "(mean of the prompted columns)"
+            )
+        return lines
+
     def reason(self, name: str) -> str:
         """Returns why the metric is undefined."""
         return next((run.reasons[name] for run in self.runs if name in run.reasons), "not measured by every run")
@@ -95,6 +107,7 @@ class StreamTable:
             lines.append(
                 f"not all rows share these settings: {', '.join(unequal)}; differences are not strategies' alone"
             )
+        lines += [line for group in self.groups for line in group.prompted()]
         absent: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in self.metrics:
             without = [group for group in self.groups if is_undefined(group.metric(name)[0])]
@@ -306,6 +319,10 @@ def _rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         # Text, not str: a label such as `replay [x]` would else be read as markup.
         table.add_row(*map(Text, row))
     return table
+
+
+def _known(scores: Sequence[float | None]) -> list[float]:
+    return [np.nan if score is None else score for score in scores]
 
 
 def _short(name: str) -> str:

@@ -32,6 +32,7 @@ from cl_mlm.journal import Journal, without_credentials
 from cl_mlm.loop import train_stage
 from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
+from cl_mlm.prompting.measuring import measure_prompts
 from cl_mlm.record import Record, summary, versions
 from cl_mlm.report import write_csv, write_run_report
 from cl_mlm.reuse import FOLDER as SHARED_FOLDER
@@ -118,6 +119,7 @@ class Experiment:
         if is_first:
             with memory_advice(EVALUATION_ADVICE):
                 self._measure_baseline(run, record)
+                self._prompt(run, record, -1)
         self.progress.stage(stage_index, len(run.stream), stage.name)
         kept, faults = read_step(self.steps, stage_index)
         for fault in faults:
@@ -132,6 +134,7 @@ class Experiment:
         with memory_advice(EVALUATION_ADVICE):
             splits: list[str] = [*run.config.evaluation.splits] if is_measured else []
             found = {split: self._evaluate(run, split) for split in splits}
+            self._prompt(run, record, stage_index)
         record.add_cost(cost, time.perf_counter() - started, _sizes(run))
         record.flags += [f"{stage.name}: {flag}" for flag in cost.flags]
         self._note_scores(run, record, found)
@@ -168,6 +171,10 @@ class Experiment:
             record.baseline = found.row(len(every))
             self._write_predictions(run, found, "before")
             self.journal.metrics({f"baseline/{self.column_slugs[j]}": record.baseline[j] for j in columns}, 0)
+
+    def _prompt(self, run: Run, record: Record, after: int) -> None:
+        if self.prepared.prompting is not None:
+            measure_prompts(self.prepared.prompting, run, record, self.journal, after)
 
     def _note_scores(self, run: Run, record: Record, found: Mapping[str, Evaluated]) -> None:
         if not found:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from cl_mlm.components import find, parameters
-from cl_mlm.config import Config, Overlap
+from cl_mlm.config import Config, Overlap, PromptingConfig
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.section import prefixed, take_keys
 from cl_mlm.strategy import Strategy
@@ -209,7 +209,22 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
     stream = _validated_stream(config.stream, problems) if needs_stream else config.stream
     made = {name: _validated_strategy(name, args, problems) for name, args in config.strategies.items()}
     kept = {f.name: getattr(config, f.name) for f in fields(Config)}
-    return Config(**{**kept, "stream": stream, "strategies": made})
+    prompting = _validated_prompting(config.prompting, problems)
+    return Config(**{**kept, "stream": stream, "strategies": made, "prompting": prompting})
+
+
+def _validated_prompting(section: PromptingConfig | None, problems: list[str]) -> PromptingConfig | None:
+    """Returns the section with a complete `data`; labels that YAML reads as numbers are texts again."""
+    if not isinstance(section, PromptingConfig):
+        return section
+    data = {"name": section.data} if isinstance(section.data, str) else section.data
+    if isinstance(data, dict):
+        found: list[str] = []
+        data = _validated_stream(data, found)
+        problems += [f"prompting.data{line.removeprefix('stream')}" for line in found]
+    named = section.verbaliser
+    words = {str(label): value for label, value in named.items()} if isinstance(named, dict) else named
+    return replace(section, data=data, verbaliser=words)
 
 
 def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str, Any]:

@@ -68,8 +68,21 @@ def describe(prepared: Prepared) -> list[str]:
             lines.append(f"  scored on {column.name}: {rows}, {len(column.labels)} labels, {home}")
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
+    lines += _prompting_lines(prepared)
     lines += disk_lines(prepared)
     return [*lines, f"run folder: {run_folder(config)}", "good to run"]
+
+
+def _prompting_lines(prepared: Prepared) -> list[str]:
+    """Returns what is prompted, and the first prompt as the model will read it."""
+    found = prepared.prompting
+    if found is None:
+        return []
+    shots = ", ".join(map(str, found.config.shots))
+    head = (
+        f"prompting: {shots} shots, {len(found.columns)} columns of {found.stream.name}, before and after every stage"
+    )
+    return [head, "  the first prompt:", *(f"  | {line}" for line in found.example().split("\n"))]
 
 
 def listing(what: str) -> list[str]:

@@ -16,6 +16,7 @@ from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelEr
 from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
 from cl_mlm.model_files import check_model
+from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
 from cl_mlm.scenarios import RESTAGING
 from cl_mlm.section import make_base, restage, with_probes
 from cl_mlm.strategy import Strategy
@@ -38,6 +39,7 @@ class Prepared:
         stream: cleaned, and limited where the config says so.
         objective: the first stage's; `objectives_of(stream)` gives all.
         overlap: counts of rows found in two splits, and of rows dropped.
+        prompting: what is prompted before training and after every stage; None: nothing.
     """
 
     config: Config
@@ -45,6 +47,7 @@ class Prepared:
     strategies: tuple[Strategy, ...]
     objective: Objective
     overlap: dict[str, int]
+    prompting: Prompting | None = None
 
 
 def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[Strategy] | None = None) -> Prepared:
@@ -97,7 +100,9 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         wrong = model_faults(resolved, cleaned[0])
     if wrong:
         raise ConfigError(wrong)
-    return Prepared(resolved, cleaned[0], tuple(made), next(iter(objectives.values())), cleaned[1])
+    objective = next(iter(objectives.values()))
+    prompting = _prompting(resolved, cleaned[0], objective)
+    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1], prompting)
 
 
 def _passes(config: Config, stream: Stream) -> list[str]:
@@ -214,6 +219,21 @@ def _first(stream: Stream, num_stages: int | None) -> Stream:
     if stream.given_columns and not cut.given_columns:
         raise ConfigError(f"stream.first_stages: no column is learned after {num_stages} stages, so nothing is scored")
     return cut
+
+
+def _prompting(config: Config, stream: Stream, objective: Objective) -> Prompting | None:
+    """Returns the prompts that `config` asks for; None: none."""
+    if config.prompting is None:
+        return None
+    refuse_headless(objective)
+    if isinstance(config.prompting.data, dict):
+        try:
+            stream = _make_stream(replace(config, stream=config.prompting.data), None)[0]
+        except (ConfigError, DataError) as error:
+            marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
+            told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]
+            raise type(error)(told) from error
+    return prepare_prompting(config, stream, objective)
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cl_mlm.metrics import summarise
 from cl_mlm.preparation import Prepared
+from cl_mlm.prompting.summaries import prompting_summary
 from cl_mlm.step import StageCost
 from cl_mlm.stream import Stream
 from cl_mlm.tasks import objectives_of
@@ -43,6 +44,8 @@ class Record:
         baseline: test scores before any training, (columns,).
         next_stage: the first stage that is not yet trained and measured.
         reused: stages that another run had trained, `stage` and `run`.
+        prompting: scores of prompts for each number of demonstrations, (1 + stages, prompted columns): before any
+            training, then after every stage.
     """
 
     matrix: list[list[float]]
@@ -52,6 +55,7 @@ class Record:
     cost: dict[str, float] = field(default_factory=dict)
     next_stage: int = 0
     reused: list[dict[str, str]] = field(default_factory=list)
+    prompting: dict[str, list[list[float]]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, num_stages: int, num_columns: int) -> Record:
@@ -84,9 +88,14 @@ class Record:
         """Returns the record that `to_dict` gave."""
         restored = dict(values)
         for name in ("matrix", "validation"):
-            restored[name] = [[math.nan if x is None else x for x in row] for row in values[name]]
+            restored[name] = _with_nan(values[name])
+        restored["prompting"] = {shots: _with_nan(rows) for shots, rows in values.get("prompting", {}).items()}
         restored["baseline"] = [math.nan if x is None else x for x in values["baseline"]]
         return cls(**restored)
+
+
+def _with_nan(rows: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    return [[math.nan if x is None else x for x in row] for row in rows]
 
 
 def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
@@ -136,6 +145,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
                 **_probes(stream, record),
                 "reasons": reasons,
                 "flags": record.flags,
+                "prompting": prompting_summary(prepared.prompting, record.prompting),
                 "reused": record.reused,
                 "cost": record.cost,
                 "settings": settings,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
+from cl_mlm.prompting.summaries import BEFORE, mean_scores
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +42,14 @@ def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
         else np.arange(len(accuracy))
     )
     heat_map = figures.accuracy_matrix(accuracy[rows], [stages[i] for i in rows], shown)
+    prompted = summary.get("prompting") or {"shots": {}, "columns": []}
     return [
+        *(
+            _write_matrix(
+                folder / f"prompting_{shots}-shot.csv", as_matrix(rows), [BEFORE, *stages], prompted["columns"]
+            )
+            for shots, rows in prompted["shots"].items()
+        ),
         _write_matrix(folder / "accuracy_matrix.csv", accuracy, stages, columns),
         _write_matrix(folder / "validation_matrix.csv", validation, stages, columns),
         _write_json(folder / "matrices.json", summary, stages),
@@ -74,6 +82,22 @@ def probe_changes(summary: Mapping[str, Any]) -> dict[str, float | None]:
 def is_probe(home: int | None) -> bool:
     """Says whether a column with this home is a probe."""
     return home is None or home < 0
+
+
+def prompting_table(summary: Mapping[str, Any]) -> Table | None:
+    """Returns the mean score of prompts over columns, a row for each moment; None where nothing was prompted."""
+    from rich.table import Table
+    from rich.text import Text
+
+    section = summary.get("prompting")
+    if not section:
+        return None
+    means = mean_scores(section)
+    title = f"prompts ({section['stream']['name']} {section['split']}, mean of {len(section['columns'])} columns, %)"
+    table = Table("after", *(f"{shots}-shot" for shots in means), title=title)
+    for moment, *scores in zip([BEFORE, *stage_names(summary)], *means.values(), strict=True):
+        table.add_row(Text(str(moment)), *map(hundredths, scores))
+    return table
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:

@@ -193,5 +193,7 @@ def test_fourteen_real_sets_of_the_long_benchmark_are_here(monkeypatch):
     assert len(stream) == 14
     # 3 of inference, 2 of truth, A and B, 5 of stars with one word of inference among them, 2 of quality, 14, 4.
     assert len(stream.labels) == 31
-    own = sequence(sets="long15", published_order=6, without=["yahoo"], shared_labels=False, scenario="task_incremental")
+    own = sequence(
+        sets="long15", published_order=6, without=["yahoo"], shared_labels=False, scenario="task_incremental"
+    )
     assert len(own.labels) == 50
