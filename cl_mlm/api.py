@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
 SENDING_SECONDS = 30.0
+SENDING_WAITS_SECONDS = 10.0  # for the first step: until then MLflow and the training would only hold each other up
 SENDING_SECONDS_KILLED = 20.0
 
 
@@ -174,10 +175,10 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
 
     with Journal(folder / "journal.jsonl", is_exact=continuation.is_exact) as journal:
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
-        sender.start()
+        sender.start(SENDING_WAITS_SECONDS)
         try:
             with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
-                experiment = Experiment(prepared, folder, journal, display, continuation.notes)
+                experiment = Experiment(prepared, folder, journal, display, continuation.notes, sender.begin)
                 with experiment.interruption.listening():
                     summary = experiment.execute()
         except BaseException as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What a tokenizer gives of a text takes about a hundred times its bytes until it is written.
 CHUNK_ROWS, CHUNK_BYTES = 2000, 1 << 20
 VERSION = 2
+_HASHES: dict[str, str] = {}  # of tokenizers as they are written: their hash without the last call's settings
 LENGTHS = ("input_ids", "target_ids")  # what goes through a model
 
 
@@ -161,8 +162,12 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Returns a digest of what a tokenizer does: vocabulary, rules, special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        text = json.dumps(sorted(tokenizer.get_vocab().items()))
-    else:
+        return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+    written: str = backend.to_str()
+    # Asked for every split of every stage; reading a large vocabulary takes longer than all else that finds the rows.
+    known = hashlib.sha256(written.encode()).hexdigest()
+    if known not in _HASHES:
         # Truncation and padding are what the last call left there, not what the tokenizer is.
-        text = json.dumps({k: v for k, v in json.loads(backend.to_str()).items() if k not in ("truncation", "padding")})
-    return hashlib.sha256(text.encode()).hexdigest()
+        rules = {k: v for k, v in json.loads(written).items() if k not in ("truncation", "padding")}
+        _HASHES[known] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
+    return _HASHES[known]

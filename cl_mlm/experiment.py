@@ -60,10 +60,17 @@ class Experiment:
     """
 
     def __init__(
-        self, prepared: Prepared, folder: Path, journal: Journal, progress: Progress, notes: Sequence[str] = ()
+        self,
+        prepared: Prepared,
+        folder: Path,
+        journal: Journal,
+        progress: Progress,
+        notes: Sequence[str] = (),
+        under_way: Callable[[], None] = lambda: None,
     ) -> None:
         self.prepared, self.folder, self.journal, self.progress = prepared, folder, journal, progress
         self.notes = notes  # what was not the same in this run's sessions
+        self.under_way = under_way  # called whenever a step is done
         self.stages, self.steps = folder / "stages", folder / "steps"
         self.last_kept = time.monotonic()
         self.interruption = Interruption()
@@ -89,6 +96,7 @@ class Experiment:
 
     def training(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """Hears of every optimiser step."""
+        self.under_way()
         self.progress.step(step, num_steps, epoch, rows, values)
         if values:
             self.journal.metrics(values, step, self.stage_index)
