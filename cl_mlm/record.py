@@ -104,11 +104,16 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
     home, start = stream.home, [min(column.trained_in, default=None) for column in stream.columns]
     metrics, reasons = summarise(record.matrix, record.baseline, home, start)
     validation_metrics, _ = summarise(record.validation, None, home, start)
+    probes = _probes(stream, record)
+    unknown = [name for name, values in probes.items() if math.isnan(values["change"])]
+    reasons |= {f"probe {name}": "not all its labels are known before training" for name in unknown}
     if stream.measured:
         left_out = len(stream) - len(stream.measured)
         reasons["accuracy_matrix"] = f"rows of {left_out} of {len(stream)} stages are not measured (evaluate_every)"
     if "test" not in config.evaluation.splits:
-        reasons |= dict.fromkeys(metrics, "the test split is not evaluated (evaluation.splits)")
+        reasons |= dict.fromkeys(
+            [*metrics, *(f"probe {name}" for name in unknown)], "the test split is not evaluated (evaluation.splits)"
+        )
     keys, objectives = objectives_of(stream)
     tasks = {
         key: {"objective": o.name, "options": o.options(), "stages": [i for i, own in enumerate(keys) if own == key]}
@@ -142,7 +147,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
                 "baseline": record.baseline,
                 "metrics": metrics,
                 "validation_metrics": validation_metrics,
-                **_probes(stream, record),
+                **({"probes": probes} if probes else {}),
                 "reasons": reasons,
                 "flags": record.flags,
                 "prompting": prompting_summary(prepared.prompting, record.prompting),
@@ -155,14 +160,14 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
     )
 
 
-def _probes(stream: Stream, record: Record) -> dict[str, Any]:
-    """Returns for every probe its score before training and after the last stage and the change; nothing without."""
+def _probes(stream: Stream, record: Record) -> dict[str, dict[str, float]]:
+    """Returns for every probe its score before training, after the last stage, and the change."""
     found = {}
     for j, column in enumerate(stream.columns):
         if column.home is None:
             before, after = record.baseline[j], record.matrix[-1][j]
             found[column.name] = {"before": before, "after": after, "change": after - before}
-    return {"probes": found} if found else {}
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -105,8 +105,10 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     stream = summary.get("stream", {})
     lines = [f"{name.replace('_', ' ')} {UNDEFINED}: {reason}" for name, reason in summary.get("reasons", {}).items()]
     for name, values in (summary.get("probes") or {}).items():
-        before, after = (hundredths(values[key]) + " %" for key in ("before", "after"))
-        lines.append(f"{PROBE_PREFIX}{name}: {before} before any training, {after} after the last stage")
+        first, last = (
+            UNDEFINED if is_undefined(values[key]) else f"{hundredths(values[key])} %" for key in ("before", "after")
+        )
+        lines.append(f"{PROBE_PREFIX}{name}: {first} before any training, {last} after the last stage")
     lines += [f"flag: {flag}" for flag in summary.get("flags") or ()]
     lines += [f"reused: stage {one['stage']} was trained by {one['run']}" for one in summary.get("reused") or ()]
     before = [

@@ -143,7 +143,7 @@ def restage(stream: Stream, section: Mapping[str, Any]) -> Stream:
     Raises:
         ConfigError, DataError: the stream cannot be staged so.
     """
-    scenario = section.get("scenario")
+    scenario = str(section.get("scenario"))
     if scenario not in RESTAGING or stream.given_columns:
         return stream
     arguments = {key: section[key] for key in KEYS[scenario] if key in section}

@@ -93,6 +93,15 @@ def test_a_probe_is_scored_before_training_and_after_every_stage_and_kept_out_of
     assert "probe held out pt" in text
 
 
+def test_a_probe_of_later_labels_has_no_change_and_says_why(probed):
+    path = Path(probed["stream"]["probes"]["held out"]) / "test.jsonl"
+    path.write_text(path.read_text().replace("cold", "quiet").replace("hot", "loud"))
+    summary = cl_mlm.run(probed).summary
+    assert summary["probes"]["held out"]["before"] is summary["probes"]["held out"]["change"] is None
+    assert summary["probes"]["held out"]["after"] is not None
+    assert summary["reasons"]["probe held out"] == "not all its labels are known before training"
+
+
 def test_without_probes_the_rest_of_a_summary_is_the_same(fast, probed):
     probed_summary, plain = cl_mlm.run(probed).summary, cl_mlm.run(config_of(fast, None)).summary
     assert probed_summary["metrics"] == plain["metrics"]
