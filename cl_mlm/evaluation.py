@@ -90,7 +90,7 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     return Evaluated(ids, predictions, references, probability, of_reference, scores)
 
 
-def known_columns(run: Run, split: str) -> list[int]:
+def known_columns(run: Run, split: str = "test") -> list[int]:
     """Returns the columns with rows of whose labels the model knows at least one: the others have no score yet."""
     return [
         j

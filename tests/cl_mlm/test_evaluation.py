@@ -122,7 +122,7 @@ def test_a_task_incremental_row_is_predicted_among_its_own_stages_labels():
 
 def test_a_column_with_one_label_known_is_scored_among_what_is_known():
     run = run_of(seen=1, scenario="task_incremental", groups=("abc", "cd"))
-    assert known_columns(run, "test") == [0, 1]
+    assert known_columns(run) == [0, 1]
     assert evaluate(run, "test", [1]).scores[1]["score"] == 1 / 3
 
 
@@ -206,7 +206,7 @@ def test_columns_are_known_when_one_of_their_labels_is(seen, groups, known):
     labels = LabelSpace(stream)
     labels.begin(seen - 1, -1)
     tasks = Tasks.single(stream, Classification(), labels)
-    assert known_columns(SimpleNamespace(tasks=tasks, stream=stream), "test") == known
+    assert known_columns(SimpleNamespace(tasks=tasks, stream=stream)) == known
 
 
 def test_per_class_numbers_by_hand():
