@@ -101,14 +101,14 @@ class Step:
                 f"out of memory at step {run.step + 1}: from there on each micro-batch is run in {self.parts} parts"
             )
         accelerator.unscale_gradients(self.optimizer)
+        if run.backbone.parts():
+            self._leave_untouched()
         for strategy in self._by_hook["adjust_gradients"]:
             for name, value in strategy.adjust_gradients(run).items():
                 self.meter.add(f"train/term/{name}", value)
         if run.config.training.clip is not None:
             # Would unscale fp16 gradients a second time, were the optimiser one that the accelerator keeps.
             accelerator.clip_grad_norm_(self.parameters, run.config.training.clip)
-        if run.backbone.parts():
-            self._leave_untouched()
         self.optimizer.step()
         for strategy in self._by_hook["after_step"]:
             strategy.after_step(run)
@@ -195,7 +195,8 @@ class Step:
     def _leave_untouched(self) -> None:
         """Takes gradients that are all zero from parameters that the optimiser has not moved yet in this stage.
 
-        A head that only strategies of weight 0 reach has such: weight decay must not move what nothing has trained.
+        A head that only strategies of weight 0 reach has such: weight decay must not move what nothing has trained, and
+        clipping must not add it up.
         """
         state = self.optimizer.state
         new = [p for p in self.parameters if p.grad is not None and not state.get(p)]
