@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cl_mlm.answers import write_per_class, write_predictions
 from cl_mlm.backbone import Backbone, load_backbone
 from cl_mlm.checkpoint import (
     MODELS,
@@ -34,7 +35,7 @@ from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
 from cl_mlm.prompting.measuring import measure_prompts
 from cl_mlm.record import Record, summary, versions
-from cl_mlm.report import write_csv, write_run_report
+from cl_mlm.report import write_run_report
 from cl_mlm.reuse import FOLDER as SHARED_FOLDER
 from cl_mlm.reuse import SharedStages
 from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
@@ -177,7 +178,7 @@ class Experiment:
         if columns and "test" in run.config.evaluation.splits:
             found = evaluate(run, "test", columns)
             record.baseline = found.row(len(every))
-            self._write_predictions(run, found, "before")
+            write_predictions(self.folder, run, found, "before")
             self.journal.metrics({f"baseline/{self.column_slugs[j]}": record.baseline[j] for j in columns}, 0)
 
     def _prompt(self, run: Run, record: Record, after: int) -> None:
@@ -204,30 +205,7 @@ class Experiment:
             shown = record.matrix if "test" in found else record.validation
             self.progress.scores(run.stream.stages[i].name, shown[i])
         if "test" in found:
-            self._write_predictions(run, found["test"], str(i))
-
-    def _write_predictions(self, run: Run, found: Evaluated, name: str) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from cl_mlm.stream import unpack_row_ids
-
-        columns, _ = unpack_row_ids(found.ids)
-        table = pa.table(
-            {
-                "column": pa.DictionaryArray.from_arrays(
-                    pa.array(columns), pa.array([column.name for column in run.stream.columns])
-                ),
-                "id": found.ids,
-                "prediction": _answers(found.predictions, len(run.tasks)),
-                "reference": _answers(found.references, len(run.tasks)),
-                "probability": found.probability,
-                "reference_probability": found.reference_probability,
-            }
-        )
-        path = self.folder / "predictions" / f"{name}.parquet"
-        path.parent.mkdir(exist_ok=True)
-        pq.write_table(table, path)
+            write_predictions(self.folder, run, found["test"], str(i))
 
     def _write_head(self) -> None:
         """Writes the resolved config and what identifies the run; the same again when a run goes on."""
@@ -295,7 +273,11 @@ class Experiment:
         made = summary(self.prepared, record, self.folder.name)
         text = without_credentials(json.dumps(made, indent=1, allow_nan=False))
         write_text_whole(self.folder / "summary.json", text + "\n")
-        paths = [self.folder / "summary.json", *write_run_report(self.folder, made), *self._write_per_class()]
+        paths = [
+            self.folder / "summary.json",
+            *write_run_report(self.folder, made),
+            *write_per_class(self.folder, self.prepared.stream),
+        ]
         for path in paths:
             self.journal.artifact(path.relative_to(self.folder))
         final = len(self.prepared.stream) - 1
@@ -318,38 +300,6 @@ class Experiment:
                 shutil.rmtree(folder)
         return made
 
-    def _write_per_class(self) -> list[Path]:
-        """Writes precision, recall and F1 of every label under the final model, from its kept predictions."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        path = self.folder / "predictions" / f"{len(self.prepared.stream) - 1}.parquet"
-        if not path.is_file():
-            return []
-        try:
-            table = pq.read_table(path, columns=["column", "prediction", "reference"])
-        except (pa.ArrowInvalid, OSError) as error:
-            log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
-            (self.folder / "per_class.csv").unlink(missing_ok=True)
-            return []
-        tasks, rows = Tasks.of_stream(self.prepared.stream), []
-        for task in tasks:
-            predictions: list[Any] = []
-            references: list[Any] = []
-            for j, column in enumerate(self.prepared.stream.columns):
-                if column.home is None or tasks.of_column(j) is not task:
-                    continue
-                own = table.filter(pc.field("column") == column.name)
-                predictions += task.objective.within(_read(own["prediction"], len(tasks)), column.labels)
-                references += task.objective.within(_read(own["reference"], len(tasks)), column.labels)
-            found = task.objective.per_label(predictions, references, task.labels.names)
-            rows += [{"task": task.key, **row} if len(tasks) > 1 else row for row in found]
-        if not rows:
-            return []
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        return [write_csv(self.folder / "per_class.csv", names, [[row.get(name) for name in names] for row in rows])]
-
 
 def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
     """Returns the model with its head, or with one for every task, from a checkpoint where there is one."""
@@ -368,25 +318,6 @@ def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
     backbone = load_backbone(model, task.labels.seen, config.seed, training.max_length, task.objective)
     task.objective.bind(backbone.model, backbone.kind)
     return backbone
-
-
-def _answers(values: Sequence[Any], num_tasks: int) -> Any:
-    """Returns a column of predictions or references; texts that repeat themselves are written once.
-
-    Answers of several tasks have no type in common, such as texts and lists of tags: they are written as JSON.
-    """
-    import pyarrow as pa
-
-    if num_tasks > 1:
-        values = [json.dumps(value, ensure_ascii=False) for value in values]
-    column = pa.array(values)
-    return column.dictionary_encode() if pa.types.is_string(column.type) else column
-
-
-def _read(column: Any, num_tasks: int) -> list[Any]:
-    """Returns what `_answers` wrote."""
-    values: list[Any] = column.to_pylist()
-    return [json.loads(value) for value in values] if num_tasks > 1 else values
 
 
 def _sizes(run: Run) -> dict[str, float]:
