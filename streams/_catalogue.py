@@ -6,7 +6,7 @@ confirmed is left out. One entry makes a data set known: how its rows are read, 
 
 from __future__ import annotations
 
-from streams._rows import io_tags, nothing, relation_spans, split_words, take
+from streams._rows import io_tags, relation_spans, split_words, take, unchanged
 from streams._sequences import LONG, NO_TEST, NO_VALIDATION, OWN_TERMS, TRACE
 from streams._sources import Source
 
@@ -28,7 +28,7 @@ INTENTS = {
         hub="FastFit/hwu_64",
         revision="9fb5bff1e37c4c5a6d46c1ff6f286b6d3f362222",
     ),
-    "snips_intent": Source(nothing, (13_084, 700, 700), OWN_TERMS, "github.com/MiuLab/SlotGated-SLU"),
+    "snips_intent": Source(unchanged, (13_084, 700, 700), OWN_TERMS, "github.com/MiuLab/SlotGated-SLU"),
     "atis_intent": Source(
         take(text="text", label="intent"),
         (4_978, 0, 893),
@@ -41,7 +41,7 @@ INTENTS = {
         only_known=True,
     ),
     "sgd_intent": Source(
-        nothing,
+        unchanged,
         None,  # depends on how turns become rows
         "CC BY-SA 4.0",
         "github.com/google-research-datasets/dstc8-schema-guided-dialogue",
@@ -50,7 +50,7 @@ INTENTS = {
 
 WORDS = {
     "snips_slots": Source(
-        nothing, (13_084, 700, 700), OWN_TERMS, "github.com/MiuLab/SlotGated-SLU", objective="tagging"
+        unchanged, (13_084, 700, 700), OWN_TERMS, "github.com/MiuLab/SlotGated-SLU", objective="tagging"
     ),
     "atis_slots": Source(
         split_words(tokens="text", tags="slots"),
@@ -74,9 +74,9 @@ WORDS = {
         subset="supervised",
         objective="tagging",
     ),
-    "ontonotes": Source(nothing, (59_924, 8_528, 8_262), "LDC", "LDC2013T19 (OntoNotes 5.0)", objective="tagging"),
+    "ontonotes": Source(unchanged, (59_924, 8_528, 8_262), "LDC", "LDC2013T19 (OntoNotes 5.0)", objective="tagging"),
     "wnut17": Source(
-        nothing, (3_394, 1_009, 1_287), "CC BY 4.0", "github.com/leondz/emerging_entities_17", objective="tagging"
+        unchanged, (3_394, 1_009, 1_287), "CC BY 4.0", "github.com/leondz/emerging_entities_17", objective="tagging"
     ),
     "fewrel": Source(
         relation_spans,
@@ -95,7 +95,7 @@ WORDS = {
 
 TEXTS = {
     "sgd_response": Source(
-        nothing,
+        unchanged,
         None,  # depends on how turns become rows
         "CC BY-SA 4.0",
         "github.com/google-research-datasets/dstc8-schema-guided-dialogue",

@@ -76,7 +76,7 @@ def answer_checked(batch: Columns) -> dict[str, list[Any]]:
     return {"text": batch["paragraph"], "text_pair": pairs, "label": batch["label"]}
 
 
-def nothing(batch: Columns) -> dict[str, list[Any]]:
+def unchanged(batch: Columns) -> dict[str, list[Any]]:
     """Returns the columns as they are: for data sets of which local copies alone are read."""
     return dict(batch)
 

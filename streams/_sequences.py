@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from streams._rows import answer_checked, cause_or_effect, nothing, take, word_in_context
+from streams._rows import answer_checked, cause_or_effect, take, unchanged, word_in_context
 from streams._sources import Source
 
 OWN_TERMS = "its own terms"
@@ -42,7 +42,7 @@ GLUE_AND_REVIEWS = {
         splits=NO_VALIDATION,
         domain="news",
     ),
-    "cl15_amazon": Source(nothing, (3_000_000, 0, 650_000), OWN_TERMS, ZHANG, domain="product reviews"),
+    "cl15_amazon": Source(unchanged, (3_000_000, 0, 650_000), OWN_TERMS, ZHANG, domain="product reviews"),
     "cl15_yahoo": Source(
         take(text=("question_title", "question_content", "best_answer"), label="topic"),
         (1_400_000, 0, 60_000),
@@ -154,7 +154,7 @@ TRACE_LANGUAGES = {
 }
 TRACE = {
     f"trace_{name.lower()}": Source(
-        nothing,
+        unchanged,
         None,
         OWN_TERMS,
         "github.com/BeyonderXX/TRACE",

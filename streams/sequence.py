@@ -108,9 +108,7 @@ def _chosen(sets: str | list[str], order: int | None, without: Sequence[str]) ->
         ]
         problems += [f"stream.sets: must name each set once, got {x!r} twice" for x in set(sets) if sets.count(x) > 1]
         if order is not None:
-            problems.append(
-                f"stream.published_order: must be null where stream.sets is a list in its own order, got {order}"
-            )
+            problems.append(f"stream.published_order: must be null where stream.sets is a list, got {order}")
         if problems:
             raise ConfigError(problems)
         named = {stage: stage for stage in sets}

@@ -1,6 +1,8 @@
 """Rules of the catalogue: the rows of every data set on the hub, in the shape that it has there, become ours."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -9,8 +11,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from cl_mlm.components import make_objective
 from cl_mlm.stream import SPLITS
 from streams._catalogue import SOURCES
+from streams._rows import take
 from streams._sequences import SEQUENCES
-from streams._sources import Limits, load
+from streams._sources import Limits, Source, load
 
 STRING = Value("string")
 NLI = ["entailment", "neutral", "contradiction"]
@@ -167,6 +170,13 @@ def test_a_revision_is_a_whole_commit_or_a_branch_or_not_given(name):
     assert source.hub is not None or source.revision is None
     assert source.licence
     assert source.origin
+
+
+def test_the_entry_shown_in_contributing_is_the_real_one():
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (block,) = re.findall(r'```python\n("banking77": .*?)```', text, re.DOTALL)
+    shown = eval("{" + block + "}", {"Source": Source, "take": take})["banking77"]
+    assert replace(shown, rows=None) == replace(SOURCES["banking77"], rows=None)
 
 
 @pytest.mark.parametrize("name", sorted(SEQUENCES))

@@ -10,6 +10,7 @@ from cl_mlm.astext import as_text
 from cl_mlm.components import make_stream
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.hygiene import clean
+from cl_mlm.section import make_base
 from cl_mlm.stream import SPLITS
 from streams.sequence import sequence
 
@@ -118,6 +119,11 @@ def test_a_folder_of_folders_is_read_instead(tmp_path, monkeypatch):
         sequence(sets=["cl15_yahoo"], path=str(tmp_path))
 
 
+def test_the_key_order_gives_any_other_order():
+    section = {"name": "sequence", "sets": "standard4", "without": ["yahoo"], "order": ["agnews", "dbpedia", "amazon"]}
+    assert [stage.name for stage in make_base(section).stages] == section["order"]
+
+
 def test_trace_is_read_from_the_folders_of_its_authors(tmp_path):
     (tmp_path / "archive").mkdir()
     write(tmp_path / "archive" / "FOMC", [{"prompt": f"{{}} {i}", "answer": "A"} for i in range(3)])
@@ -193,7 +199,5 @@ def test_fourteen_real_sets_of_the_long_benchmark_are_here(monkeypatch):
     assert len(stream) == 14
     # 3 of inference, 2 of truth, A and B, 5 of stars with one word of inference among them, 2 of quality, 14, 4.
     assert len(stream.labels) == 31
-    own = sequence(
-        sets="long15", published_order=6, without=["yahoo"], shared_labels=False, scenario="task_incremental"
-    )
-    assert len(own.labels) == 50
+    given = {"without": ["yahoo"], "scenario": "task_incremental"}
+    assert len(sequence(sets="long15", shared_labels=False, **given).labels) == 50
