@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.objective import Encoded
@@ -89,8 +90,6 @@ class _Joined:
 
 
 def _join(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: int) -> _Joined:
-    from itertools import chain
-
     import numpy as np
 
     found = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
