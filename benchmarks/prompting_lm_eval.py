@@ -115,7 +115,7 @@ def theirs(folder, model, shots):
 
     found = lm_eval.simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(model), "device": "cpu", "dtype": "float32"},
+        model_args={"pretrained": str(model), "dtype": "float32"},
         tasks=["phrasebook_intents"],
         num_fewshot=shots,
         batch_size=16,
