@@ -4,7 +4,9 @@ import os
 
 import pytest
 
+from benchmarks.speed.__main__ import arguments, chosen
 from benchmarks.speed.intervals import Block, Effort, compare, half_width, ratio_interval, theil_sen
+from benchmarks.speed.rows import all_rows
 from benchmarks.speed.stepper import Stepper
 from benchmarks.speed.table import is_met, markdown, merge, plain
 from benchmarks.speed.workload import MAX_LENGTH, in_turn, joined
@@ -219,3 +221,15 @@ def test_rows_to_encode_are_about_twenty_tokens_and_the_second_time_is_told(tmp_
     }
     assert len(list(tmp_path.rglob("layout.json"))) == 1
     assert os.environ["CL_MLM_CACHE"] == str(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        ("train.avalanche", ["train.avalanche"]),
+        ("train.avalanche_", ["train.avalanche_limit", "train.avalanche_fused"]),
+        ("frozen,memory.hand", ["frozen.cache20", "frozen.cache3", "memory.hand"]),
+    ],
+)
+def test_a_whole_name_means_one_row_and_a_beginning_all_that_have_it(only, expected):
+    assert chosen(arguments(["--only", only]), [*all_rows()]) == expected
