@@ -2,7 +2,21 @@
 
 from cl_mlm.api import Result, run
 from cl_mlm.errors import ClMlmError, ConfigError, DataError
+from cl_mlm.prompting.later import Prompted
+from cl_mlm.prompting.later import prompt_run as prompt
 from cl_mlm.strategy import RunView, Strategy
 from cl_mlm.stream import Stage, Stream
 
-__all__ = ["ClMlmError", "ConfigError", "DataError", "Result", "RunView", "Stage", "Strategy", "Stream", "run"]
+__all__ = [
+    "ClMlmError",
+    "ConfigError",
+    "DataError",
+    "Prompted",
+    "Result",
+    "RunView",
+    "Stage",
+    "Strategy",
+    "Stream",
+    "prompt",
+    "run",
+]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config import Config
-from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.errors import ConfigError, RunFolderError, nearest
 from cl_mlm.loading import load_config
 from cl_mlm.slugs import slug
 from cl_mlm.strategy import Strategy
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
     from cl_mlm.journal import Status
     from cl_mlm.preparation import Prepared
+    from cl_mlm.prompting.later import Prompted
     from cl_mlm.sameness import Continuation
 
 log = logging.getLogger(__name__)
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
 SENDING_SECONDS = 30.0
+SENDING_WAITS_SECONDS = 10.0  # for the first step: until then MLflow and the training would only hold each other up
 SENDING_SECONDS_KILLED = 20.0
 
 
@@ -62,22 +64,45 @@ class Result:
         """The run's final figures; None where undefined, with the reason in `summary["reasons"]`."""
         return dict(self.summary["metrics"])
 
-    def model(self, stage: int = -1) -> PreTrainedModel:
+    def model(self, stage: int = -1, task: str | None = None) -> PreTrainedModel:
         """Returns the model as it was after `stage` (-1: the last), from the run folder.
 
+        Args:
+            stage: the stage's index.
+            task: of a stream with several objectives, whose head: a key of `summary["tasks"]`; None: the stage's own.
+
         Raises:
+            ConfigError: the stream has no such task.
             RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`).
         """
         import transformers
 
-        stage_index = stage % len(self.summary["columns"])
-        folder = self.folder / "stages" / f"{stage_index:03d}" / "model"
+        stage_index = stage % len(self.summary["stream"]["stages"])
+        known = [*self.summary.get("tasks", {})]
+        if task is not None and known and task not in known:
+            raise ConfigError(f"task: must be one of {', '.join(known)}, got {task!r}{nearest(task, known)}")
+        kept = self.folder / "stages" / f"{stage_index:03d}"
+        # Tasks that share their head with the stage's own have no folder beside it.
+        folder = kept / "models" / task if task is not None and (kept / "models" / task).is_dir() else kept / "model"
         if not folder.is_dir():
             raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
         settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
         model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
         return model
+
+    def prompt(
+        self,
+        *overrides: str,
+        stage: int | str = "last",
+        shots: Sequence[int] | None = None,
+        config: str | Path | Mapping[str, Any] | None = None,
+        stream: Stream | None = None,
+    ) -> Prompted:
+        """Asks the model after `stage`, or the `untrained` one, by prompts; see `cl_mlm.prompt`."""
+        from cl_mlm.prompting.later import prompt_run
+
+        return prompt_run(self.folder, *overrides, stage=stage, shots=shots, config=config, stream=stream)
 
 
 def run(
@@ -150,10 +175,10 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
 
     with Journal(folder / "journal.jsonl", is_exact=continuation.is_exact) as journal:
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
-        sender.start()
+        sender.start(SENDING_WAITS_SECONDS)
         try:
             with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
-                experiment = Experiment(prepared, folder, journal, display, continuation.notes)
+                experiment = Experiment(prepared, folder, journal, display, continuation.notes, sender.begin)
                 with experiment.interruption.listening():
                     summary = experiment.execute()
         except BaseException as error:

@@ -44,12 +44,14 @@ class Backbone:
         tokenizer: pads on the right; a model without a padding token got one, written into its config.
         kind: the form of the model.
         problem_type: what transformers calls the task of a sequence classifier.
+        own_names: what of the model's state its folder holds, by name; empty: all.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Head = "sequence") -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.kind: Head = kind
+        self.own_names: frozenset[str] = frozenset()
         self.problem_type: ProblemType = model.config.problem_type or "single_label_classification"
         _ensure_padding(model, tokenizer)
         self.head_name = find_head(model, kind)
@@ -63,23 +65,35 @@ class Backbone:
 
     def forward(self, batch: Batch) -> Outputs:
         """Returns logits, (I, C) or (I, T, C), and on demand the input of the head, for `batch`."""
-        import torch
+        return self.read(batch, self.model(**self.arguments(batch)))
 
+    def arguments(self, batch: Batch) -> dict[str, Any]:
+        """Returns what the model is called with."""
         # Keys and values are for generation, which asks for them itself.
-        more = {"use_cache": False} if self.kind in ("causal", "seq2seq") else {}
-        found = self.model(**batch.inputs, **more)
-        logits = torch.stack([found.start_logits, found.end_logits], -1) if self.kind == "span" else found.logits
+        return {**batch.inputs, **({"use_cache": False} if self.kind in ("causal", "seq2seq") else {})}
+
+    def read(self, batch: Batch, found: Any) -> Outputs:
+        """Returns logits and features of what the model has just given for `batch`."""
         head_input, ids = self._head_input, batch.inputs["input_ids"]
         self._head_input = None
         if self.kind != "sequence":
-            return Outputs(logits, lambda: head_input)  # type: ignore[arg-type, return-value]
-        return Outputs(logits, lambda: _pooled(head_input, ids.ne(self.model.config.pad_token_id)))
+            return Outputs(self.logits(found), lambda: head_input)  # type: ignore[arg-type, return-value]
+        return Outputs(found.logits, lambda: _pooled(head_input, ids.ne(self.model.config.pad_token_id)))
 
-    def grow(self, labels: Sequence[str], seed: int, stage_index: int) -> None:
+    def logits(self, found: Any) -> torch.Tensor:
+        """Returns the logits of what the model gave, (I, C) or (I, T, C); those of a span head are start and end."""
+        import torch
+
+        logits: torch.Tensor = (
+            torch.stack([found.start_logits, found.end_logits], -1) if self.kind == "span" else found.logits
+        )
+        return logits
+
+    def grow(self, labels: Sequence[str], seed: int, stage_index: int, task: str = "") -> None:
         """Widens the head to the classes `labels`: old rows are copied, new ones drawn from this stage's `init` seed.
 
         Mutates the head in place of the old one and the label fields of the model's config; a head that is not over
-        classes stays as it is.
+        classes stays as it is. `task` says which head, where there are several.
         """
         import torch
 
@@ -145,10 +159,20 @@ class Backbone:
             config.pop(key, None)
         return {"config": config, "tokenizer": tokenizer_hash(self.tokenizer)}
 
+    def part(self, task: str) -> Backbone:
+        """Returns the model of one task, by its key: here the one that there is."""
+        return self
+
+    def parts(self) -> dict[str, Backbone]:
+        """Returns the models that have folders of their own in a checkpoint, by their task's key; here none."""
+        return {}
+
     def save(self, folder: Path) -> None:
         """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads."""
-        with _calm_transformers():
-            self.model.save_pretrained(folder, safe_serialization=True)
+        with calm_transformers():
+            state = self.model.state_dict() if self.own_names else {}
+            own = {name: tensor for name, tensor in state.items() if name in self.own_names}
+            self.model.save_pretrained(folder, safe_serialization=True, state_dict=own or None)
             # What the tokenizer was loaded from and last called with is none of the model's: the folder is the same
             # whether rows were encoded here or found encoded, and whether the run went on from a checkpoint.
             for key in ("is_local", "local_files_only"):
@@ -180,30 +204,33 @@ def load_backbone(
     Raises:
         ConfigError: there is no such model, or it has no form that the objective can use.
     """
+    import torch
     import transformers
 
     check_model(config)
+    dtype: torch.dtype = getattr(torch, config.dtype)  # the weights are made in it, never in another one first
     seed_everything(seed, "init", 0)
     kind, settings = model_settings(config, labels, max_length, objective)
     auto = getattr(transformers, AUTO_CLASSES[kind])
     tokenizer = load_tokenizer(config)
     if config.name in TINY:
-        return Backbone(auto.from_config(settings), tokenizer, kind)
+        return Backbone(auto.from_config(settings, dtype=dtype), tokenizer, kind)
     try:
         seed_everything(seed, "init", 0)
         # A classifier of another number of classes keeps its body; its class head is drawn anew.
-        with _calm_transformers():
+        with calm_transformers():
             model = auto.from_pretrained(
                 config.name,
                 revision=config.revision,
                 config=settings,
+                dtype=dtype,
                 ignore_mismatched_sizes=True,
                 use_safetensors=True,
                 trust_remote_code=False,
             )
     except (OSError, ValueError) as error:
         raise _cannot_load(config.name, error) from error
-    return Backbone(model.float(), tokenizer, kind)
+    return Backbone(model, tokenizer, kind)
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -322,7 +349,7 @@ def leading(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _calm_transformers() -> Iterator[None]:
+def calm_transformers() -> Iterator[None]:
     """Keeps transformers from telling that the head is new and from drawing bars for one file; errors still show."""
     from transformers.utils import logging
 

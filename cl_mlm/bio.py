@@ -43,3 +43,13 @@ def repaired(tags: Sequence[str]) -> list[str]:
 def only(tags: Sequence[str], types: Container[str]) -> list[str]:
     """Returns the tags with those of other types read as `O`."""
     return [tag if type_of(tag) in types else OUTSIDE for tag in tags]
+
+
+def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Returns type, first word and end of every entity of sound tags, in their order."""
+    begins = [i for i, tag in enumerate(tags) if tag[0] == "B"]
+    found = []
+    for start in begins:
+        inside = (i for i in range(start + 1, len(tags) + 1) if i == len(tags) or tags[i][0] != "I")
+        found.append((type_of(tags[start]), start, next(inside)))
+    return found

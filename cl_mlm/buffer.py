@@ -41,9 +41,8 @@ class Reservoir:
         rest = ids[free:]
         seen_before = self.offered + len(ids) - len(rest)
         places = random.integers(0, seen_before + 1 + np.arange(len(rest)))
-        for place, row in zip(places.tolist(), rest.tolist(), strict=True):
-            if place < self.capacity:
-                kept[place] = row
+        for hit in np.flatnonzero(places < self.capacity).tolist():  # in order: a place may be taken twice
+            kept[places[hit]] = rest[hit]
         self.ids = kept
         self.offered += len(ids)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +21,27 @@ if TYPE_CHECKING:
     from cl_mlm.backbone import Backbone
 
 MANIFEST = "manifest.json"
+MODELS = "models"  # of the tasks that are not the present stage's
 
 
 def write_stage(
-    folder: Path, stage_index: int, backbone: Backbone, states: Mapping[str, Any], record: Mapping[str, Any]
+    folder: Path,
+    stage_index: int,
+    backbone: Backbone,
+    states: Mapping[str, Any],
+    record: Mapping[str, Any],
+    others: Mapping[str, Backbone] | None = None,
 ) -> Path:
     """Writes `folder/<stage>/`: `model/`, `strategies.safetensors`, `strategies.json`, `record.json`, `manifest.json`.
 
-    The folder appears whole or not at all. Returns it.
+    `others` are the models of other tasks, by key, and go to `models/<key>/`. The folder appears whole or not at all.
+    Returns it.
     """
 
     def fill(temporary: Path) -> None:
         backbone.save(temporary / "model")
+        for key, other in (others or {}).items():
+            other.save(temporary / MODELS / key)
         _write_state(temporary, "strategies", states)
         (temporary / "record.json").write_text(json.dumps(record, indent=1))
 
@@ -124,10 +133,15 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return _read_state(folder, "strategies"), json.loads((folder / "record.json").read_text())
 
 
+def in_order(checkpoints: Iterable[Path]) -> list[Path]:
+    """Returns checkpoints by age, the oldest first: by the numbers in their names."""
+    return sorted(checkpoints, key=lambda path: [int(part) for part in path.name.split("-") if part.isdigit()])
+
+
 def last_good(folder: Path, pattern: str = "[0-9]*") -> tuple[Path | None, list[str]]:
     """Returns the newest undamaged checkpoint below `folder` (or None), and what was found damaged."""
     faults: list[str] = []
-    for candidate in sorted((p for p in folder.glob(pattern) if p.is_dir()), reverse=True):
+    for candidate in reversed(in_order(p for p in folder.glob(pattern) if p.is_dir())):
         if not (candidate / MANIFEST).is_file():
             continue
         fault = damage(candidate)

@@ -1,4 +1,4 @@
-"""The command line: `cl-mlm run | resume | rerun | compare | check | list | sync | ui`."""
+"""The command line: `cl-mlm run | resume | rerun | prompt | compare | check | list | sync | ui`."""
 
 from __future__ import annotations
 
@@ -101,6 +101,32 @@ def rerun(folder: RunFolder) -> None:
     _print_lines(lines)
     if not same:
         raise typer.Exit(1)
+
+
+@app.command()
+def prompt(
+    folder: RunFolder,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value of the `prompting` section, such as normalise=bytes.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help="`last`, `untrained` (before any training), or a stage's number from 0.")
+    ] = "last",
+    shots: Annotated[list[int] | None, typer.Option("--shots", min=0, help="Demonstrations. May be repeated.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A YAML file with a `prompting` section; default: the run's own.")
+    ] = None,
+) -> None:
+    """Asks any kept stage of a finished run, or its untrained model, by prompts: zero-shot and few-shot."""
+    from rich.console import Console
+
+    from cl_mlm.prompting.later import prompt_run
+    from cl_mlm.prompting.summaries import later_table
+
+    found = prompt_run(folder, *(overrides or []), stage=stage, shots=shots, config=config)
+    Console().print(later_table(found.values))
+    _print_lines([*(f"note: {line}" for line in found.values["notes"]), f"written: {found.path}"])
 
 
 @app.command()
@@ -231,7 +257,7 @@ def _show(result: Result) -> None:
     """Prints the metrics of a run and where everything lies."""
     from rich.console import Console
 
-    from cl_mlm.report import metrics_table, notes
+    from cl_mlm.report import metrics_table, notes, prompting_table
 
     console = Console()
     if not result.is_new:
@@ -245,6 +271,9 @@ def _show(result: Result) -> None:
     table = metrics_table(result.summary)
     table.title = result.folder.name
     console.print(table)
+    prompted = prompting_table(result.summary)
+    if prompted is not None:
+        console.print(prompted)
     cost = result.summary["cost"]
     spent = f"train {cost['train_seconds']:.1f} s, evaluation {cost['eval_seconds']:.1f} s"
     figures = result.folder / "figures"

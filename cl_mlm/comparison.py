@@ -14,7 +14,7 @@ import numpy as np
 
 from cl_mlm.errors import ClMlmError
 from cl_mlm.metrics import DEFINITIONS, mean_interval
-from cl_mlm.report import UNDEFINED, hundredths, is_undefined, unit_of, write_csv
+from cl_mlm.report import PROBE, PROBE_PREFIX, UNDEFINED, hundredths, is_probe, is_undefined, unit_of, write_csv
 from cl_mlm.summaries import MAX_DEPTH, RunSummary, load_runs, unfinished_runs
 
 if TYPE_CHECKING:
@@ -52,6 +52,18 @@ class Group:
         """Returns the mean over seeds."""
         return mean_interval([run.cost.get(name, np.nan) for run in self.runs])[0]
 
+    def prompted(self) -> list[str]:
+        """Returns a line for each number of demonstrations: mean score of prompts before training and at the end."""
+        lines = []
+        for shots in dict.fromkeys(shots for run in self.runs for shots in run.prompting):
+            ends = [(run.prompting[shots][0], run.prompting[shots][-1]) for run in self.runs if shots in run.prompting]
+            before, after = (hundredths(mean_interval(_known(scores))[0]) for scores in zip(*ends, strict=True))
+            lines.append(
+                f"{self.label}: {shots}-shot prompts {before} % before training, {after} % after the last stage "
+                "(mean of the prompted columns)"
+            )
+        return lines
+
     def reason(self, name: str) -> str:
         """Returns why the metric is undefined."""
         return next((run.reasons[name] for run in self.runs if name in run.reasons), "not measured by every run")
@@ -86,7 +98,8 @@ class StreamTable:
 
     def legend(self) -> list[str]:
         """Returns the definition of every metric, and why values are missing, one line each."""
-        lines = [f"{_short(name)}: {name.replace('_', ' ')}: {DEFINITIONS.get(name, '')}" for name in self.metrics]
+        lines = [f"{_short(n)}: {n.replace('_', ' ')}: {DEFINITIONS[n]}" for n in self.metrics if n in DEFINITIONS]
+        lines += [f"{name}: {PROBE}" for name in self.metrics if name.startswith(PROBE_PREFIX)]
         if any(len(group.runs) > 1 for group in self.groups):
             lines.append("±: half width of the 95 % interval of the mean over seeds (Student's t)")
         unequal = differing([group.runs for group in self.groups])
@@ -94,6 +107,7 @@ class StreamTable:
             lines.append(
                 f"not all rows share these settings: {', '.join(unequal)}; differences are not strategies' alone"
             )
+        lines += [line for group in self.groups for line in group.prompted()]
         absent: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in self.metrics:
             without = [group for group in self.groups if is_undefined(group.metric(name)[0])]
@@ -179,7 +193,8 @@ def make_table(runs: Sequence[RunSummary]) -> StreamTable:
         by_settings[_group_key(run)].append(run)
     members = [tuple(sorted(group, key=lambda run: run.seed)) for group in by_settings.values()]
     groups = tuple(Group(label, group) for label, group in zip(_labels(members), members, strict=True))
-    return StreamTable(first.stream, first.fingerprint, first.columns, groups)
+    shown = tuple(f"{name} (probe)" if is_probe(h) else name for name, h in zip(first.columns, first.home, strict=True))
+    return StreamTable(first.stream, first.fingerprint, shown, groups)
 
 
 def _comparable(run: RunSummary) -> tuple[object, ...]:
@@ -304,6 +319,10 @@ def _rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         # Text, not str: a label such as `replay [x]` would else be read as markup.
         table.add_row(*map(Text, row))
     return table
+
+
+def _known(scores: Sequence[float | None]) -> list[float]:
+    return [np.nan if score is None else score for score in scores]
 
 
 def _short(name: str) -> str:

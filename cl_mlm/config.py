@@ -28,6 +28,9 @@ class ModelConfig:
     dropout: float | None = _option(
         None, "every dropout probability of the model; null: the model's own", min=0, max=0.95
     )
+    dtype: Literal["float32", "bfloat16"] = _option(
+        "float32", "of the weights; bfloat16: half the memory, but each update is rounded to 8 bits (precision: bf16)"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class TrainingConfig:
         None, "epochs without a better validation score before a stage stops; null: never", min=1
     )
     precision: Literal["fp32", "bf16", "fp16"] = _option(
-        "fp32", "autocast precision of forward passes; weights stay fp32"
+        "fp32", "autocast precision of forward passes; that of the weights is model.dtype"
     )
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
@@ -106,18 +109,50 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class PromptingConfig:
+    """Prompts beside fine-tuning: what the model, as it is, makes of a template; see docs/prompting.md."""
+
+    template: str | None = _option(None, "jinja2 text over a row's columns, `labels`, `choices` and `mask`")
+    templates: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "name or task of a stage -> its template, instead of `template`"}
+    )
+    verbaliser: dict[str, str | list[str]] = field(
+        default_factory=dict, metadata={"help": "label -> its words, or several; empty: the label's name"}
+    )
+    delimiter: str = _option(" ", "between a prompt and its answer")
+    separator: str = _option("\n\n", "between demonstrations, and before the row that is asked for")
+    shots: list[int] = field(
+        default_factory=lambda: [0], metadata={"help": "numbers of demonstrations, each scored by itself", "min": 0}
+    )
+    per_class: bool = _option(False, "so many demonstrations of every label of the stage, not of the stage")
+    seed: int = _option(0, "of demonstrations and of `max_rows`", min=0)
+    normalise: Literal["none", "tokens", "bytes"] = _option(
+        "none", "what the log-probability of a label's words is divided by: nothing, their tokens, their UTF-8 bytes"
+    )
+    split: Literal["test", "validation"] = _option("test", "whose rows are asked for; demonstrations are of train")
+    max_rows: int | None = _option(None, "rows of a column, drawn by `seed`; null: all", min=1)
+    max_length: int | None = _option(
+        None, "tokens of a prompt and its answer; longer prompts lose their beginning; null: the model's limit", min=8
+    )
+    data: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "a stream section whose columns are prompted; null: those of the run's own stream"},
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, resolved: everything that can change its result is in here.
 
     Attributes:
-        stream: `name`, `overlap`, `first_stages` and the arguments of the stream's factory.
+        stream: `name`, the arguments of the stream's factory, and the keys of `section.py`.
         strategies: name -> arguments, in order; empty is naive fine-tuning.
     """
 
     experiment: str = _option("experiment", "folder below `output`, and the MLflow experiment")
     seed: int = _option(0, "of initialisation, order, dropout and buffers", min=0)
     stream: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "name, overlap, first_stages (null: all) and arguments"}
+        default_factory=dict, metadata={"help": "name, arguments, and overlap, first_stages, scenario, order, probes"}
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
@@ -128,12 +163,18 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    prompting: PromptingConfig | None = field(
+        default=None, metadata={"help": "prompts scored before training and after every stage; null: none"}
+    )
     limit: int | None = _option(None, "rows a split, and 2 steps a stage: a smoke run", min=1)
     output: str = _option("runs", "folder of all runs")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dicts."""
-        return asdict(self)
+        """Returns plain nested dicts; `prompting` only where it is set, so that other runs stay what they were."""
+        values = asdict(self)
+        if self.prompting is None:
+            del values["prompting"]
+        return values
 
     def identity(self) -> dict[str, Any]:
         """Returns what can change a result: all but where it is written and how it is tracked and kept."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.api import run_folder
 from cl_mlm.backbone import load_tokenizer
-from cl_mlm.disk import ModelSize, disk_lines, model_size
+from cl_mlm.disk import ModelSize, disk_lines, size_of_tasks
 from cl_mlm.errors import ConfigError, UnreachableModelError
-from cl_mlm.lengths import StreamLengths, digest, joined, stream_lengths
+from cl_mlm.lengths import Lengths, StreamLengths, digest, joined, stream_lengths
 from cl_mlm.memory import MemoryNeed, memory_need
 from cl_mlm.stream import SPLITS
+from cl_mlm.tasks import Tasks
 from cl_mlm.workload import StageWork, workload
 
 if TYPE_CHECKING:
@@ -25,14 +27,17 @@ class EarlyLook:
 
     Attributes:
         prepared: the run.
+        tasks: of its stream.
         work: of every stage.
-        lengths: tokens of every split by (stage index, split) and part of a row; None where there is no tokenizer.
+        lengths: tokens of every split by (index of stage or column, split) and part of a row; None where there is no
+            tokenizer.
         memory: None where the model's config cannot be had.
         unreachable: why there is no tokenizer or config; empty: there is.
         timed: what a few steps took; None: none was asked for.
     """
 
     prepared: Prepared
+    tasks: Tasks
     work: list[StageWork]
     lengths: StreamLengths | None
     memory: MemoryNeed | None
@@ -47,33 +52,57 @@ class EarlyLook:
         return None if None in steps else sum(number or 0 for number in steps)
 
     @property
-    def parts(self) -> list[str]:
-        """Parts of a row whose tokens are counted."""
-        return list(next(iter(self.lengths.values()))) if self.lengths else []
+    def scored(self) -> int | None:
+        """Rows scored after all stages and before the first; None: not known before."""
+        scored = [stage.scored for stage in self.work]
+        return None if None in scored else sum(number or 0 for number in scored)
 
-    def tokens(self, part: str, stage_index: int | None = None, split: str | None = None) -> dict[str, Any]:
-        """Returns the figures of one part of rows: those of a stage and split, or of all."""
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Parts of a row whose tokens are counted, each with the key of the task that has it."""
+        found: dict[tuple[str, str], None] = {}
+        for (i, split), own in (self.lengths or {}).items():
+            found |= {(self.tasks.keys_of(split)[i], part): None for part in own}
+        order = list(self.tasks.by_key)
+        return sorted(found, key=lambda pair: order.index(pair[0]))
+
+    def name_of(self, part: tuple[str, str]) -> str:
+        """Returns a part's name, and where there are several tasks that of its task before it."""
+        return "/".join(part) if len(self.tasks) > 1 else part[1]
+
+    def places(self, stage_index: int) -> list[tuple[int, str]]:
+        """Returns where the rows of a stage are: its training rows and, where it has a column of its own, that's."""
+        own = [] if self.prepared.stream.given_columns else SPLITS[1:]
+        return [(stage_index, split) for split in (SPLITS[0], *own)]
+
+    @property
+    def columns(self) -> list[int]:
+        """The columns that are no stage's own: probes, and all where columns are given."""
+        stream = self.prepared.stream
+        return list(range(0 if stream.given_columns else len(stream), len(stream.columns)))
+
+    def tokens(self, part: tuple[str, str], places: Sequence[tuple[int, str]] | None = None) -> dict[str, Any] | None:
+        """Returns the figures of one part of rows in these splits, None: in all; None where they have no such part."""
         assert self.lengths is not None
-        return digest(
-            joined(
-                [
-                    own[part]
-                    for (i, name), own in self.lengths.items()
-                    if stage_index in (None, i) and split in (None, name)
-                ]
-            )
-        )
+        task, name = part
+        found: list[Lengths] = [
+            self.lengths[i, split][name]
+            for i, split in (self.lengths if places is None else places)
+            if self.tasks.keys_of(split)[i] == task and name in self.lengths.get((i, split), {})
+        ]
+        return digest(joined(found)) if found else None
 
     @property
     def seconds(self) -> tuple[float | None, float] | None:
         """Estimated seconds of training (None: steps are not known) and of evaluation; None: nothing was timed."""
         if self.timed is None:
             return None
-        stages = self.prepared.stream.stages
-        scored = self.prepared.config.evaluation.splits
+        stream, scored = self.prepared.stream, self.prepared.config.evaluation.splits
         return (
-            self.timed.training_seconds(self.work, sum(len(stage.train) for stage in stages)),
-            self.timed.evaluation_seconds(self.work, sum(len(s.split(name)) for s in stages for name in scored)),
+            self.timed.training_seconds(self.work, sum(len(stage.train) for stage in stream.stages)),
+            self.timed.evaluation_seconds(
+                self.work, sum(len(c.split(name)) for c in stream.columns for name in scored)
+            ),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,10 +123,11 @@ class EarlyLook:
                 "overlap": self.prepared.overlap,
             },
             "stages": [self._stage(i) for i in range(len(stream))],
-            "tokens": {part: self.tokens(part) for part in self.parts},
+            "columns": [self._column(j) for j in self.columns],
+            "tokens": {self.name_of(part): self.tokens(part) for part in self.parts},
             "steps": self.steps,
             "steps_at_most": bool(config.training.patience),
-            "scored_rows": sum(stage.scored for stage in self.work),
+            "scored_rows": self.scored,
             "memory": None if self.memory is None else {**asdict(self.memory), "total": self.memory.total},
             "disk": self.disk,
             "not_known": self.unreachable or None,
@@ -107,20 +137,38 @@ class EarlyLook:
         }
 
     def _stage(self, stage_index: int) -> dict[str, Any]:
-        stage = self.prepared.stream.stages[stage_index]
+        stage, places = self.prepared.stream.stages[stage_index], self.places(stage_index)
         return {
             "name": stage.name,
+            "objective": self.tasks.keys[stage_index],
             "labels": len(stage.labels),
-            "rows": {split: len(stage.split(split)) for split in SPLITS},
+            "rows": {split: len(stage.split(split)) for _, split in places},
             "training": asdict(self.work[stage_index]),
-            "tokens": {
-                part: {
-                    **self.tokens(part, stage_index),
-                    "splits": {split: self.tokens(part, stage_index, split) for split in SPLITS},
-                }
-                for part in self.parts
-            },
+            "measured": self.prepared.stream.is_measured(stage_index),
+            "tokens": self._tokens(places, self.tasks.keys[stage_index]),
         }
+
+    def _column(self, column_index: int) -> dict[str, Any]:
+        column = self.prepared.stream.columns[column_index]
+        places = [(column_index, split) for split in SPLITS[1:]]
+        return {
+            "name": column.name,
+            "objective": self.tasks.column_keys[column_index],
+            "labels": len(column.labels),
+            "rows": {split: len(column.split(split)) for _, split in places},
+            "learned_after": column.home,
+            "tokens": self._tokens(places, self.tasks.column_keys[column_index]),
+        }
+
+    def _tokens(self, places: Sequence[tuple[int, str]], task: str) -> dict[str, Any]:
+        """Returns the figures of the rows of these splits by part, and those of every split that has rows."""
+        found = {}
+        for key, name in self.parts if self.lengths is not None else []:
+            whole = self.tokens((key, name), places) if key == task else None
+            if whole is not None:
+                by_split = {split: self.tokens((key, name), [(i, split)]) for i, split in places}
+                found[name] = {**whole, "splits": {split: own for split, own in by_split.items() if own is not None}}
+        return found
 
 
 def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
@@ -134,13 +182,13 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
         ConfigError: steps are to be timed, and the model cannot be had.
         TrainingError: steps are to be timed, and memory does not suffice.
     """
-    config, stream, objective = prepared.config, prepared.stream, prepared.objective
+    config, tasks = prepared.config, Tasks.of_stream(prepared.stream)
     size: ModelSize | None = None
     lengths: StreamLengths | None = None
     unreachable = ""
     try:
-        size = model_size(config, stream.labels, objective)
-        lengths = stream_lengths(stream, objective, load_tokenizer(config.model), config.training.max_length)
+        size = size_of_tasks(config, tasks)
+        lengths = stream_lengths(prepared.stream, tasks, load_tokenizer(config.model), config.training.max_length)
     except UnreachableModelError as error:
         unreachable = str(error)
     timed = None
@@ -152,7 +200,8 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
         timed = timed_steps(prepared, measured_steps)
     return EarlyLook(
         prepared=prepared,
-        work=workload(prepared),
+        tasks=tasks,
+        work=workload(prepared, lengths),
         lengths=lengths,
         memory=None if size is None else memory_need(prepared, size),
         disk=[f"disk: not known: {unreachable}"] if size is None else disk_lines(prepared, size),

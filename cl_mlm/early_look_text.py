@@ -8,8 +8,12 @@ from typing import Any
 from cl_mlm.api import run_folder
 from cl_mlm.disk import shown
 from cl_mlm.early_look import EarlyLook
+from cl_mlm.lengths import BLOCK
 from cl_mlm.memory import MemoryNeed
 from cl_mlm.stream import SPLITS
+
+MOST_LINES = 30  # of a table; of more only so many:
+FIRST_LINES, LAST_LINES = 10, 5
 
 
 def look_lines(look: EarlyLook) -> list[str]:
@@ -27,6 +31,7 @@ def look_lines(look: EarlyLook) -> list[str]:
         lines += [*_token_table(look, part), ""]
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in look.prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
+    lines += _prompting_lines(look)
     lines += _step_lines(look)
     if look.memory is not None:
         lines += [*_memory_lines(look, look.memory), *_time_lines(look), *look.disk]
@@ -56,51 +61,123 @@ def duration(seconds: float) -> str:
 
 
 def _stage_table(look: EarlyLook) -> list[str]:
-    stages = look.prepared.stream.stages
+    """Returns the rows of the stages, and below them those of what is scored beside them."""
+    stream, splits = look.prepared.stream, [split for _, split in look.places(0)]
     rows = [
         [
-            _place(i, stage.name),
-            *(f"{len(stage.split(split)):,}" for split in SPLITS),
-            f"{len(stage.labels):,}",
-            _number(work.steps),
-            f"{work.scored:,}",
+            _place(i, stream.stages[i].name),
+            *(f"{len(stream.stages[i].split(split)):,}" for split in splits),
+            f"{len(stream.stages[i].labels):,}",
+            _number(look.work[i].steps),
+            _number(look.work[i].scored),
         ]
-        for i, (stage, work) in enumerate(zip(stages, look.work, strict=True))
+        for i in _shown(len(stream))
     ]
-    totals = [f"{sum(len(stage.split(split)) for stage in stages):,}" for split in SPLITS]
-    scored = f"{sum(work.scored for work in look.work):,}"
-    rows.append(["  all", *totals, f"{len(look.prepared.stream.labels):,}", _number(look.steps), scored])
-    return aligned(["rows", "train", "validation", "test", "labels", "steps", "rows scored"], rows)
+    totals = [f"{sum(len(stage.split(split)) for stage in stream.stages):,}" for split in splits]
+    last = ["  all", *totals, f"{len(stream.labels):,}", _number(look.steps), _number(look.scored)]
+    lines = _elided(["rows", *splits, "labels", "steps", "rows scored"], rows, len(stream), [last])
+    return [*lines, *_column_table(look), *_packed_lines(look)]
 
 
-def _token_table(look: EarlyLook, part: str) -> list[str]:
-    """Returns the token lengths of one part of rows, a stage a line."""
-    stages: list[int | None] = [*range(len(look.work)), None]
-    figures = [look.tokens(part, i) for i in stages]
-    windows = any(found["windows"] > found["counted_rows"] for found in figures)
-    names = [_place(i, stage.name) for i, stage in enumerate(look.prepared.stream.stages)]
-    rows = [_token_row(name, found, windows) for name, found in zip([*names, "  all"], figures, strict=True)]
-    limit = figures[0]["limit"]
-    what = "a row" if part == "text" else f"a {part}"
-    header = [f"tokens of {what}", "50 %", "90 %", "99 %", "most", f"longer than {limit:,}", "tokens cut"]
-    lines = aligned([*header, "windows"] if windows else header, rows)
-    every, counted = sum(len(s.split(split)) for s in look.prepared.stream.stages for split in SPLITS), figures[-1]
-    if counted["counted_rows"] < every:
-        lines.append(f"counted in {counted['counted_rows']:,} of {every:,} rows, evenly spread over the large splits")
+def _column_table(look: EarlyLook) -> list[str]:
+    """Returns the rows of columns that are no stage's own."""
+    columns = [look.prepared.stream.columns[j] for j in look.columns]
+    if not columns:
+        return []
+    rows = [
+        [
+            f"  {columns[k].name}",
+            *(f"{len(columns[k].split(split)):,}" for split in SPLITS[1:]),
+            f"{len(columns[k].labels):,}",
+            "a probe" if (home := columns[k].home) is None else f"stage {home + 1}",
+        ]
+        for k in _shown(len(columns))
+    ]
+    return ["", *_elided(["scored on", *SPLITS[1:], "labels", "learned after"], rows, len(columns), [])]
+
+
+def _packed_lines(look: EarlyLook) -> list[str]:
+    """Returns what rows become that are joined and cut into blocks."""
+    lines = []
+    for task in look.tasks:
+        if not task.objective.packs:
+            continue
+        stream = look.prepared.stream
+        places = [(i, split) for split in SPLITS for i, key in enumerate(look.tasks.keys_of(split)) if key == task.key]
+        texts = sum(len(stream.parts(split)[i].split(split)) for i, split in places)
+        if look.lengths is None:
+            lines.append(f"packed: {texts:,} texts become blocks; how many is not known, nor the steps")
+            continue
+        counts = {
+            split: sum(
+                len(own[BLOCK].whole) for i, name in places if name == split and (own := look.lengths.get((i, name)))
+            )
+            for split in SPLITS
+        }
+        listed = " / ".join(f"{count:,}" for count in counts.values())
+        size = look.prepared.config.training.max_length
+        lines.append(
+            f"packed: {texts:,} texts become {listed} blocks ({' / '.join(SPLITS)}) of {size:,} tokens; "
+            "steps and rows scored are counted in blocks, and no text is cut"
+        )
     return lines
 
 
-def _token_row(name: str, found: Mapping[str, Any], windows: bool) -> list[str]:
+def _token_table(look: EarlyLook, part: tuple[str, str]) -> list[str]:
+    """Returns the token lengths of one part of rows, a stage or column a line."""
+    stream = look.prepared.stream
+    own = [i for i, key in enumerate(look.tasks.keys) if key == part[0]]
+    columns = [j for j in look.columns if look.tasks.column_keys[j] == part[0]]
+    every = look.tokens(part)
+    assert every is not None
+    windows = every["windows"] > every["counted_rows"]
+    found = [
+        (_place(i, stream.stages[i].name), look.tokens(part, look.places(i)))
+        for i in (own[k] for k in _shown(len(own)))
+    ]
+    rows = [_token_row(name, figures, windows) for name, figures in found]
+    scored = [
+        (f"  on {stream.columns[j].name}", look.tokens(part, [(j, split) for split in SPLITS[1:]]))
+        for j in (columns[k] for k in _shown(len(columns)))
+    ]
+    below = [_token_row(name, figures, windows) for name, figures in [*scored, ("  all", every)]]
+    what = {"text": "a row"}.get(part[1], f"a {part[1]}") + f" ({part[0]})" * (len(look.tasks) > 1)
+    header = [f"tokens of {what}", "50 %", "90 %", "99 %", "most", f"longer than {every['limit']:,}", "tokens cut"]
+    lines = _elided([*header, "windows"] if windows else header, rows, len(own), below)
+    places = [(i, split) for split in SPLITS for i, key in enumerate(look.tasks.keys_of(split)) if key == part[0]]
+    number = sum(len(stream.parts(split)[i].split(split)) for i, split in places)
+    if part[1] != BLOCK and every["counted_rows"] < number:
+        lines.append(f"counted in {every['counted_rows']:,} of {number:,} rows, evenly spread over the large splits")
+    return lines
+
+
+def _token_row(name: str, found: Mapping[str, Any] | None, windows: bool) -> list[str]:
+    if found is None:
+        return [name, *"------", *("-" * windows)]
     longer = f"{found['longer_rows']:,} ({100 * found['longer_share']:.1f} %)"
     cut = f"{found['cut_tokens']:,} ({100 * found['cut_tokens'] / max(1, found['tokens']):.1f} %)"
     cells = [name, *(f"{number:,}" for number in found["percentiles"].values()), longer, cut]
     return [*cells, f"{found['windows']:,}"] if windows else cells
 
 
+def _prompting_lines(look: EarlyLook) -> list[str]:
+    """Returns what is prompted, and the first prompt as the model will read it."""
+    found = look.prepared.prompting
+    if found is None:
+        return []
+    shots = ", ".join(map(str, found.config.shots))
+    head = (
+        f"prompting: {shots} shots, {len(found.columns)} columns of {found.stream.name}, before and after every stage"
+    )
+    return [head, "  the first prompt:", *(f"  | {line}" for line in found.example().split("\n"))]
+
+
 def _step_lines(look: EarlyLook) -> list[str]:
     config, strategies = look.prepared.config, look.prepared.strategies
     training = config.training
-    remarks = [f"{training.batch_size * training.accumulation:,} rows each"]
+    what = "blocks" if all(task.objective.packs for task in look.tasks) else "rows"
+    most = "at most " * (len(look.tasks) > 1 or look.prepared.stream.scenario == "online")
+    remarks = [f"{most}{training.batch_size * training.accumulation:,} {what} each"]
     regimes = {
         "joint": "one training over the union of all stages",
         "cumulative": "each stage trains on the rows of all stages so far",
@@ -141,6 +218,23 @@ def _time_lines(look: EarlyLook) -> list[str]:
     told = "not known" if training is None else duration(training)
     most = "at most " * bool(look.prepared.config.training.patience and training is not None)
     return [*lines, f"time: training {most}{told}, evaluation {duration(evaluation)}, by these steps"]
+
+
+def _shown(number: int) -> list[int]:
+    """Returns which of so many lines are printed: all of a few, else the first and the last."""
+    if number <= MOST_LINES:
+        return [*range(number)]
+    return [*range(FIRST_LINES), *range(number - LAST_LINES, number)]
+
+
+def _elided(
+    header: Sequence[str], rows: Sequence[Sequence[str]], number: int, below: Sequence[Sequence[str]]
+) -> list[str]:
+    """Returns a table of the `_shown` of so many rows, `...` where others are left out, and of the rows below them."""
+    lines = aligned(header, [*rows, *below])
+    if len(rows) < number:
+        lines.insert(1 + FIRST_LINES, f"  ... {number - len(rows):,} more")
+    return lines
 
 
 def _place(stage_index: int, name: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.cache import building, cache_folder
 from cl_mlm.errors import DataError
+from cl_mlm.fingerprint import arrow_batches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
     from cl_mlm.objective import Objective
 
-CHUNK_ROWS = 2000
+# What a tokenizer gives of a text takes about a hundred times its bytes until it is written.
+CHUNK_ROWS, CHUNK_BYTES = 2000, 1 << 20
 VERSION = 2
+_HASHES: dict[str, str] = {}  # of tokenizers as they are written: their hash without the last call's settings
 LENGTHS = ("input_ids", "target_ids")  # what goes through a model
 
 
@@ -97,16 +101,17 @@ def _write(
     ragged: dict[str, bool] = {}
     kinds: dict[str, type[Any]] = {}
     counts: dict[str, list[npt.NDArray[np.int64]]] = {}
-    for start in range(0, len(dataset), CHUNK_ROWS):
-        rows = dataset[start : start + CHUNK_ROWS]
-        for name, values in objective.encode(rows, tokenizer, labels, max_length).items():
-            is_ragged = isinstance(values[0], list)
-            ragged[name] = is_ragged
-            flat = [i for row in values for i in row] if is_ragged else values  # type: ignore[union-attr]
-            with (folder / f"{name}.raw").open("ab") as file:
-                np.asarray(flat, dtype=kinds.setdefault(name, _kind(flat))).tofile(file)
-            if is_ragged:
+    chunks = (table.to_pydict() for table in arrow_batches(dataset, CHUNK_ROWS, CHUNK_BYTES))
+    for encoded in objective.encode_split(chunks, tokenizer, labels, max_length):
+        for name, values in encoded.items():
+            ragged[name] = isinstance(values[0], list)
+            flat: Any = values
+            if ragged[name]:
                 counts.setdefault(name, []).append(np.fromiter(map(len, values), dtype=np.int64))  # type: ignore[arg-type]
+                flat = chain.from_iterable(values)  # type: ignore[arg-type]
+            kind = kinds.setdefault(name, np.int32 if ragged[name] else _kind(values))
+            with (folder / f"{name}.raw").open("ab") as file:
+                np.fromiter(flat, dtype=kind).tofile(file)
     for name, is_ragged in ragged.items():
         _finish_column(folder, name, kinds[name])
         if is_ragged:
@@ -157,8 +162,12 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Returns a digest of what a tokenizer does: vocabulary, rules, special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        text = json.dumps(sorted(tokenizer.get_vocab().items()))
-    else:
+        return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+    written: str = backend.to_str()
+    # Asked for every split of every stage; reading a large vocabulary takes longer than all else that finds the rows.
+    known = hashlib.sha256(written.encode()).hexdigest()
+    if known not in _HASHES:
         # Truncation and padding are what the last call left there, not what the tokenizer is.
-        text = json.dumps({k: v for k, v in json.loads(backend.to_str()).items() if k not in ("truncation", "padding")})
-    return hashlib.sha256(text.encode()).hexdigest()
+        rules = {k: v for k, v in json.loads(written).items() if k not in ("truncation", "padding")}
+        _HASHES[known] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
+    return _HASHES[known]

@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.stream import unpack_row_ids
+from cl_mlm.fingerprint import arrow_batches
+from cl_mlm.stream import Stream, unpack_row_ids
+from cl_mlm.tasks import Tasks
 from cl_mlm.view import Run
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Evaluated:
         references: what it should have predicted, (N,).
         probability: of the prediction, (N,); NaN where it is no choice among classes.
         reference_probability: of the reference, (N,); NaN likewise.
-        scores: metrics of each evaluated column, by stage index.
+        scores: metrics of each evaluated column, by its index.
     """
 
     ids: npt.NDArray[np.int64]
@@ -57,7 +59,7 @@ class Evaluated:
 
 
 def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
-    """Returns predictions and scores of `split` for the stages `columns`; the model's mode is restored."""
+    """Returns predictions and scores of `split` for the columns of these indices; the model's mode is restored."""
     import numpy as np
     import torch
 
@@ -65,7 +67,7 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     ids = np.concatenate([rows.ids(j) for j in columns]) if columns else np.zeros(0, dtype=np.int64)
     predictions: list[Any] = [None] * len(ids)
     probability, of_reference = (np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2))
-    names = [run.stream.stages[j].name for j in columns]
+    names = [run.stream.columns[j].name for j in columns]
     modes = [(module, module.training) for module in run.model.modules()]
     run.model.eval()
     try:
@@ -74,7 +76,7 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
                 stack.enter_context(strategy.evaluation(run, names))
             stack.enter_context(torch.inference_mode())
             for positions, batch in run.batches(ids, run.config.evaluation.batch_size, split):
-                predicted = run.objective.predict(run, batch)
+                predicted = run.task_of(batch).objective.predict(run.predictor(batch), batch)
                 for position, value in zip(positions.tolist(), predicted.values, strict=True):
                     predictions[position] = value
                 if predicted.probability is not None:
@@ -89,16 +91,29 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     return Evaluated(ids, predictions, references, probability, of_reference, scores)
 
 
-def known_columns(run: Run) -> list[int]:
-    """Returns the stages of whose labels the model knows at least one: the others have no score yet."""
-    return [j for j in range(len(run.stream)) if run.labels.known(j)[0]]
+def known_columns(run: Run, split: str = "test") -> list[int]:
+    """Returns the columns with rows of whose labels the model knows at least one: the others have no score yet."""
+    return known_parts(run.stream, run.tasks, split)
 
 
-def _references(run: Run, split: str, stage_index: int) -> list[Any]:
-    """Returns what should be predicted for every row of a stage's split."""
-    columns = list(run.objective.reference_columns)
-    rows = run.stream.stages[stage_index].split(split).with_format(None).select_columns(columns)
-    return run.objective.references(rows[:])
+def known_parts(stream: Stream, tasks: Tasks, split: str) -> list[int]:
+    """Returns the same for labels as they are counted in `tasks`."""
+    return [
+        j
+        for j, column in enumerate(stream.columns)
+        if tasks.of_column(j).labels.known(column.labels)[0] and len(column.split(split))
+    ]
+
+
+def _references(run: Run, split: str, column: int) -> list[Any]:
+    """Returns what should be predicted for every row of a column's split; of a packed block, its number of tokens."""
+    objective = run.tasks.of_column(column).objective
+    if objective.packs:
+        table = run.split_rows[split]
+        return list(table.lengths(table.ids(column)).tolist())
+    needed = list(objective.reference_columns)
+    rows = run.stream.columns[column].split(split).with_format(None).select_columns(needed)
+    return [reference for table in arrow_batches(rows) for reference in objective.references(table.to_pydict())]
 
 
 def _score(
@@ -106,10 +121,11 @@ def _score(
 ) -> dict[int, dict[str, float]]:
     import numpy as np
 
-    stages, _ = unpack_row_ids(ids)
+    owners, _ = unpack_row_ids(ids)
     scores = {}
     for j in columns:
-        where = np.flatnonzero(stages == j).tolist()
-        own = run.stream.stages[j].labels
-        scores[j] = run.objective.score([predictions[i] for i in where], [references[i] for i in where], own)
+        where = np.flatnonzero(owners == j).tolist()
+        own = run.stream.columns[j].labels
+        answers, right = [predictions[i] for i in where], [references[i] for i in where]
+        scores[j] = run.tasks.of_column(j).objective.score(answers, right, own)
     return scores

@@ -12,23 +12,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cl_mlm.backbone import load_backbone
-from cl_mlm.checkpoint import last_good, read_stage, read_step, state_bytes, write_stage, write_step, write_text_whole
-from cl_mlm.config import ModelConfig
+from cl_mlm.answers import write_per_class, write_predictions
+from cl_mlm.backbone import Backbone, load_backbone
+from cl_mlm.checkpoint import (
+    MODELS,
+    in_order,
+    last_good,
+    read_stage,
+    read_step,
+    state_bytes,
+    write_stage,
+    write_step,
+    write_text_whole,
+)
+from cl_mlm.config import Config
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
 from cl_mlm.journal import Journal, without_credentials
-from cl_mlm.labels import LabelSpace
 from cl_mlm.loop import train_stage
 from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
+from cl_mlm.prompting.measuring import measure_prompts
 from cl_mlm.record import Record, summary, versions
-from cl_mlm.report import write_csv, write_run_report
+from cl_mlm.report import write_run_report
 from cl_mlm.reuse import FOLDER as SHARED_FOLDER
 from cl_mlm.reuse import SharedStages
 from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.slugs import slugs
+from cl_mlm.tasks import Tasks
 from cl_mlm.view import Run
 
 log = logging.getLogger(__name__)
@@ -44,14 +56,22 @@ class Experiment:
     """A prepared run and its folder.
 
     Files: `config.yaml`, `journal.jsonl`, `stages/<i>/` and, within a stage, `steps/<i>-<step>/` (checkpoints),
-    `predictions/<i>.parquet`, and at the end `summary.json`, matrices, figures and `per_class.csv`.
+    `predictions/before.parquet` and `predictions/<i>.parquet`, and at the end `summary.json`, matrices, figures and
+    `per_class.csv`.
     """
 
     def __init__(
-        self, prepared: Prepared, folder: Path, journal: Journal, progress: Progress, notes: Sequence[str] = ()
+        self,
+        prepared: Prepared,
+        folder: Path,
+        journal: Journal,
+        progress: Progress,
+        notes: Sequence[str] = (),
+        under_way: Callable[[], None] = lambda: None,
     ) -> None:
         self.prepared, self.folder, self.journal, self.progress = prepared, folder, journal, progress
         self.notes = notes  # what was not the same in this run's sessions
+        self.under_way = under_way  # called whenever a step is done
         self.stages, self.steps = folder / "stages", folder / "steps"
         self.last_kept = time.monotonic()
         self.interruption = Interruption()
@@ -60,6 +80,7 @@ class Experiment:
         shared = 0 if prepared.config.limit else shared
         self.shared = SharedStages(folder.parent.parent / SHARED_FOLDER, folder.name, shared)
         self.slugs = slugs([stage.name for stage in prepared.stream.stages])
+        self.column_slugs = slugs([column.name for column in prepared.stream.columns])
         self.stage_index = 0
 
     def execute(self) -> dict[str, Any]:
@@ -76,6 +97,7 @@ class Experiment:
 
     def training(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """Hears of every optimiser step."""
+        self.under_way()
         self.progress.step(step, num_steps, epoch, rows, values)
         if values:
             self.journal.metrics(values, step, self.stage_index)
@@ -98,13 +120,15 @@ class Experiment:
             self.interruption.end()
 
     def _stage(self, run: Run, record: Record, stage_index: int, *, is_first: bool) -> None:
-        self.stage_index = run.stage_index = stage_index
+        self.stage_index = stage_index
+        run.enter(stage_index)
         stage = run.stream.stages[stage_index]
         self.journal.stage_start(stage_index, self.slugs[stage_index])
         self.journal.tags({"stage": stage.name, "labels": ", ".join(stage.labels)}, stage_index)
         if is_first:
             with memory_advice(EVALUATION_ADVICE):
                 self._measure_baseline(run, record)
+                self._prompt(run, record, -1)
         self.progress.stage(stage_index, len(run.stream), stage.name)
         kept, faults = read_step(self.steps, stage_index)
         for fault in faults:
@@ -115,24 +139,31 @@ class Experiment:
             record.reused.append({"stage": stage.name, "run": cost.reused_from})
             self.journal.tags({"reused_from": cost.reused_from}, stage_index)
         started = time.perf_counter()
+        is_measured = run.stream.is_measured(stage_index)
         with memory_advice(EVALUATION_ADVICE):
-            splits: list[str] = [*run.config.evaluation.splits]
+            splits: list[str] = [*run.config.evaluation.splits] if is_measured else []
             found = {split: self._evaluate(run, split) for split in splits}
+            self._prompt(run, record, stage_index)
         record.add_cost(cost, time.perf_counter() - started, _sizes(run))
         record.flags += [f"{stage.name}: {flag}" for flag in cost.flags]
         self._note_scores(run, record, found)
         record.next_stage = stage_index + 1
-        states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
         self.journal.metrics(
             {"time/train_seconds": cost.train_seconds, "cost/steps": cost.steps}, stage_index, stage_index
         )
         self.journal.status("FINISHED", stage_index)
+        # A stage that is not measured is short: training it again costs less than a checkpoint of each of them.
+        if not is_measured:
+            return
         self.journal.sync()
-        write_stage(self.stages, stage_index, run.backbone, states, record.to_dict())
+        states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
+        own = run.backbone.part(run.tasks.keys[stage_index])
+        others = {key: part for key, part in run.backbone.parts().items() if part is not own}
+        write_stage(self.stages, stage_index, own, states, record.to_dict(), others)
         self._forget_stages()
 
     def _evaluate(self, run: Run, split: str) -> Evaluated:
-        columns = known_columns(run)
+        columns = known_columns(run, split)
         found = self.shared.find_scores(run, split, columns)
         if found is None:
             found = evaluate(run, split, columns)
@@ -141,54 +172,40 @@ class Experiment:
 
     def _measure_baseline(self, run: Run, record: Record) -> None:
         """Scores, before any training, the columns whose labels the model all knows; the others have no baseline."""
-        run.labels.begin(0, -1)
-        columns = [j for j in range(len(run.stream)) if run.labels.known(j)[1]]
-        if "test" in run.config.evaluation.splits:
-            record.baseline = evaluate(run, "test", columns).row(len(run.stream))
-            self.journal.metrics({f"baseline/{self.slugs[j]}": record.baseline[j] for j in columns}, 0)
+        run.tasks.begin(0, -1)
+        every = run.stream.columns
+        columns = [j for j, column in enumerate(every) if run.tasks.of_column(j).labels.known(column.labels)[1]]
+        if columns and "test" in run.config.evaluation.splits:
+            found = evaluate(run, "test", columns)
+            record.baseline = found.row(len(every))
+            write_predictions(self.folder, run, found, "before")
+            self.journal.metrics({f"baseline/{self.column_slugs[j]}": record.baseline[j] for j in columns}, 0)
+
+    def _prompt(self, run: Run, record: Record, after: int) -> None:
+        if self.prepared.prompting is not None:
+            measure_prompts(self.prepared.prompting, run, record, self.journal, after)
 
     def _note_scores(self, run: Run, record: Record, found: Mapping[str, Evaluated]) -> None:
-        i = run.stage_index
+        if not found:
+            return
+        i, columns = run.stage_index, run.stream.columns
         for split, matrix, key in (
             ("test", record.matrix, "accuracy"),
             ("validation", record.validation, "validation"),
         ):
             if split not in found:
                 continue
-            matrix[i] = found[split].row(len(run.stream))
-            self.journal.metrics({f"{key}/{self.slugs[j]}": matrix[i][j] for j in found[split].scores}, i)
-            own = found[split].scores.get(i, {})
+            matrix[i] = found[split].row(len(columns))
+            self.journal.metrics({f"{key}/{self.column_slugs[j]}": matrix[i][j] for j in found[split].scores}, i)
+            own = next((found[split].scores[j] for j in found[split].scores if i in columns[j].trained_in), {})
             self.journal.metrics({f"{split}/{name}": value for name, value in own.items()}, i, i)
         scored = found.get("test") or found.get("validation")
         if scored is not None:
-            flag = _at_chance(run, scored)
-            record.flags += [flag] * bool(flag)
-        self.progress.scores(run.stream.stages[i].name, (record.matrix if "test" in found else record.validation)[i])
+            record.flags += _at_chance(run, scored)
+            shown = record.matrix if "test" in found else record.validation
+            self.progress.scores(run.stream.stages[i].name, shown[i])
         if "test" in found:
-            self._write_predictions(run, found["test"])
-
-    def _write_predictions(self, run: Run, found: Evaluated) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from cl_mlm.stream import unpack_row_ids
-
-        columns, _ = unpack_row_ids(found.ids)
-        table = pa.table(
-            {
-                "column": pa.DictionaryArray.from_arrays(
-                    pa.array(columns), pa.array([s.name for s in run.stream.stages])
-                ),
-                "id": found.ids,
-                "prediction": _answers(found.predictions),
-                "reference": _answers(found.references),
-                "probability": found.probability,
-                "reference_probability": found.reference_probability,
-            }
-        )
-        path = self.folder / "predictions" / f"{run.stage_index}.parquet"
-        path.parent.mkdir(exist_ok=True)
-        pq.write_table(table, path)
+            write_predictions(self.folder, run, found["test"], str(i))
 
     def _write_head(self) -> None:
         """Writes the resolved config and what identifies the run; the same again when a run goes on."""
@@ -218,20 +235,19 @@ class Experiment:
         for fault in faults:
             log.warning("%s; the checkpoint before it is used", fault)
         if kept is None:
-            return assemble(prepared), Record.empty(len(prepared.stream))
+            return assemble(prepared), Record.empty(len(prepared.stream), len(prepared.stream.columns))
         states, values = read_stage(kept)
         record = Record.from_dict(values)
         for i, strategy in enumerate(prepared.strategies):
             strategy.load_state_dict(states[str(i)])
-        model = replace(prepared.config.model, name=str(kept / "model"), revision=None, dropout=None)
-        return assemble(prepared, model, record.next_stage), record
+        return assemble(prepared, kept, record.next_stage), record
 
     def _forget_stages(self, num_kept: int = 2) -> None:
         """Removes the checkpoints that `checkpoint.keep_stages` does not want; a running run keeps two."""
         shutil.rmtree(self.steps, ignore_errors=True)
         if self.prepared.config.checkpoint.keep_stages == "all":
             return
-        for older in sorted(self.stages.glob("[0-9]*"))[:-num_kept]:
+        for older in in_order(self.stages.glob("[0-9]*"))[:-num_kept]:
             shutil.rmtree(older)
 
     def _finish(self, record: Record) -> dict[str, Any]:
@@ -239,11 +255,20 @@ class Experiment:
         made = summary(self.prepared, record, self.folder.name)
         text = without_credentials(json.dumps(made, indent=1, allow_nan=False))
         write_text_whole(self.folder / "summary.json", text + "\n")
-        paths = [self.folder / "summary.json", *write_run_report(self.folder, made), *self._write_per_class()]
+        paths = [
+            self.folder / "summary.json",
+            *write_run_report(self.folder, made),
+            *write_per_class(self.folder, self.prepared.stream),
+        ]
         for path in paths:
             self.journal.artifact(path.relative_to(self.folder))
         final = len(self.prepared.stream) - 1
         known = {name: value for name, value in made["metrics"].items() if value is not None}
+        known |= {
+            f"probe/{self.column_slugs[j]}": made["probes"][column.name]["change"]
+            for j, column in enumerate(self.prepared.stream.columns)
+            if made.get("probes", {}).get(column.name, {}).get("change") is not None
+        }
         self.journal.metrics({f"summary/{name}": value for name, value in known.items()}, final)
         self.journal.metrics({f"cost/{name}": value for name, value in made["cost"].items()}, final)
         if made["flags"]:
@@ -257,68 +282,53 @@ class Experiment:
                 shutil.rmtree(folder)
         return made
 
-    def _write_per_class(self) -> list[Path]:
-        """Writes precision, recall and F1 of every label under the final model, from its kept predictions."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
-        path = self.folder / "predictions" / f"{len(self.prepared.stream) - 1}.parquet"
-        if not path.is_file():
-            return []
-        try:
-            table = pq.read_table(path, columns=["column", "prediction", "reference"])
-        except (pa.ArrowInvalid, OSError) as error:
-            log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
-            (self.folder / "per_class.csv").unlink(missing_ok=True)
-            return []
-        objective, stream = self.prepared.objective, self.prepared.stream
-        predictions: list[Any] = []
-        references: list[Any] = []
-        for stage in stream.stages:
-            own = table.filter(pc.field("column") == stage.name)
-            predictions += objective.within(own["prediction"].to_pylist(), stage.labels)
-            references += objective.within(own["reference"].to_pylist(), stage.labels)
-        rows = objective.per_label(predictions, references, stream.labels)
-        if not rows:
-            return []
-        return [write_csv(self.folder / "per_class.csv", list(rows[0]), [list(row.values()) for row in rows])]
-
-
-def assemble(prepared: Prepared, kept: ModelConfig | None = None, next_stage: int = 0) -> Run:
+def assemble(prepared: Prepared, kept: Path | None = None, next_stage: int = 0) -> Run:
     """Returns a run with its model in place, ready for stage `next_stage`; nothing is written.
 
     Args:
         prepared: what is run.
-        kept: a model that has been trained on the stages before; None: the config's own.
+        kept: the checkpoint of the stage before, whose model is taken; None: the config's own.
         next_stage: the first stage that is not trained yet.
     """
     import torch
 
-    config, stream, objective = prepared.config, prepared.stream, prepared.objective
+    config, stream, strategies = prepared.config, prepared.stream, prepared.strategies
     accelerator = make_accelerator(config)
-    labels = LabelSpace(stream, objective.classes)
-    labels.begin(max(0, next_stage - 1), -1)
-    model = config.model if kept is None else kept
-    backbone = load_backbone(model, labels.seen, config.seed, config.training.max_length, objective)
-    objective.bind(backbone.model, backbone.kind)
+    tasks = Tasks.of_stream(stream, {prepared.objective.name: prepared.objective})
+    last = max(0, next_stage - 1)
+    tasks.begin(last, -1)
+    backbone = _load(config, tasks, kept)
     backbone.set_trainable(config.finetuning.mode)
     torch.nn.Module.to(backbone.model, config.training.device)
     if config.training.gradient_checkpointing:
         backbone.checkpoint_activations()
-    if kept is None:
-        backbone.grow(labels.classes[: labels.num_classes], config.seed, 0)
-    joint = any(strategy.regime == "joint" for strategy in prepared.strategies)
+    joint = any(strategy.regime == "joint" for strategy in strategies)
     last_trained = -1 if joint else next_stage - 1
-    return Run(config, stream, prepared.strategies, backbone, objective, labels, accelerator, last_trained)
+    own = (tasks.at(last).objective, tasks.at(last).labels)
+    run = Run(config, stream, strategies, backbone, *own, accelerator, last_trained, tasks=tasks)
+    if kept is None:
+        run.grow()
+    return run
 
 
-def _answers(values: Sequence[Any]) -> Any:
-    """Returns a column of predictions or references; texts that repeat themselves are written once."""
-    import pyarrow as pa
+def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
+    """Returns the model with its head, or with one for every task, from a checkpoint where there is one."""
+    training = config.training
+    if len(tasks) > 1:
+        from cl_mlm.heads import load_heads
 
-    column = pa.array(values)
-    return column.dictionary_encode() if pa.types.is_string(column.type) else column
+        folders = kept and {
+            key: folder if (folder := kept / MODELS / key).is_dir() else kept / "model" for key in tasks.by_key
+        }
+        return load_heads(config.model, tasks, config.seed, training.max_length, folders)
+    (task,) = tasks
+    model = config.model
+    if kept is not None:
+        model = replace(model, name=str(kept / "model"), revision=None, dropout=None)
+    backbone = load_backbone(model, task.labels.seen, config.seed, training.max_length, task.objective)
+    task.objective.bind(backbone.model, backbone.kind)
+    return backbone
 
 
 def _sizes(run: Run) -> dict[str, float]:
@@ -330,21 +340,26 @@ def _sizes(run: Run) -> dict[str, float]:
     }
 
 
-def _at_chance(run: Run, scored: Evaluated) -> str:
-    """Returns a flag where the stage just trained scores no better than always its most frequent label, within 2 SE."""
+def _at_chance(run: Run, scored: Evaluated) -> list[str]:
+    """Returns a flag for each column learned now that scores no better than always its most frequent label.
+
+    Within 2 SE counts as no better.
+    """
     import numpy as np
 
     from cl_mlm.stream import unpack_row_ids
 
-    if run.stage_index not in scored.scores:
-        return ""
-    where = np.flatnonzero(unpack_row_ids(scored.ids)[0] == run.stage_index).tolist()
-    chance = run.objective.chance([scored.references[i] for i in where])
-    if chance is None:
-        return ""  # where one label is all there is, chance says nothing
-    margin = 2 * math.sqrt(chance * (1 - chance) / len(where))
-    accuracy = scored.scores[run.stage_index]["score"]
-    if accuracy > chance + margin:
-        return ""
-    name = run.stream.stages[run.stage_index].name
-    return f"{name}: its own accuracy {accuracy:.3f} stays at chance ({chance:.3f} ± {margin:.3f}) after it was trained"
+    flags, owners = [], unpack_row_ids(scored.ids)[0]
+    for j, column in enumerate(run.stream.columns):
+        if column.home != run.stage_index or j not in scored.scores:
+            continue
+        where = np.flatnonzero(owners == j).tolist()
+        chance = run.tasks.of_column(j).objective.chance([scored.references[i] for i in where])
+        if chance is None:
+            continue  # where one label is all there is, chance says nothing
+        margin = 2 * math.sqrt(chance * (1 - chance) / len(where))
+        accuracy = scored.scores[j]["score"]
+        if accuracy <= chance + margin:
+            reached = f"its own accuracy {accuracy:.3f} stays at chance ({chance:.3f} ± {margin:.3f})"
+            flags.append(f"{column.name}: {reached} after it was trained")
+    return flags

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,6 +24,8 @@ LINE_STYLES: Final = ("-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS: Final = "osD^vP"
 MAX_PANELS: Final = 16
 MAX_NUMBERED_COLUMNS: Final = 20
+MAX_INCHES: Final = 32.0
+MAX_TICKS: Final = 64
 SCORE: Final = "Score (%)"
 
 
@@ -54,17 +56,20 @@ def forgetting_curves(matrix: FloatArray, stages: Sequence[str], columns: Sequen
 
     num_rows, num_columns = matrix.shape
     homes = range(num_columns) if home is None else [-1 if h is None else h for h in home]
-    figure = Figure(figsize=(max(6.5, 3.6 + 0.45 * num_rows), max(4.2, 1.6 + 0.24 * num_columns)), layout="constrained")
+    figure = Figure(
+        figsize=_size(max(6.5, 3.6 + 0.45 * num_rows), max(4.2, 1.6 + 0.24 * num_columns)), layout="constrained"
+    )
     axes = figure.add_subplot()
-    places = np.arange(num_rows)
+    places = np.flatnonzero(~np.isnan(matrix).all(axis=1))  # lines join what is measured
     handles: list[Artist] = []
     for j, color in enumerate(_column_colors(num_columns)):
         style = ":" if homes[j] < 0 else "-"
         marker = MARKERS[j % len(MARKERS)]
         handles += axes.plot(
-            places, 100 * matrix[:, j], style, color=color, marker=marker, markersize=4.5, linewidth=1.5
+            places, 100 * matrix[places, j], style, color=color, marker=marker, markersize=4.5, linewidth=1.5
         )
-    handles += axes.plot(places, 100 * stage_averages(matrix, home), "--", color="black", linewidth=2.4, marker="x")
+    averages = 100 * stage_averages(matrix, home)[places]
+    handles += axes.plot(places, averages, "--", color="black", linewidth=2.4, marker="x")
     _score_axis(axes)
     _stage_axis(axes, [shorten(name) for name in stages[:num_rows]])
     axes.set_ylabel(SCORE)
@@ -81,13 +86,14 @@ def accuracy_matrix(matrix: FloatArray, stages: Sequence[str], columns: Sequence
     from matplotlib.figure import Figure
 
     num_rows, num_columns = matrix.shape
-    figure = Figure(figsize=(3.6 + 0.42 * num_columns, 2.4 + 0.36 * num_rows), layout="constrained")
+    figure = Figure(figsize=_size(3.6 + 0.42 * num_columns, 2.4 + 0.36 * num_rows), layout="constrained")
     axes = figure.add_subplot()
     palette = colormaps["cividis"].with_extremes(bad="#d9d9d9")
     image = axes.imshow(np.ma.masked_invalid(100 * matrix), cmap=palette, vmin=0, vmax=100, aspect="auto")
     _stage_axis(axes, [shorten(name) for name in columns])
     axes.set_xlabel("Scored on (grey: not measured)")
-    axes.set_yticks(range(num_rows), [shorten(name) for name in stages[:num_rows]])
+    places = _ticks(num_rows)
+    axes.set_yticks(places, [shorten(stages[i]) for i in places])
     axes.set_ylabel("After training on stage")
     figure.colorbar(image, ax=axes, label=SCORE)
     if num_columns <= MAX_NUMBERED_COLUMNS:
@@ -152,17 +158,24 @@ def _panel(axes: Axes, title: str, groups: Sequence[Curves], scores: Sequence[Fl
 
     handles: list[Artist] = []
     for k, (group, runs) in enumerate(zip(groups, scores, strict=True)):
-        color, mean, places = PALETTE[k % len(PALETTE)], 100 * runs.mean(axis=0), np.arange(runs.shape[1])
+        color, mean = PALETTE[k % len(PALETTE)], 100 * runs.mean(axis=0)
         if _only_last_row(group):
             handles.append(axes.axhline(mean[-1], color=color, linestyle="--", linewidth=1.5))
             continue
         style = LINE_STYLES[k // len(PALETTE) % len(LINE_STYLES)]
         marker = MARKERS[k % len(MARKERS)]
-        handles += axes.plot(places, mean, linestyle=style, color=color, marker=marker, markersize=3.5, linewidth=1.5)
+        places = np.flatnonzero(~np.isnan(group.matrices).all(axis=(0, 2)))  # lines join what is measured
+        look: dict[str, Any] = {
+            "linestyle": style,
+            "color": color,
+            "marker": marker,
+            "markersize": 3.5,
+            "linewidth": 1.5,
+        }
+        handles += axes.plot(places, mean[places], **look)
         if len(runs) > 1:
-            axes.fill_between(
-                places, 100 * runs.min(axis=0), 100 * runs.max(axis=0), color=color, alpha=0.18, linewidth=0
-            )
+            low, high = (100 * extreme(runs[:, places], axis=0) for extreme in (np.min, np.max))
+            axes.fill_between(places, low, high, color=color, alpha=0.18, linewidth=0)
     axes.set_title(title, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(-0.5, scores[0].shape[1] - 0.5)
@@ -175,6 +188,16 @@ def _only_last_row(group: Curves) -> bool:
     return group.matrices.shape[1] > 1 and bool(np.isnan(group.matrices[:, :-1]).all())
 
 
+def _size(width: float, height: float) -> tuple[float, float]:
+    """Returns a figure's size in inches, no side longer than a PNG file of many stages can be read at."""
+    return min(width, MAX_INCHES), min(height, MAX_INCHES)
+
+
+def _ticks(number: int) -> list[int]:
+    """Returns which of so many places get a name, evenly, so that names do not lie over each other."""
+    return list(range(0, number, math.ceil(number / MAX_TICKS) or 1))
+
+
 def _score_axis(axes: Axes) -> None:
     axes.set_ylim(-2, 102)
     axes.grid(color="#e5e5e5", linewidth=0.8)
@@ -185,7 +208,10 @@ def _score_axis(axes: Axes) -> None:
 def _stage_axis(axes: Axes, names: Sequence[str]) -> None:
     """Labels the horizontal axis with names, slanted where they would touch."""
     slanted = max(map(len, names), default=0) > 6
-    axes.set_xticks(range(len(names)), names, rotation=40 if slanted else 0, ha="right" if slanted else "center")
+    places = _ticks(len(names))
+    axes.set_xticks(
+        places, [names[i] for i in places], rotation=40 if slanted else 0, ha="right" if slanted else "center"
+    )
     if slanted:
         for label in axes.get_xticklabels():
             label.set_rotation_mode("anchor")

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-BATCH_ROWS = 10_000
+BATCH_ROWS, BATCH_BYTES = 10_000, 8 << 20  # of a batch at most; a single longer row is one by itself
 
 
 def fingerprint(stream: Stream) -> str:
-    """Returns a SHA-256 over scenario, stage names, labels and every row of every split, in order (64 digits).
+    """Returns a SHA-256 over scenario, names, labels and every row of every split, in order (64 digits).
+
+    Columns that are no stage's own, and probes, are part of it where there are any.
 
     The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
     not they are read through an indices mapping. The order of columns does not count.
@@ -30,17 +32,40 @@ def fingerprint(stream: Stream) -> str:
         {"name": stage.name, "labels": stage.labels, "splits": [split_digest(stage.split(name)) for name in SPLITS]}
         for stage in stream.stages
     ]
-    text = json.dumps({"scenario": stream.scenario, "stages": stages}, sort_keys=True)
+    content: dict[str, object] = {"scenario": stream.scenario, "stages": stages}
+    for name, columns in (("columns", stream.given_columns), ("probes", stream.probes)):
+        if columns:
+            content[name] = [
+                {
+                    "name": column.name,
+                    "labels": column.labels,
+                    "home": column.home,
+                    "stages": column.trained_in,
+                    "splits": [split_digest(column.split(split)) for split in SPLITS[1:]],
+                }
+                for column in columns
+            ]
+    if stream.base_scenario is not None:
+        content["base_scenario"] = stream.base_scenario
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def arrow_batches(dataset: Dataset) -> Iterator[pa.Table]:
-    """Yields all columns as Arrow tables; an indices mapping is followed."""
+def arrow_batches(dataset: Dataset, most_rows: int | None = None, most_bytes: int | None = None) -> Iterator[pa.Table]:
+    """Yields all columns as Arrow tables; an indices mapping is followed.
+
+    Args:
+        dataset: the rows.
+        most_rows: of a batch; None: BATCH_ROWS.
+        most_bytes: of a batch, reckoned with the rows' mean size; None: BATCH_BYTES.
+    """
     # Through a format of `datasets` every call would copy the data set's description and hash it.
     table: pa.Table = dataset.data.table
     rows = None if dataset._indices is None else dataset._indices.column(0)
-    for start in range(0, len(dataset), BATCH_ROWS):
-        found = table.slice(start, BATCH_ROWS) if rows is None else table.take(rows.slice(start, BATCH_ROWS))
+    fitting = (most_bytes or BATCH_BYTES) * len(table) // max(1, table.nbytes)
+    size = max(1, min(most_rows or BATCH_ROWS, fitting))
+    for start in range(0, len(dataset), size):
+        found = table.slice(start, size) if rows is None else table.take(rows.slice(start, size))
         # Rows picked one by one come as one chunk each; work on chunks would then be work on rows.
         yield found.combine_chunks()
 

@@ -21,7 +21,7 @@ def resolve_hardware(config: Config) -> Config:
     """Returns `config` with threads and device filled in.
 
     Raises:
-        ConfigError: the device is not there, or cannot run the precision.
+        ConfigError: the device is not there, or cannot run the precision, or the weights' precision is another.
     """
     import torch
 
@@ -35,6 +35,11 @@ def resolve_hardware(config: Config) -> Config:
     if not present.get(kind, False):
         there = ", ".join(name for name, is_there in present.items() if is_there)
         raise ConfigError(f"training.device: must be one that this machine has ({there}), got {device!r}")
+    if config.model.dtype == "bfloat16" and training.precision != "bf16":
+        raise ConfigError(
+            "training.precision: must be bf16 where model.dtype is bfloat16, in which forward passes then run, "
+            f"got {training.precision}"
+        )
     if training.precision == "fp16" and kind == "cpu":
         raise ConfigError("training.precision: fp16 needs an accelerator; on a CPU it must be fp32 or bf16, got fp16")
     threads = training.threads or torch.get_num_threads()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
+
+from cl_mlm.fingerprint import arrow_batches
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
+    from datasets import Dataset
 
+    from cl_mlm.objective import Objective
     from cl_mlm.stream import Stream
 
 
@@ -38,6 +44,8 @@ class LabelSpace:
         self._ends = [len(count(self.names[:k])) for k in range(len(self.names) + 1)]
         self.shared = tuple(range(self._ends[0]))
         self._by_stage = tuple(tuple(self.index[label] for label in stage.labels) for stage in stream.stages)
+        brought = (max((i + 1 for i in own), default=0) for own in self._by_stage)
+        self._num_by_stage = tuple(accumulate(brought, max, initial=0))
         self._num_seen = 0
         self._num_old = 0
 
@@ -46,7 +54,7 @@ class LabelSpace:
         self._num_seen, self._num_old = self._through(last_stage), self._through(last_trained)
 
     def _through(self, stage_index: int) -> int:
-        return max((i + 1 for stage in self._by_stage[: stage_index + 1] for i in stage), default=0)
+        return self._num_by_stage[min(stage_index + 1, len(self._by_stage))]
 
     @property
     def seen(self) -> tuple[str, ...]:
@@ -72,13 +80,14 @@ class LabelSpace:
         """Indices of the classes of a stage's own labels, without the shared ones."""
         return tuple(c for i in self._by_stage[stage_index] for c in range(self._ends[i], self._ends[i + 1]))
 
-    def allowed(self, stage_index: int) -> list[int]:
-        """Indices of the classes that a row of the stage may be given where its stage is known, as far as seen."""
-        return [c for c in (*self.shared, *self.of(stage_index)) if c < self.num_classes]
+    def allowed(self, labels: Sequence[str]) -> list[int]:
+        """Indices of the classes that stand for `labels` or for none, as far as seen."""
+        own = (c for label in labels for c in range(*self._ends[self.index[label] : self.index[label] + 2]))
+        return [c for c in (*self.shared, *own) if c < self.num_classes]
 
-    def known(self, stage_index: int) -> tuple[bool, bool]:
-        """Says whether any and whether all of a stage's labels are seen; both where it has none."""
-        seen = [i < self._num_seen for i in self._by_stage[stage_index]] or [True]
+    def known(self, labels: Sequence[str]) -> tuple[bool, bool]:
+        """Says whether any and whether all of `labels` are seen; both where there are none."""
+        seen = [self.index[label] < self._num_seen for label in labels] or [True]
         return any(seen), all(seen)
 
 
@@ -89,3 +98,39 @@ def rarest_labels(rows: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
     counts = Counter(label for labels in rows for label in labels)
     order = {label: i + 1 for i, label in enumerate(sorted(counts, key=lambda label: (counts[label], label)))}
     return np.array([min((order[label] for label in labels), default=0) for labels in rows], dtype=np.int64)
+
+
+def label_counts(dataset: Dataset, objective: Objective) -> dict[str, int]:
+    """Returns how many rows have each label; what is no text is left to the objective to refuse."""
+    if not objective.min_labels or not len(dataset) or not {*objective.columns} <= {*dataset.column_names}:
+        return {}
+    if "label" not in objective.columns:
+        counts: Counter[str] = Counter()
+        try:
+            for table in arrow_batches(dataset):
+                counts.update(label for labels in objective.labels_of(table.to_pydict()) for label in set(labels))
+        except (TypeError, ValueError, AttributeError):
+            return {}
+        return dict(counts)
+    pairs = _label_column(dataset).value_counts().to_pylist()
+    return {pair["values"]: pair["counts"] for pair in pairs if isinstance(pair["values"], str)}
+
+
+def _label_column(dataset: Dataset) -> pa.ChunkedArray:
+    column: pa.ChunkedArray = dataset.data.column("label")
+    return column if dataset._indices is None else column.take(dataset._indices.column(0))
+
+
+def label_codes(dataset: Dataset, objective: Objective) -> npt.NDArray[np.int64]:
+    """Returns a number for every row's label, or for the rarest where it has many, (N,); all equal without labels."""
+    import numpy as np
+
+    if "label" in dataset.column_names:
+        # Arrow numbers the values of a column in the order of their first rows.
+        encoded = _label_column(dataset).combine_chunks().dictionary_encode()
+        codes: npt.NDArray[np.int64] = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return codes
+    if not objective.min_labels:
+        return np.zeros(len(dataset), dtype=np.int64)
+    tables = (table.to_pydict() for table in arrow_batches(dataset))
+    return rarest_labels([labels for rows in tables for labels in objective.labels_of(rows)])

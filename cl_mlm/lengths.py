@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.objective import Objective, Rows
+    from cl_mlm.tasks import Tasks
 
     Numbers = npt.NDArray[np.int64]
 
@@ -31,7 +32,8 @@ UNCUT = 1_000_000_000  # tokens; no row has as many
 CHUNK_ROWS = 2000
 MOST_ROWS = 50_000  # of a split; of a larger one as many, evenly spread, stand for all
 PERCENTILES = (50, 90, 99, 100)
-VERSION = 1
+BLOCK = "block"  # the part of a row that a packed split has
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -89,29 +91,49 @@ def _input_ids(encoded: Mapping[str, Any]) -> list[list[int]]:
 StreamLengths = dict[tuple[int, str], dict[str, Lengths]]
 
 
-def stream_lengths(
-    stream: Stream, objective: Objective, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> StreamLengths:
-    """Returns the lengths of every split by (stage index, split) and part, from the cache where they were counted.
+def stream_lengths(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerBase, max_length: int) -> StreamLengths:
+    """Returns the lengths of every split that has rows by (index, split) and part; of `train` the index is a stage's.
+
+    Of `validation` and `test` it is a column's. What was counted before comes from the cache. A split whose objective
+    packs is encoded whole, as a run does it and into the same cache: how many blocks it becomes is not known before.
 
     Raises:
         DataError: what the cache holds is damaged.
     """
     from cl_mlm.encoding import tokenizer_hash
 
-    labels = {label: i for i, label in enumerate(stream.labels)}
-    asked = [VERSION, stream.fingerprint, objective.name, objective.options(), list(labels), max_length, MOST_ROWS]
+    objectives = [[task.objective.name, task.objective.options(), list(task.labels.index)] for task in tasks]
+    asked = [VERSION, stream.fingerprint, objectives, tasks.keys, tasks.column_keys, max_length, MOST_ROWS]
     key = json.dumps([*asked, tokenizer_hash(tokenizer)], sort_keys=True)
     folder = cache_folder("lengths") / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not folder.is_dir():
-        found = {
-            (i, split): split_lengths(stage.split(split), objective, tokenizer, labels, max_length)
-            for i, stage in enumerate(stream.stages)
-            for split in SPLITS
-        }
+        found: StreamLengths = {}
+        for split in SPLITS:
+            for i, part in enumerate(stream.parts(split)):
+                task, rows = tasks.by_key[tasks.keys_of(split)[i]], part.split(split)
+                asking = (rows, task.objective, tokenizer, task.labels.index, max_length)
+                packs = task.objective.packs and len(rows)
+                found[i, split] = (
+                    packed_lengths(*asking, f"{stream.fingerprint}/{i}/{split}") if packs else split_lengths(*asking)
+                )
         with building(folder) as temporary:
             _write(temporary / "lengths.npz", found)
     return _read(folder / "lengths.npz")
+
+
+def packed_lengths(
+    dataset: Dataset,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Mapping[str, int],
+    max_length: int,
+    rows_fingerprint: str,
+) -> dict[str, Lengths]:
+    """Returns the tokens of every block that a split's rows are joined and cut into; see `encode_rows`."""
+    from cl_mlm.encoding import encode_rows
+
+    table = encode_rows(dataset, objective, tokenizer, labels, max_length, rows_fingerprint)
+    return {BLOCK: Lengths.of(max_length, table.lengths.tolist())}
 
 
 def split_lengths(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from cl_mlm.components import find, parameters
-from cl_mlm.config import Config, Overlap
+from cl_mlm.config import Config, Overlap, PromptingConfig
 from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.section import prefixed, take_keys
 from cl_mlm.strategy import Strategy
 from cl_mlm.typecheck import build, check, defaults, describe, unknown_keys
 
@@ -205,11 +206,25 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
         problems.append("evaluation.splits: must name at least one of validation, test, got []")
     if not isinstance(config.stream, dict) or not all(isinstance(arguments, dict) for arguments in sections):
         return config
-    # Of a section beside an object only what is done to any stream is read.
-    stream = _validated_stream(config.stream, problems) if needs_stream else _handling(dict(config.stream), problems)
+    stream = (_validated_stream if needs_stream else _beside_object)(config.stream, problems)
     made = {name: _validated_strategy(name, args, problems) for name, args in config.strategies.items()}
     kept = {f.name: getattr(config, f.name) for f in fields(Config)}
-    return Config(**{**kept, "stream": stream, "strategies": made})
+    prompting = _validated_prompting(config.prompting, problems)
+    return Config(**{**kept, "stream": stream, "strategies": made, "prompting": prompting})
+
+
+def _validated_prompting(section: PromptingConfig | None, problems: list[str]) -> PromptingConfig | None:
+    """Returns the section with a complete `data`; labels that YAML reads as numbers are texts again."""
+    if not isinstance(section, PromptingConfig):
+        return section
+    data = {"name": section.data} if isinstance(section.data, str) else section.data
+    if isinstance(data, dict):
+        found: list[str] = []
+        data = _validated_stream(data, found)
+        problems += [f"prompting.data{line.removeprefix('stream')}" for line in found]
+    named = section.verbaliser
+    words = {str(label): value for label, value in named.items()} if isinstance(named, dict) else named
+    return replace(section, data=data, verbaliser=words)
 
 
 def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -222,17 +237,44 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     found = _component("stream", name, "stream.name", problems)
     if found is None:
         return section
+    own = take_keys(arguments, parameters(found), problems)
+    if "probes" in own:
+        own["probes"] = {name: _validated_probe(name, probe, problems) for name, probe in own["probes"].items()}
     complete = _arguments("stream", arguments, found, problems)
-    return {"name": name, **handling, **complete}
+    return {"name": name, **handling, **complete, **own}
 
 
 def _handling(arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Returns, checked, what is done to a stream whatever it is; takes it out of `arguments`."""
+    """Returns, checked, what the gate does to a stream whatever it is; takes it out of `arguments`."""
     overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
     first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
-    as_text = check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems)
-    # Named only where it is set: the settings of other runs, and so their folders, stay what they were.
-    return {"overlap": overlap, "first_stages": first_stages, **({"as_text": True} if as_text else {})}
+    return {"overlap": overlap, "first_stages": first_stages}
+
+
+def _beside_object(section: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Returns what is read of a section beside a stream object: what is done to any stream."""
+    arguments = dict(section)
+    handling = _handling(arguments, problems)
+    writes = check("stream.as_text", arguments.get("as_text", False), bool, {}, problems)
+    # Named only where it is set, as in `section.take_keys`.
+    return {**handling, **({"as_text": True} if writes else {})}
+
+
+def _validated_probe(name: str, probe: Any, problems: list[str]) -> Any:
+    """Returns the resolved section of a probe, or the path of its folder; faults get its key path."""
+    if isinstance(probe, str):
+        return probe
+    if not isinstance(probe, Mapping):
+        problems.append(f"stream.probes.{name}: must be a path or a stream section, got {probe!r}")
+        return probe
+    found: list[str] = []
+    section = _validated_stream({str(key): value for key, value in probe.items()}, found)
+    for key in ("probes", "overlap", "scenario_seed"):
+        if key in (probe if key == "overlap" else section):
+            shown = "scenario" if key == "scenario_seed" else key
+            found.append(f"stream.{shown}: must not be set for a probe, got {probe.get(shown)!r}")
+    problems += [prefixed(fault, name) for fault in found]
+    return {key: value for key, value in section.items() if key != "overlap"}
 
 
 def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:

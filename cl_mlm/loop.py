@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,6 +66,7 @@ def train_stage(
     """
     started = time.perf_counter()
     stage = run.stream.stages[run.stage_index]
+    run.enter(run.stage_index)
     run.epoch = run.step = 0
     run.training_ids = training_ids(run)
     begin_stage(run)
@@ -87,8 +88,8 @@ def train_stage(
 def begin_stage(run: Run) -> None:
     """Lets the model and the strategies know of the stage `run.stage_index` and its `training_ids`; mutates the run."""
     stage = run.stream.stages[run.stage_index]
-    run.labels.begin(run.stage_index, run.last_trained)
-    run.backbone.grow(run.classes, run.seed, run.stage_index)
+    run.tasks.begin(run.stage_index, run.last_trained)
+    run.grow()
     for strategy in run.strategies:
         model = strategy.before_stage(run, stage)
         if model is not None:
@@ -111,7 +112,7 @@ def training_ids(run: Run) -> npt.NDArray[np.int64]:
 
 
 def _optimise(run: Run, reporter: Reporter, kept: Mapping[str, Any] | None, started: float) -> StageCost:
-    work = Work(run, num_steps(run.config, len(run.training_ids)))
+    work = Work(run, num_steps(run.config, [len(ids) for ids in run.by_task(run.training_ids)]))
     if kept is not None:
         work.load_state_dict(kept)
     lengths = run.split_rows["train"].lengths(run.training_ids)
@@ -246,16 +247,17 @@ def take_over(run: Run, state: Mapping[str, Any]) -> None:
     run.epoch, run.step = state["place"]["epoch"], state["place"]["step"]
 
 
-def num_steps(config: Config, num_rows: int) -> int:
-    """Returns the optimiser steps of a stage that trains on `num_rows` rows, early stopping left out."""
+def num_steps(config: Config, task_rows: Sequence[int]) -> int:
+    """Returns the optimiser steps of a stage, early stopping left out; `task_rows`: rows of every task in training."""
     training = config.training
-    steps = training.steps or training.epochs * steps_per_epoch(config, num_rows)
+    steps = training.steps or training.epochs * steps_per_epoch(config, task_rows)
     return min(steps, LIMITED_STEPS) if config.limit else steps
 
 
-def steps_per_epoch(config: Config, num_rows: int) -> int:
-    """Returns the optimiser steps of one pass over `num_rows` rows; the last may be of fewer rows."""
-    return math.ceil(num_rows / (config.training.batch_size * config.training.accumulation))
+def steps_per_epoch(config: Config, task_rows: Sequence[int]) -> int:
+    """Returns the optimiser steps of one pass over so many rows of every task; a micro-batch holds rows of one."""
+    batches = sum(math.ceil(rows / config.training.batch_size) for rows in task_rows)
+    return math.ceil(batches / config.training.accumulation)
 
 
 def steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int = 0) -> Iterator[list[npt.NDArray[np.int64]]]:
@@ -264,13 +266,14 @@ def steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int = 0) -> 
     The order is addressed by (seed, stage, epoch).
     """
     training = run.config.training
-    batches = training_batches(lengths, training.batch_size, run.seed, run.stage_index, run.epoch)
+    tasks = run.tasks.codes(run.training_ids) if len(run.tasks) > 1 else None
+    batches = training_batches(lengths, training.batch_size, run.seed, run.stage_index, run.epoch, tasks)
     for start in range(first * training.accumulation, len(batches), training.accumulation):
         yield [run.training_ids[positions] for positions in batches[start : start + training.accumulation]]
 
 
 class BestWeights:
-    """Early stopping: the weights with the best score on the stage's own validation rows."""
+    """Early stopping: the weights with the best score on the validation rows of the stage's own columns."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -310,13 +313,20 @@ class BestWeights:
         self.values = {name: tensor.to(self.run.device) for name, tensor in state["values"].items()}
 
 
-def _validation_score(run: Run) -> float:
-    """Returns the mean score over the validation rows of the stages in training."""
+def columns_in_training(run: Run) -> list[int]:
+    """Returns the columns that the stages of the rows in training train for."""
     import numpy as np
 
     from cl_mlm.stream import unpack_row_ids
 
-    stages, _ = unpack_row_ids(run.training_ids)
-    columns = sorted({*np.unique(stages).tolist()})
+    stages = {*np.unique(unpack_row_ids(run.training_ids)[0]).tolist()}
+    return [j for j, column in enumerate(run.stream.columns) if not stages.isdisjoint(column.trained_in)]
+
+
+def _validation_score(run: Run) -> float:
+    """Returns the mean score over the validation rows of the columns that the stages in training train for."""
+    import numpy as np
+
+    columns = columns_in_training(run)
     scores = evaluate(run, "validation", columns).scores
     return float(np.mean([scores[j]["score"] for j in columns]))

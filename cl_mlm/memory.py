@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_mlm.disk import BYTES, MOMENTS, ModelSize
+from cl_mlm.disk import MOMENTS, ModelSize, number_bytes
 
 if TYPE_CHECKING:
     from cl_mlm.preparation import Prepared
@@ -41,7 +41,7 @@ class MemoryNeed:
 
 def memory_need(prepared: Prepared, size: ModelSize) -> MemoryNeed:
     """Returns what the model of `size` takes in training; activations and batches are not counted."""
-    training = prepared.config.training
+    training, width = prepared.config.training, number_bytes(prepared.config)
     copies = sum(strategy.state_copies or 0 for strategy in prepared.strategies)
     unknown = [
         strategy.name
@@ -49,10 +49,10 @@ def memory_need(prepared: Prepared, size: ModelSize) -> MemoryNeed:
         if strategy.state_copies is None and any(strategy.overrides(hook) for hook in KEEPING_HOOKS)
     ]
     return MemoryNeed(
-        weights=size.whole * BYTES,
-        gradients=size.trainable * BYTES,
-        moments=MOMENTS[training.optimizer] * size.trainable * BYTES,
-        best_weights=size.changing * BYTES if training.patience else 0,
-        strategies=copies * size.trainable * BYTES,
+        weights=size.held * width,
+        gradients=size.trainable * width,
+        moments=MOMENTS[training.optimizer] * size.trainable * width,
+        best_weights=size.changing * width if training.patience else 0,
+        strategies=copies * size.trainable * width,
         unknown=tuple(unknown),
     )

@@ -4,6 +4,8 @@ R is the accuracy matrix, `(stages, columns)` in 0-1, R[i,j] the score on column
 rows; h_j = `home[j]` the stage after which column j counts as learned (default j; None or -1: a probe, left out; not
 below T: not learned yet, left out). Every mean is over columns, never pooled over samples. A mean of which one needed
 entry is missing (NaN), or which has no entry at all, is NaN: never 0, and never a mean over what happens to be there.
+A whole row may be missing where it is no column's home and not the last (a stream that is not measured after every
+stage): means and maxima over stages are then over the rows that are measured.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Home = Sequence[int | None] | None
 
 DEFINITIONS: Final[dict[str, str]] = {
     "average_accuracy": "mean score over all learned columns after the last stage",
-    "average_incremental_accuracy": "mean over stages of the mean score over the columns learned so far",
+    "average_incremental_accuracy": "mean over measured stages of the mean score over the columns learned so far",
     "backward_transfer": "mean over earlier columns of (score after the last stage - score when learned)",
     "forward_transfer": "mean over later columns of (score just before being learned - score before any training)",
     "forgetting": "mean over earlier columns of (best score since learned - score after the last stage)",
@@ -43,8 +45,9 @@ def average_incremental_accuracy(matrix: npt.ArrayLike, home: Home = None) -> fl
 
     Differs from the paper: a mean over columns, not over samples. Stages before the first learned column are left out.
     """
-    _, homes, _ = _learned(matrix, home)
-    return _mean(stage_averages(matrix, home)[homes.min() :]) if homes.size else math.nan
+    scores, homes, _ = _learned(matrix, home)
+    rows = _measured(scores, homes)
+    return _mean(stage_averages(matrix, home)[rows[rows >= homes.min()]]) if homes.size else math.nan
 
 
 def backward_transfer(matrix: npt.ArrayLike, home: Home = None) -> float:
@@ -54,26 +57,29 @@ def backward_transfer(matrix: npt.ArrayLike, home: Home = None) -> float:
     return _mean(scores[-1, earlier] - scores[homes[earlier], earlier])
 
 
-def forward_transfer(matrix: npt.ArrayLike, baseline: npt.ArrayLike, home: Home = None) -> float:
-    """Returns mean_{j: h_j > 0} R[h_j-1,j] - b_j: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, eq. 4 (FWT).
+def forward_transfer(matrix: npt.ArrayLike, baseline: npt.ArrayLike, home: Home = None, start: Home = None) -> float:
+    """Returns mean_{j: s_j > 0} R[s_j-1,j] - b_j: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, eq. 4 (FWT).
 
-    b_j = `baseline[j]` is the score on column j before any training.
+    b_j = `baseline[j]` is the score on column j before any training, s_j = `start[j]` the first stage that trains for
+    it (default h_j, which it is where each column has one stage).
     """
     scores, homes, columns = _learned(matrix, home)
     before = _baseline(matrix, baseline)[columns]
-    later = np.flatnonzero(homes > 0)
-    return _mean(scores[homes[later] - 1, later] - before[later])
+    starts = _starts(start, homes, columns)
+    later = np.flatnonzero(starts > 0)
+    return _mean(scores[starts[later] - 1, later] - before[later])
 
 
 def forgetting(matrix: npt.ArrayLike, home: Home = None) -> float:
-    """Returns mean_{j: h_j < T-1} max_{l in h_j..T-2} R[l,j] - R[T-1,j].
+    """Returns mean_{j: h_j < T-1} max_{l in h_j..T-2} R[l,j] - R[T-1,j], over measured stages l.
 
     Chaudhry et al. 2018, Riemannian Walk, arXiv 1801.10112, eq. 3-4.
     Differs from the paper: scores from before the column was learned do not count as its best.
     """
     scores, homes, _ = _learned(matrix, home)
     earlier = np.flatnonzero(homes < len(scores) - 1)
-    return _mean(np.array([scores[homes[j] : -1, j].max() - scores[-1, j] for j in earlier]))
+    rows = _measured(scores, homes)[:-1]
+    return _mean(np.array([scores[rows[rows >= homes[j]], j].max() - scores[-1, j] for j in earlier]))
 
 
 def learning_accuracy(matrix: npt.ArrayLike, home: Home = None) -> float:
@@ -89,7 +95,7 @@ def stage_averages(matrix: npt.ArrayLike, home: Home = None) -> FloatArray:
 
 
 def summarise(
-    matrix: npt.ArrayLike, baseline: npt.ArrayLike | None, home: Home = None
+    matrix: npt.ArrayLike, baseline: npt.ArrayLike | None, home: Home = None, start: Home = None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Returns `(metrics, reasons)`: every metric of `DEFINITIONS`, and for each that is NaN why, in words.
 
@@ -97,17 +103,19 @@ def summarise(
         matrix: `(stages, columns)`, NaN or None where nothing was measured.
         baseline: `(columns,)`; None where no column has one.
         home: see the module.
+        start: see `forward_transfer`.
     """
     before = np.full(as_matrix(matrix).shape[1], math.nan) if baseline is None else baseline
     metrics = {
         "average_accuracy": average_accuracy(matrix, home),
         "average_incremental_accuracy": average_incremental_accuracy(matrix, home),
         "backward_transfer": backward_transfer(matrix, home),
-        "forward_transfer": forward_transfer(matrix, before, home),
+        "forward_transfer": forward_transfer(matrix, before, home, start),
         "forgetting": forgetting(matrix, home),
         "learning_accuracy": learning_accuracy(matrix, home),
     }
-    return metrics, {name: _reason(name, matrix, before, home) for name, value in metrics.items() if math.isnan(value)}
+    undefined = [name for name, value in metrics.items() if math.isnan(value)]
+    return metrics, {name: _reason(name, matrix, before, home, start) for name in undefined}
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -136,6 +144,23 @@ def _learned(matrix: npt.ArrayLike, home: Home) -> tuple[FloatArray, IntArray, I
     return scores[:, columns], homes[columns], columns
 
 
+def _measured(scores: FloatArray, homes: IntArray) -> IntArray:
+    """Returns the rows that means over stages run over, `(rows,)`: all but those of which nothing is known.
+
+    The homes of columns and the last stage always count: what needs them is undefined without them.
+    """
+    rows = np.arange(len(scores))
+    needed = np.isin(rows, homes) | (rows == len(scores) - 1)
+    return np.flatnonzero(needed | ~np.isnan(scores).all(axis=1))
+
+
+def _starts(start: Home, homes: IntArray, columns: IntArray) -> IntArray:
+    """Returns the first stage that trains for each learned column, `(learned,)`."""
+    if start is None:
+        return homes
+    return np.array([-1 if start[j] is None else start[j] for j in columns], dtype=np.int64)
+
+
 def _baseline(matrix: npt.ArrayLike, baseline: npt.ArrayLike) -> FloatArray:
     before = np.asarray(baseline, dtype=np.float64)
     num_columns = as_matrix(matrix).shape[1]
@@ -149,7 +174,7 @@ def _mean(values: FloatArray) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _reason(name: str, matrix: npt.ArrayLike, baseline: npt.ArrayLike, home: Home) -> str:
+def _reason(name: str, matrix: npt.ArrayLike, baseline: npt.ArrayLike, home: Home, start: Home) -> str:
     """Returns why the metric called `name`, which came out as NaN, is undefined."""
     scores, homes, columns = _learned(matrix, home)
     undefined = {
@@ -158,8 +183,9 @@ def _reason(name: str, matrix: npt.ArrayLike, baseline: npt.ArrayLike, home: Hom
         "no column is learned before the last stage": name in NEED_EARLIER and bool((homes == len(scores) - 1).all()),
     }
     if name == "forward_transfer":
-        undefined["every column is learned at the first stage"] = bool((homes == 0).all())
-        unset = np.isnan(_baseline(matrix, baseline)[columns][homes > 0])
+        starts = _starts(start, homes, columns)
+        undefined["every column is learned at the first stage"] = bool((starts == 0).all())
+        unset = np.isnan(_baseline(matrix, baseline)[columns][starts > 0])
         undefined["baseline has no meaning before the labels are seen"] = bool(unset.any())
     return next((reason for reason, holds in undefined.items() if holds), _gap(name, scores, homes))
 
@@ -167,7 +193,8 @@ def _reason(name: str, matrix: npt.ArrayLike, baseline: npt.ArrayLike, home: Hom
 def _gap(name: str, scores: FloatArray, homes: IntArray) -> str:
     """Returns which entries of the matrix the metric called `name` lacks."""
     measured = [not np.isnan(row[homes <= i]).all() for i, row in enumerate(scores)]
-    missing = [i for i, there in enumerate(measured) if not there and (homes <= i).any()]
+    needed = _measured(scores, homes)
+    missing = [i for i, there in enumerate(measured) if not there and (homes <= i).any() and i in needed]
     if measured[-1] and len(missing) > 0 and not any(measured[:-1]):
         return "rows of earlier stages are not measured (joint)"
     if name != "average_accuracy" and missing:

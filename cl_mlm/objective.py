@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from cl_mlm.errors import ConfigError
 from cl_mlm.lengths import Lengths, input_lengths
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Batch:
         origin: `stage` for the step's own rows, `memory` for rows that a strategy brings back.
         extra: further tensors of the objective's own, first axis I.
         input_row: position in the batch of every input's row, int64 (I,), ascending; None: every row is one input.
+        task: key of the rows' task, whose objective and head they are for; a batch holds rows of one.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -58,6 +60,7 @@ class Batch:
     origin: Literal["stage", "memory"] = "stage"
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     input_row: torch.Tensor | None = None
+    task: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -133,10 +136,13 @@ class Outputs:
     Attributes:
         logits: (I, C), or (I, T, C).
         lazy_features: gives the input of the last linear layer, (I, H) or (I, T, H); computed only when asked for.
+        lazy_logits: gives the logits of another task's head, by its key, on the same pass of a shared body; None: there
+            is no other head.
     """
 
     logits: torch.Tensor
     lazy_features: Callable[[], torch.Tensor]
+    lazy_logits: Callable[[str], torch.Tensor] | None = None
 
     @property
     def features(self) -> torch.Tensor:
@@ -217,6 +223,7 @@ class Objective(ABC):
         is_binary: the model says yes or no to every class, any number of which a row may have (`Sites.about`).
         varies: a row is another one in every epoch (`varied`).
         min_labels: labels that the first stage must bring at least; 0: rows have no labels.
+        packs: what is trained on and scored are blocks of tokens of several rows (`encode_split`).
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("sequence",)
@@ -228,6 +235,7 @@ class Objective(ABC):
     is_binary: ClassVar[bool] = False
     varies: ClassVar[bool] = False
     min_labels: ClassVar[int] = 0
+    packs: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -270,6 +278,19 @@ class Objective(ABC):
         """Returns how many sound rows are read otherwise than they are written; the stream's notes tell it."""
         return 0
 
+    @property
+    def can_be_written(self) -> bool:
+        """Whether its rows have a form as texts."""
+        return type(self).written is not Objective.written
+
+    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Returns sound rows as texts to read and texts to write, for models that write (`stream.as_text`).
+
+        Raises:
+            ConfigError: there is no such form.
+        """
+        raise ConfigError(f"stream.as_text: must be false for objective {self.name}, got true")
+
     @abstractmethod
     def key(self, rows: Rows) -> list[str]:
         """Returns the input of every row as one string, without its label: two rows with one key ask the same thing."""
@@ -292,6 +313,17 @@ class Objective(ABC):
     ) -> dict[str, Lengths]:
         """Returns the tokens of raw rows before and after cutting, by part of a row; arguments as for `encode`."""
         return {"text": input_lengths(self, rows, tokenizer, labels, max_length)}
+
+    def encode_split(
+        self,
+        chunks: Iterable[Rows],
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+    ) -> Iterator[Encoded]:
+        """Yields what is trained on of a split whose rows come in chunks: row by row `encode`, unless it `packs`."""
+        for rows in chunks:
+            yield self.encode(rows, tokenizer, labels, max_length)
 
     @abstractmethod
     def collate(

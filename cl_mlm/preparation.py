@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cl_mlm.astext import as_text
 from cl_mlm.backbone import model_settings
-from cl_mlm.components import find, make_objective, make_stream
+from cl_mlm.components import find
 from cl_mlm.config import Config
-from cl_mlm.disk import model_size
+from cl_mlm.disk import size_of_tasks
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
 from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
 from cl_mlm.model_files import check_model
+from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
+from cl_mlm.scenarios import RESTAGING
+from cl_mlm.section import make_base, restage, with_probes
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
+from cl_mlm.tasks import Tasks, foreign_columns, objectives_of
 from cl_mlm.tracking import tracking_uri
 
 if TYPE_CHECKING:
@@ -34,7 +38,9 @@ class Prepared:
     Attributes:
         config: with threads and device filled in.
         stream: cleaned, and limited where the config says so.
+        objective: the first stage's; `objectives_of(stream)` gives all.
         overlap: counts of rows found in two splits, and of rows dropped.
+        prompting: what is prompted before training and after every stage; None: nothing.
     """
 
     config: Config
@@ -42,6 +48,7 @@ class Prepared:
     strategies: tuple[Strategy, ...]
     objective: Objective
     overlap: dict[str, int]
+    prompting: Prompting | None = None
 
 
 def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[Strategy] | None = None) -> Prepared:
@@ -66,10 +73,22 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     assert made is not None
     assert resolved is not None
     assert cleaned is not None
-    first = cleaned[0].stages[0]
-    objective = make_objective(first.objective, first.options)
-    wrong = [f"stream.options.{line}" for line in objective.faults(resolved.training.max_length)]
-    wrong += [f"strategies.{strategy.name}.{line}" for strategy in made for line in strategy.unfit(objective)]
+    objectives = objectives_of(cleaned[0])[1]
+    where = "stream.options." if len(objectives) == 1 else "stream, objective {}: options."
+    wrong = [
+        where.format(key) + line
+        for key, objective in objectives.items()
+        for line in objective.faults(resolved.training.max_length)
+    ]
+    unfit = [(strategy.name, line) for o in objectives.values() for strategy in made for line in strategy.unfit(o)]
+    wrong += [f"strategies.{name}.{line}" for name, line in dict.fromkeys(unfit)]
+    if resolved.model.dtype == "bfloat16":
+        wrong += [
+            f"strategies.{strategy.name}: works on weights in fp32, whose small differences and squared gradients "
+            "8 bits would round away; model.dtype must be float32, got bfloat16"
+            for strategy in made
+            if not strategy.bf16_weights
+        ]
     if cleaned[0].partial:
         wrong += [
             f"strategies.{strategy.name}: trains on all stages at once, but in this stream a row stands in several, "
@@ -77,19 +96,37 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
             for strategy in made
             if strategy.regime != "sequential"
         ]
+    wrong += _passes(resolved, cleaned[0])
     if not wrong:
-        wrong = model_faults(resolved, cleaned[0], objective)
+        wrong = model_faults(resolved, cleaned[0])
     if wrong:
         raise ConfigError(wrong)
-    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1])
+    objective = next(iter(objectives.values()))
+    prompting = _prompting(resolved, cleaned[0], objective)
+    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1], prompting)
 
 
-def model_faults(config: Config, stream: Stream, objective: Objective) -> list[str]:
-    """Returns why the model cannot take the stream's objective; its config alone is read, where it can be had."""
+def _passes(config: Config, stream: Stream) -> list[str]:
+    """Returns settings that would show a row of an online stream more than once."""
+    training = config.training
+    if stream.scenario != "online":
+        return []
+    wrong = [f"training.epochs: must be 1 where stream.scenario is online, got {training.epochs}"] * (
+        training.epochs != 1
+    )
+    if training.steps is not None:
+        wrong.append(f"training.steps: must be null where stream.scenario is online, got {training.steps}")
+    return wrong
+
+
+def model_faults(config: Config, stream: Stream) -> list[str]:
+    """Returns why the model cannot take the stream's objectives; its config alone is read, where it can be had."""
+    tasks = Tasks.of_stream(stream)
     try:
-        if config.finetuning.mode == "full":
-            model_settings(config.model, stream.labels, config.training.max_length, objective)
-        elif not model_size(config, stream.labels, objective).trainable:
+        if config.finetuning.mode == "full" and len(tasks) == 1:
+            (task,) = tasks
+            model_settings(config.model, task.labels.names, config.training.max_length, task.objective)
+        elif not size_of_tasks(config, tasks).trainable:
             return ["finetuning.mode: head leaves nothing to train: this model's output layer is its input embedding"]
     except UnreachableModelError:  # told when it is loaded
         return []
@@ -152,23 +189,54 @@ def check_output(output: Path) -> None:
 
 
 def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str, int]]:
-    arguments = dict(config.stream)
-    name, overlap = arguments.pop("name", ""), arguments.pop("overlap", "error")
-    first_stages, writes_labels = arguments.pop("first_stages", None), arguments.pop("as_text", False)
-    stream = given if given is not None else make_stream(name, arguments)
-    if first_stages is not None and first_stages > len(stream):
-        raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {first_stages}")
-    # Cut before anything is read: settings chosen on the first stages must not have seen the others.
-    stream = replace(stream, stages=stream.stages[:first_stages])
-    if writes_labels:
+    section = config.stream
+    first_stages, is_restaged = section.get("first_stages"), section.get("scenario") in RESTAGING
+    stream = make_base(section) if given is None else given
+    if given is not None and section.get("as_text"):
         stream = as_text(stream)
-    cleaned, counts = clean(stream, overlap)
+    # Cut before anything is read: settings chosen on the first stages must not have seen the others. Where stages are
+    # made of those of another stream, the gate sees all of that.
+    stream = stream if is_restaged else _first(stream, first_stages)
+    stream = with_probes(stream, section.get("probes", {}))
+    cleaned, counts = clean(stream, section.get("overlap", "error"))
     if config.limit is not None:
-        cleaned = limit(cleaned, config.limit)
-    objectives = {(stage.objective, repr(stage.options)) for stage in cleaned.stages}
-    if len(objectives) > 1:
-        raise ConfigError(f"stream: all stages must have one objective, got {sorted(name for name, _ in objectives)}")
+        # Of all that is dealt out every stage is to get some.
+        cleaned = limit(cleaned, config.limit * section.get("num_stages", 1) if is_restaged else config.limit)
+    faults = foreign_columns(cleaned)
+    if is_restaged and len({*objectives_of(cleaned)[0]}) > 1:
+        faults.append(
+            f"stream.scenario: {section['scenario']} deals out the rows of one objective, "
+            f"got {', '.join(objectives_of(cleaned)[1])}"
+        )
+    if faults:
+        raise ConfigError(faults)
+    if is_restaged:
+        cleaned = _first(restage(cleaned, section), first_stages)
     return cleaned, counts
+
+
+def _first(stream: Stream, num_stages: int | None) -> Stream:
+    if num_stages is not None and num_stages > len(stream):
+        raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {num_stages}")
+    cut = stream.first(num_stages)
+    if stream.given_columns and not cut.given_columns:
+        raise ConfigError(f"stream.first_stages: no column is learned after {num_stages} stages, so nothing is scored")
+    return cut
+
+
+def _prompting(config: Config, stream: Stream, objective: Objective) -> Prompting | None:
+    """Returns the prompts that `config` asks for; None: none."""
+    if config.prompting is None:
+        return None
+    refuse_headless(objective)
+    if isinstance(config.prompting.data, dict):
+        try:
+            stream = _make_stream(replace(config, stream=config.prompting.data), None)[0]
+        except (ConfigError, DataError) as error:
+            marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
+            told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]
+            raise type(error)(told) from error
+    return prepare_prompting(config, stream, objective)
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

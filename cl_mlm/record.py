@@ -15,7 +15,10 @@ from typing import Any
 
 from cl_mlm.metrics import summarise
 from cl_mlm.preparation import Prepared
+from cl_mlm.prompting.summaries import prompting_summary
 from cl_mlm.step import StageCost
+from cl_mlm.stream import Stream
+from cl_mlm.tasks import objectives_of
 
 PACKAGES = (
     "torch",
@@ -41,6 +44,8 @@ class Record:
         baseline: test scores before any training, (columns,).
         next_stage: the first stage that is not yet trained and measured.
         reused: stages that another run had trained, `stage` and `run`.
+        prompting: scores of prompts for each number of demonstrations, (1 + stages, prompted columns): before any
+            training, then after every stage.
     """
 
     matrix: list[list[float]]
@@ -50,15 +55,16 @@ class Record:
     cost: dict[str, float] = field(default_factory=dict)
     next_stage: int = 0
     reused: list[dict[str, str]] = field(default_factory=list)
+    prompting: dict[str, list[list[float]]] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, num_stages: int) -> Record:
+    def empty(cls, num_stages: int, num_columns: int) -> Record:
         """Returns the record of a run that has measured nothing."""
 
         def unknown() -> list[list[float]]:
-            return [[math.nan] * num_stages for _ in range(num_stages)]
+            return [[math.nan] * num_columns for _ in range(num_stages)]
 
-        return cls(unknown(), unknown(), [math.nan] * num_stages)
+        return cls(unknown(), unknown(), [math.nan] * num_columns)
 
     def add_cost(self, cost: StageCost, eval_seconds: float, sizes: Mapping[str, float]) -> None:
         """Adds a stage's cost to the sums; sizes are as large as they ever were."""
@@ -82,19 +88,37 @@ class Record:
         """Returns the record that `to_dict` gave."""
         restored = dict(values)
         for name in ("matrix", "validation"):
-            restored[name] = [[math.nan if x is None else x for x in row] for row in values[name]]
+            restored[name] = _with_nan(values[name])
+        restored["prompting"] = {shots: _with_nan(rows) for shots, rows in values.get("prompting", {}).items()}
         restored["baseline"] = [math.nan if x is None else x for x in values["baseline"]]
         return cls(**restored)
+
+
+def _with_nan(rows: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    return [[math.nan if x is None else x for x in row] for row in rows]
 
 
 def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
     """Returns what `summary.json` holds; NaN is None, with the reason under `reasons`."""
     config, stream = prepared.config, prepared.stream
-    home = list(range(len(stream)))
-    metrics, reasons = summarise(record.matrix, record.baseline, home)
-    validation_metrics, _ = summarise(record.validation, None, home)
+    home, start = stream.home, [min(column.trained_in, default=None) for column in stream.columns]
+    metrics, reasons = summarise(record.matrix, record.baseline, home, start)
+    validation_metrics, _ = summarise(record.validation, None, home, start)
+    probes = _probes(stream, record)
+    unknown = [name for name, values in probes.items() if math.isnan(values["change"])]
+    reasons |= {f"probe {name}": "not all its labels are known before training" for name in unknown}
+    if stream.measured:
+        left_out = len(stream) - len(stream.measured)
+        reasons["accuracy_matrix"] = f"rows of {left_out} of {len(stream)} stages are not measured (evaluate_every)"
     if "test" not in config.evaluation.splits:
-        reasons = dict.fromkeys(metrics, "the test split is not evaluated (evaluation.splits)")
+        reasons |= dict.fromkeys(
+            [*metrics, *(f"probe {name}" for name in unknown)], "the test split is not evaluated (evaluation.splits)"
+        )
+    keys, objectives = objectives_of(stream)
+    tasks = {
+        key: {"objective": o.name, "options": o.options(), "stages": [i for i, own in enumerate(keys) if own == key]}
+        for key, o in objectives.items()
+    }
     settings = {key: value for key, value in config.identity().items() if key != "seed"}
     return dict(
         without_nan(
@@ -111,18 +135,22 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
                     "overlap": prepared.overlap,
                     "notes": list(stream.notes),
                 },
+                **({"tasks": tasks} if len(tasks) > 1 else {}),
                 "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],
                 "model": asdict(config.model),
                 "seed": config.seed,
                 "accuracy_matrix": record.matrix,
                 "validation_matrix": record.validation,
-                "columns": [stage.name for stage in stream.stages],
+                "columns": [column.name for column in stream.columns],
                 "home": home,
+                **({} if start == home else {"start": start}),
                 "baseline": record.baseline,
                 "metrics": metrics,
                 "validation_metrics": validation_metrics,
+                **({"probes": probes} if probes else {}),
                 "reasons": reasons,
                 "flags": record.flags,
+                "prompting": prompting_summary(prepared.prompting, record.prompting),
                 "reused": record.reused,
                 "cost": record.cost,
                 "settings": settings,
@@ -130,6 +158,16 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
             }
         )
     )
+
+
+def _probes(stream: Stream, record: Record) -> dict[str, dict[str, float]]:
+    """Returns for every probe its score before training, after the last stage, and the change."""
+    found = {}
+    for j, column in enumerate(stream.columns):
+        if column.home is None:
+            before, after = record.baseline[j], record.matrix[-1][j]
+            found[column.name] = {"before": before, "after": after, "change": after - before}
+    return found
 
 
 def versions() -> dict[str, str]:

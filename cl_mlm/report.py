@@ -12,12 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
+from cl_mlm.prompting.summaries import BEFORE, mean_scores
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 UNDEFINED: Final = "–"
+MATRIX: Final = "accuracy_matrix"  # under `reasons`: rows are left out
+PROBE_PREFIX: Final = "probe "
+PROBE: Final = "score after the last stage - before any training; no stage trains on it, and no average holds it"
 DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forgetting"})
 
 
@@ -27,9 +33,23 @@ def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
 
     stages, columns, home = stage_names(summary), list(summary["columns"]), summary["home"]
     accuracy, validation = as_matrix(summary["accuracy_matrix"]), as_matrix(summary["validation_matrix"])
-    curves = figures.forgetting_curves(accuracy, stages, columns, home)
-    heat_map = figures.accuracy_matrix(accuracy, stages, columns)
+    shown = [f"{name} (probe)" if is_probe(place) else name for name, place in zip(columns, home, strict=True)]
+    curves = figures.forgetting_curves(accuracy, stages, shown, home)
+    # Of a stream that is not measured after every stage only the measured ones are shown, whatever their number.
+    rows = (
+        np.flatnonzero(~np.isnan(accuracy).all(axis=1))
+        if MATRIX in summary.get("reasons", {})
+        else np.arange(len(accuracy))
+    )
+    heat_map = figures.accuracy_matrix(accuracy[rows], [stages[i] for i in rows], shown)
+    prompted = summary.get("prompting") or {"shots": {}, "columns": []}
     return [
+        *(
+            _write_matrix(
+                folder / f"prompting_{shots}-shot.csv", as_matrix(rows), [BEFORE, *stages], prompted["columns"]
+            )
+            for shots, rows in prompted["shots"].items()
+        ),
         _write_matrix(folder / "accuracy_matrix.csv", accuracy, stages, columns),
         _write_matrix(folder / "validation_matrix.csv", validation, stages, columns),
         _write_json(folder / "matrices.json", summary, stages),
@@ -49,6 +69,34 @@ def metrics_table(summary: Mapping[str, Any]) -> Table:
     for name, value in summary["metrics"].items():
         unit = "" if is_undefined(value) else f" {unit_of(name)}"
         table.add_row(Text(name.replace("_", " ")), hundredths(value) + unit, Text(DEFINITIONS.get(name, "")))
+    for name, value in probe_changes(summary).items():
+        table.add_row(Text(name), hundredths(value) + ("" if is_undefined(value) else " points"), Text(PROBE))
+    return table
+
+
+def probe_changes(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """Returns by `probe <name>` how much the score of every probe changed, 0-1; None where that is not known."""
+    return {f"{PROBE_PREFIX}{name}": values["change"] for name, values in (summary.get("probes") or {}).items()}
+
+
+def is_probe(home: int | None) -> bool:
+    """Says whether a column with this home is a probe."""
+    return home is None or home < 0
+
+
+def prompting_table(summary: Mapping[str, Any]) -> Table | None:
+    """Returns the mean score of prompts over columns, a row for each moment; None where nothing was prompted."""
+    from rich.table import Table
+    from rich.text import Text
+
+    section = summary.get("prompting")
+    if not section:
+        return None
+    means = mean_scores(section)
+    title = f"prompts ({section['stream']['name']} {section['split']}, mean of {len(section['columns'])} columns, %)"
+    table = Table("after", *(f"{shots}-shot" for shots in means), title=title)
+    for moment, *scores in zip([BEFORE, *stage_names(summary)], *means.values(), strict=True):
+        table.add_row(Text(str(moment)), *map(hundredths, scores))
     return table
 
 
@@ -56,12 +104,17 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     """Returns what must be read with the numbers, line by line: undefined metrics, flags, notes on the data."""
     stream = summary.get("stream", {})
     lines = [f"{name.replace('_', ' ')} {UNDEFINED}: {reason}" for name, reason in summary.get("reasons", {}).items()]
+    for name, values in (summary.get("probes") or {}).items():
+        first, last = (
+            UNDEFINED if is_undefined(values[key]) else f"{hundredths(values[key])} %" for key in ("before", "after")
+        )
+        lines.append(f"{PROBE_PREFIX}{name}: {first} before any training, {last} after the last stage")
     lines += [f"flag: {flag}" for flag in summary.get("flags") or ()]
     lines += [f"reused: stage {one['stage']} was trained by {one['run']}" for one in summary.get("reused") or ()]
     before = [
         f"{column} {hundredths(score)} %"
         for column, score in zip(summary.get("columns", ()), summary.get("baseline") or (), strict=False)
-        if not is_undefined(score)
+        if not is_undefined(score) and column not in (summary.get("probes") or {})
     ]
     lines += [f"before any training: {', '.join(before)}"] * bool(before)
     if stream.get("overlap"):
@@ -76,7 +129,7 @@ def stage_names(summary: Mapping[str, Any]) -> list[str]:
 
 def unit_of(metric: str) -> str:
     """Returns the unit in which a metric is shown: percent for scores, points for differences of scores."""
-    return "points" if metric in DIFFERENCES else "%"
+    return "points" if metric in DIFFERENCES or metric.startswith(PROBE_PREFIX) else "%"
 
 
 def hundredths(value: float | None, digits: int = 1) -> str:

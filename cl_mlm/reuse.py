@@ -20,7 +20,7 @@ from cl_mlm.checkpoint import MANIFEST, damage, read_entry, split_state, write_e
 from cl_mlm.evaluation import Evaluated
 from cl_mlm.fingerprint import split_digest
 from cl_mlm.hardware import describe_hardware
-from cl_mlm.loop import changing_strategies
+from cl_mlm.loop import changing_strategies, columns_in_training
 from cl_mlm.record import versions
 from cl_mlm.strategy import Strategy
 from cl_mlm.view import Run
@@ -118,8 +118,9 @@ def _training_inputs(run: Run) -> dict[str, Any] | None:
     codes = [_code(strategy) for strategy, _ in changing]
     if None in codes:
         return None
-    stages = np.unique(unpack_row_ids(run.training_ids)[0]).tolist()
-    splits = ("train", "validation") if run.config.training.patience else ("train",)
+    trained = [run.stream.stages[j].train for j in np.unique(unpack_row_ids(run.training_ids)[0]).tolist()]
+    columns = run.stream.columns
+    stopping = columns_in_training(run) if run.config.training.patience else []
     return {
         **_surroundings(run),
         "weights": _model_digest(run),
@@ -128,7 +129,8 @@ def _training_inputs(run: Run) -> dict[str, Any] | None:
         "evaluation": run.config.evaluation.batch_size if run.config.training.patience else None,
         "stage": run.stage_index,
         "ids": hashlib.sha256(run.training_ids.tobytes()).hexdigest(),
-        "rows": [split_digest(run.stream.stages[j].split(split)) for j in stages for split in splits],
+        "rows": [split_digest(rows) for rows in trained],
+        "stopping": [[column.labels, split_digest(column.validation)] for column in map(columns.__getitem__, stopping)],
         "strategies": [
             [code, signature, _state_digest(strategy.state_dict())]
             for code, (strategy, signature) in zip(codes, changing, strict=True)
@@ -146,9 +148,12 @@ def _surroundings(run: Run) -> dict[str, Any]:
         "hardware": [describe_hardware(), training.device, training.threads, training.precision],
         "model": [type(run.model).__name__, run.backbone.settings()],
         "max_length": training.max_length,
-        "scenario": run.stream.scenario,
-        "labels": [run.labels.seen, run.labels.old, [run.labels.of(j) for j in range(len(run.stream))]],
-        "objective": [stage.objective, stage.options],
+        "scenario": [run.stream.scenario, run.stream.masks],
+        "labels": [
+            [task.labels.seen, task.labels.old, [task.labels.of(j) for j in range(len(run.stream))]]
+            for task in run.tasks
+        ],
+        "objective": [stage.objective, stage.options, [[task.key, task.stages] for task in run.tasks]],
     }
 
 

@@ -6,6 +6,7 @@ Columns are read through Arrow and rows are picked as index mappings over the sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from cl_mlm.components import make_objective
@@ -113,7 +114,7 @@ def by_field(
     if order is None:
         values = stage_order(values, order_seed)
     else:
-        _check_once("stream.order", f"value of {field!r}", order, values)
+        check_once("stream.order", f"value of {field!r}", order, values)
         values = list(order)
     parts = _pick(splits, coded, {value: i for i, value in enumerate(values)}, len(values))
     stages = []
@@ -193,6 +194,26 @@ def carve_validation(
     return pick(train, np.flatnonzero(~chosen)), pick(train, np.flatnonzero(chosen))
 
 
+def reordered(stream: Stream, order: Sequence[str | int]) -> Stream:
+    """Returns the stream with its stages in another order: `order` has each once, by name or by index from 0.
+
+    Raises:
+        ConfigError: it is no permutation of the stages.
+    """
+    names = [stage.name for stage in stream.stages]
+    last = len(names) - 1
+    problems = [
+        f"stream.order: a stage's index must be 0 to {last}, got {item}"
+        for item in order
+        if isinstance(item, int) and not 0 <= item <= last
+    ]
+    if problems:
+        raise ConfigError(problems)
+    named = [names[item] if isinstance(item, int) else item for item in order]
+    check_once("stream.order", "stage", named, names)
+    return replace(stream, stages=tuple(stream.stages[names.index(name)] for name in named))
+
+
 def stage_order(values: Sequence[str], order_seed: int | None) -> list[str]:
     """Returns `values` shuffled by `order_seed`, or as they are where it is None."""
     if order_seed is None:
@@ -252,7 +273,7 @@ def cut_labels(
         empty = [f"stream.groups[{i}]: must name at least one {kind}, got []" for i, g in enumerate(groups) if not g]
         if empty:
             raise ConfigError(empty)
-        _check_once("stream.groups", kind, [label for group in groups for label in group], labels)
+        check_once("stream.groups", kind, [label for group in groups for label in group], labels)
         return [list(group) for group in groups]
     if per_stage is None:
         raise ConfigError(f"{key}: needed where stream.groups is not given, got None")
@@ -262,7 +283,7 @@ def cut_labels(
     return [ordered[i : i + per_stage] for i in range(0, len(ordered), per_stage)]
 
 
-def _check_once(key: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
+def check_once(key: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
     """Raises ConfigError unless `given` names everything of `known` once."""
     problems = [f"{key}: no {what} is called {x!r}{nearest(x, known)}" for x in dict.fromkeys(given) if x not in known]
     twice = sorted({x for x in given if given.count(x) > 1})

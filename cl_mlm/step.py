@@ -101,6 +101,8 @@ class Step:
                 f"out of memory at step {run.step + 1}: from there on each micro-batch is run in {self.parts} parts"
             )
         accelerator.unscale_gradients(self.optimizer)
+        if run.backbone.parts():
+            self._leave_untouched()
         for strategy in self._by_hook["adjust_gradients"]:
             for name, value in strategy.adjust_gradients(run).items():
                 self.meter.add(f"train/term/{name}", value)
@@ -115,19 +117,26 @@ class Step:
     def _gather(self, batches: list[Batch]) -> bool:
         """Adds the gradients of the step's own rows and of memory rows; says whether memory sufficed.
 
-        Own rows: their summed loss over the items of the whole step, plus terms by their share of its rows. Memory
-        rows: `weight` times their mean loss and terms, by their own micro-batch's share.
+        Own rows: their summed loss over the items of the whole step, plus terms by their share of its rows; items of
+        different tasks have no common size, so that each task's mean loss counts by its share of the step's rows.
+        Memory rows: `weight` times their mean loss and terms, by their own micro-batch's share.
 
         Raises:
             RuntimeError: out of memory, and cutting micro-batches is not allowed or not possible any more.
         """
-        items, rows = sum(float(batch.count.sum()) for batch in batches), sum(map(len, batches))
+        items: dict[str, float] = {}
+        rows: dict[str, int] = {}
+        for batch in batches:
+            items[batch.task] = items.get(batch.task, 0.0) + float(batch.count.sum())
+            rows[batch.task] = rows.get(batch.task, 0) + len(batch)
         values: dict[str, torch.Tensor] = {}
         seen = list(batches)
         try:
             for index, batch in enumerate(batches):
                 self.run.micro_batch = index
-                self._backward(batch, values, 1.0, items, rows, ("own", index))
+                own = rows[batch.task]
+                share = own / sum(rows.values())
+                self._backward(batch, values, share, items[batch.task], own, ("own", index), share)
             for index, batch in enumerate(batches):
                 self.run.micro_batch = index
                 for strategy in self._by_hook["memory"]:
@@ -156,14 +165,18 @@ class Step:
         items: float,
         rows: int,
         address: tuple[str | int, ...],
+        logged: float = 1.0,
     ) -> None:
-        """Adds the gradient of one micro-batch: `weight` times its summed loss over `items`, and terms by row share."""
+        """Adds the gradient of one micro-batch: `weight` times its summed loss over `items`, and terms by row share.
+
+        What is logged of it counts `logged` times.
+        """
         run = self.run
         for strategy in self._by_hook["allowed_classes"]:
             allowed = strategy.allowed_classes(run, batch)
             if allowed is not None:
                 batch = batch.with_allowed(allowed if batch.allowed is None else allowed & batch.allowed)
-        batch = run.objective.varied(
+        batch = run.task_of(batch).objective.varied(
             batch, torch_generator(run.seed, "varied", run.stage_index, run.epoch, run.step, *address)
         )
         for number, part in enumerate(batch.parts(self.parts)):
@@ -171,13 +184,26 @@ class Step:
             seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *place)
             outputs = run.forward(part)
             loss: torch.Tensor = mean_loss(run.task_loss(outputs, part), part, items)
-            _add(values, f"train/loss/{part.origin}", loss)
+            _add(values, f"train/loss/{part.origin}", loss if logged == 1.0 else loss * logged)
             for strategy in self._by_hook["loss_terms"]:
                 for name, term in strategy.loss_terms(run, part, outputs).items():
                     share = term * (len(part) / rows)
                     loss = loss + share
-                    _add(values, f"train/term/{name}", share)
+                    _add(values, f"train/term/{name}", share * logged)
             run.accelerator.backward(loss * weight)
+
+    def _leave_untouched(self) -> None:
+        """Takes gradients that are all zero from parameters that the optimiser has not moved yet in this stage.
+
+        A head that only strategies of weight 0 reach has such: weight decay must not move what nothing has trained, and
+        clipping must not add it up.
+        """
+        state = self.optimizer.state
+        new = [p for p in self.parameters if p.grad is not None and not state.get(p)]
+        moved = _nonzero([p.grad for p in new])
+        for parameter, has_moved in zip(new, moved, strict=True):
+            if not has_moved:
+                parameter.grad = None
 
     def check(self) -> None:
         """Refuses to go on from sums that are not finite.
@@ -208,12 +234,21 @@ def not_finite(run: Run, what: str) -> TrainingError:
     training, stage = run.config.training, run.stream.stages[run.stage_index]
     advice = [f"training.learning_rate lower than {training.learning_rate:g}"]
     advice += ["training.clip=1.0 (now null)"] * (training.clip is None)
-    advice += [f"training.precision=fp32 (now {training.precision})"] * (training.precision != "fp32")
+    weights = "model.dtype=float32 with " if run.config.model.dtype != "float32" else ""
+    advice += [f"{weights}training.precision=fp32 (now {training.precision})"] * (training.precision != "fp32")
     advice += [f"a smaller weight of {strategy.name}" for strategy in run.strategies if hasattr(strategy, "weight")]
     return TrainingError(
         f"stage {stage.name!r}, step {run.step}, epoch {run.epoch}: {what}; training stopped. "
         f"Worth trying: {', '.join(advice)}. What was measured before is kept, and so are the checkpoints before"
     )
+
+
+def _nonzero(gradients: list[Any]) -> list[bool]:
+    """Returns which gradients are not all zero; waits for the device once."""
+    import torch
+
+    found: list[bool] = torch.stack([gradient.any() for gradient in gradients]).tolist() if gradients else []
+    return found
 
 
 def _add(values: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:

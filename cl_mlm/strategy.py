@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.labels import LabelSpace
-    from cl_mlm.objective import Batch, Objective, Outputs, Sites
+    from cl_mlm.objective import Batch, Head, Objective, Outputs, Sites
     from cl_mlm.stream import Stage, Stream
+    from cl_mlm.tasks import Task
 
 Regime = Literal["sequential", "cumulative", "joint"]
 Need = Literal["task_id", "old_rows", "old_model", "future"]
@@ -90,7 +91,29 @@ class RunView(Protocol):
         ...
 
     def forward_fp32(self, batch: Batch) -> Outputs:
-        """Runs the model in fp32 whatever the run's precision: for quantities that are squared or compared."""
+        """Runs the model in fp32 whatever the run's precision, unless its weights are bfloat16: then it is refused."""
+        ...
+
+    def objective_of(self, stage_index: int) -> Objective:
+        """Returns the objective of a stage; `objective` and `labels` are the present one's."""
+        ...
+
+    def by_task(self, ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Returns `ids` cut by their rows' task, each part in the old order: a batch holds rows of one."""
+        ...
+
+    @property
+    def is_head_old(self) -> bool:
+        """Whether an earlier stage has trained the head of the present stage's task."""
+        ...
+
+    @property
+    def other_heads(self) -> Sequence[OtherHead]:
+        """Heads on the same body that earlier stages have trained and the present one does not."""
+        ...
+
+    def other_logits(self, outputs: Outputs, task: str) -> torch.Tensor:
+        """Returns what the head of another task says of the same inputs, (inputs, [tokens,] classes)."""
         ...
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
@@ -110,6 +133,15 @@ class RunView(Protocol):
         ...
 
 
+class OtherHead(Protocol):
+    """A head beside the present stage's: whose task it is, and the form of its model."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def form(self) -> Head: ...
+
+
 class Strategy:
     """Naive sequential fine-tuning; subclasses override what they need.
 
@@ -118,11 +150,13 @@ class Strategy:
             training over the union of all stages.
         needs: what the strategy must be given; a stream that cannot give it is refused before training.
         state_copies: tensors of the size of the trainable parameters that `state_dict` holds; None: not known.
+        bf16_weights: works where the weights themselves are bfloat16 (`model.dtype`); else such a run is refused.
     """
 
     regime: ClassVar[Regime] = "sequential"
     needs: ClassVar[frozenset[Need]] = frozenset()
     state_copies: ClassVar[int | None] = None
+    bf16_weights: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

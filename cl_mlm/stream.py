@@ -1,13 +1,13 @@
 """Stage and Stream: what the platform trains on and scores.
 
-A row is named by `(stage_index, position)` packed in one int64, so that buffers, caches and journals carry
-eight bytes a row and never copies of text.
+A training row is named by `(stage_index, position)`, a validation or test row by `(column_index, position)`, packed in
+one int64, so that buffers, caches and journals carry eight bytes a row and never copies of text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Scenario = Literal["class_incremental", "task_incremental", "domain_incremental"]
 SCENARIOS: tuple[str, ...] = get_args(Scenario)
 SPLITS = ("train", "validation", "test")
+Restaged = Literal["instance_incremental", "online", "blurry"]  # see cl_mlm/scenarios.py
 POSITION_BITS = 40
 
 
@@ -59,24 +60,89 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Column:
+    """What is scored: rows to choose settings on and rows to report, apart from what any stage trains on.
+
+    Attributes:
+        name: unique among the stream's columns; shown in tables and metric names.
+        labels: its own; where the stage is known at prediction (`Stream.masks`) its rows may be given these only.
+        home: the stage after which it counts as learned; None: a probe, which no stage trains for.
+        stages: the stages that train for it, whose early stopping reads its validation rows; empty: its home alone.
+        objective, options, task, domain, language: see `Stage`.
+    """
+
+    name: str
+    validation: Dataset
+    test: Dataset
+    labels: tuple[str, ...]
+    home: int | None
+    stages: tuple[int, ...] = ()
+    task: str = "classification"
+    objective: str = "classification"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    domain: str | None = None
+    language: str | None = None
+
+    @property
+    def trained_in(self) -> tuple[int, ...]:
+        """The stages that train for it; none for a probe."""
+        return self.stages or (() if self.home is None else (self.home,))
+
+    def split(self, name: str) -> Dataset:
+        """Returns the split called `validation` or `test`."""
+        if name not in SPLITS[1:]:
+            raise ValueError(f"split: must be one of {SPLITS[1:]}, got {name!r}")
+        dataset: Dataset = getattr(self, name)
+        return dataset
+
+
+def column_of(stage: Stage, home: int | None, stages: tuple[int, ...] = ()) -> Column:
+    """Returns the column of a stage's own validation and test rows."""
+    return Column(
+        name=stage.name,
+        validation=stage.validation,
+        test=stage.test,
+        labels=stage.labels,
+        home=home,
+        stages=stages,
+        task=stage.task,
+        objective=stage.objective,
+        options=stage.options,
+        domain=stage.domain,
+        language=stage.language,
+    )
+
+
+@dataclass(frozen=True)
 class Stream:
-    """Ordered stages.
+    """Ordered stages, and the columns that are scored.
+
+    Ids of training rows begin with the index of their stage, ids of validation and test rows with that of their column.
 
     Attributes:
         scenario: `class_incremental`: a row is predicted among all labels seen so far;
             `task_incremental`: among its own stage's labels (the stage is known);
-            `domain_incremental`: every stage has the same labels.
+            `domain_incremental`: every stage has the same labels; the others are made by `cl_mlm.scenarios` of a
+            stream of one of these, `base_scenario`.
         partial: a row may stand in several stages, each time with other targets: what a stage does not ask for is told
             as absent, so that training on all stages at once would contradict itself.
         notes: what was done to the data on the way, in words (`validation carved from train: 10 % of rows`);
             printed with every report.
+        given_columns: what is scored, where that is not one column for each stage; then the stages' own validation and
+            test splits are empty.
+        probes: further columns whose `home` is None: scored with every row of the matrix and before training.
+        measured: stages after which the columns are scored, the last among them; empty: all.
     """
 
     name: str
     stages: tuple[Stage, ...]
-    scenario: Scenario = "class_incremental"
+    scenario: Scenario | Restaged = "class_incremental"
     notes: tuple[str, ...] = ()
     partial: bool = False
+    given_columns: tuple[Column, ...] = ()
+    probes: tuple[Column, ...] = ()
+    measured: tuple[int, ...] = ()
+    base_scenario: Scenario | None = None
 
     def __len__(self) -> int:
         return len(self.stages)
@@ -85,6 +151,41 @@ class Stream:
     def labels(self) -> tuple[str, ...]:
         """All labels, in the order in which the stages bring them."""
         return tuple(dict.fromkeys(label for stage in self.stages for label in stage.labels))
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """What is scored: the given columns, else one for each stage, and behind them the probes."""
+        own = self.given_columns or tuple(column_of(stage, i) for i, stage in enumerate(self.stages))
+        return (*own, *self.probes)
+
+    @property
+    def home(self) -> list[int | None]:
+        """The stage after which each column counts as learned; None for probes."""
+        return [column.home for column in self.columns]
+
+    @property
+    def masks(self) -> bool:
+        """Says whether a row's stage is known at prediction: it is given labels of its own stage or column only."""
+        return "task_incremental" in (self.scenario, self.base_scenario)
+
+    def parts(self, split: str) -> Sequence[Stage | Column]:
+        """Returns what the rows of a split belong to, in the order of their ids: stages for `train`, else columns."""
+        return self.stages if split == "train" else self.columns
+
+    def is_measured(self, stage_index: int) -> bool:
+        """Says whether the columns are scored after this stage."""
+        return not self.measured or stage_index in self.measured
+
+    def first(self, num_stages: int | None) -> Stream:
+        """Returns the first stages (None: all) and the columns learned by then; probes stay."""
+        if num_stages is None:
+            return self
+        columns = tuple(c for c in self.given_columns if c.home is not None and c.home < num_stages)
+        kept = tuple(
+            replace(c, stages=tuple(i for i in c.stages if i < num_stages)) if c.stages else c for c in columns
+        )
+        measured = (*(i for i in self.measured if i < num_stages - 1), num_stages - 1) if self.measured else ()
+        return replace(self, stages=self.stages[:num_stages], given_columns=kept, measured=measured)
 
     @cached_property
     def fingerprint(self) -> str:

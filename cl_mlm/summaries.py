@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from cl_mlm.errors import RunFolderError
 from cl_mlm.metrics import FloatArray, as_matrix
+from cl_mlm.prompting.summaries import mean_scores
+from cl_mlm.report import probe_changes
 
 MAX_DEPTH: Final = 3
 REQUIRED: Final = ("label", "seed", "settings", "stream", "columns", "home", "accuracy_matrix", "metrics", "cost")
@@ -24,8 +26,10 @@ class RunSummary:
     Attributes:
         settings: the resolved config without seed, output and tracking; equal in runs that differ only by seed.
         matrix: accuracy matrix, `(stages, columns)` in 0-1.
-        metrics: by name, in 0-1; NaN where undefined, and then `reasons` says why.
+        metrics: by name, in 0-1, behind them the changes of probes; NaN where undefined, and then `reasons` says why.
         cost: by name, in the units of the names; NaN where not measured.
+        prompting: mean scores of prompts over columns by number of demonstrations, before and after every stage; None
+            where not measured.
     """
 
     folder: Path
@@ -40,6 +44,7 @@ class RunSummary:
     metrics: Mapping[str, float]
     reasons: Mapping[str, str]
     cost: Mapping[str, float]
+    prompting: Mapping[str, list[float | None]] = field(default_factory=dict)
 
 
 def load_runs(folder: Path) -> list[RunSummary]:
@@ -112,9 +117,10 @@ def _parse(folder: Path, summary: Mapping[str, Any]) -> RunSummary:
         columns=columns,
         home=home,
         matrix=matrix,
-        metrics=_numbers(summary["metrics"]),
+        metrics=_numbers({**summary["metrics"], **probe_changes(summary)}),
         reasons=dict(summary.get("reasons") or {}),
         cost=_numbers(summary["cost"]),
+        prompting=mean_scores(summary["prompting"]) if summary.get("prompting") else {},
     )
 
 

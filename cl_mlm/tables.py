@@ -1,7 +1,7 @@
-"""From files to memory-mapped tables: JSON lines, CSV, TSV and Parquet become Arrow files in the cache, once.
+"""From files to memory-mapped tables: JSON lines, CSV, TSV, Parquet and text become Arrow files in the cache.
 
-A file is read twice in blocks, first to find its faults and column types, then to write: memory stays the same for any
-size, and faults are named with their lines (rows in Parquet) before anything is written.
+That is done once. A file is read twice in blocks, first to find its faults and column types, then to write: memory
+stays the same for any size, and faults are named with their lines (rows in Parquet) before anything is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 SPLIT_FILES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 TEXTS = ("text", "text_pair")
 MAX_FAULTS = 20
@@ -42,7 +42,8 @@ def read_table(
     All columns of CSV and TSV are strings.
 
     Args:
-        path: a .jsonl or .json (one object a line), .csv, .tsv (both with a header) or .parquet file.
+        path: a .jsonl or .json (one object a line), .csv, .tsv (both with a header) or .parquet file; where only texts
+            are asked for, also .txt: every line that is not blank is one.
         columns: our name of a column to its name in the file, such as `{"text": "sentence"}`.
         required: our names of columns that every row must fill.
 
@@ -56,6 +57,8 @@ def read_table(
         raise DataError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if path.suffix not in FORMATS:
         raise DataError(f"{path}: must end in {', '.join(FORMATS)}, got {path.suffix!r}")
+    if path.suffix == ".txt" and set(required) != {"text"}:
+        raise DataError(f"{path}: holds texts alone; must have the columns {', '.join(required)}, as other formats can")
     entry = cache_folder("tables") / _address(path, columns, required)
     if not entry.is_dir():
         schema = _scan(path, columns, required)
@@ -66,14 +69,18 @@ def read_table(
 
 
 def read_splits(
-    folder: Path, *, columns: Mapping[str, str] | None = None, required: Sequence[str] = ("text", "label")
+    folder: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    required: Sequence[str] = ("text", "label"),
+    needed: Sequence[str] = ("train", "test"),
 ) -> dict[str, Dataset]:
     """Returns the splits of a folder that holds train, validation (valid, dev) and test files of any format.
 
-    There may be no validation file; then there is no such key.
+    Where there is no file of a split that is not `needed`, there is no such key.
 
     Raises:
-        DataError: train or test is missing, a split has two files, or a file has faults; all splits at once.
+        DataError: a needed split is missing, a split has two files, or a file has faults; all splits at once.
     """
     splits: dict[str, Dataset] = {}
     problems: list[str] = []
@@ -86,7 +93,7 @@ def read_splits(
                 splits[split] = read_table(paths[0], columns=columns, required=required)
             except DataError as error:
                 problems += error.problems
-        elif split != "validation":
+        elif split in needed:
             problems.append(f"{folder}: must have a {split} file, {split} + one of {', '.join(FORMATS)}; got none")
     if problems:
         raise DataError(problems)
@@ -253,7 +260,7 @@ def _blocks(rows: Lines) -> Iterator[Block]:
 
 def _rows(path: Path, columns: Mapping[str, str], faults: _Faults) -> Lines:
     """Yields line, row and size of every row, columns renamed; a renamed column replaces one that has its new name."""
-    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows, ".txt": _document_rows}
     for line, row, size in readers.get(path.suffix, _json_rows)(path, faults):
         if not columns:
             yield line, row, size
@@ -311,6 +318,13 @@ def _csv_rows(path: Path, faults: _Faults) -> Lines:
             yield start, dict(zip(header, fields, strict=True)), sum(map(len, fields))
         elif fields:
             faults.add(start, f"must have {len(header)} fields as the header has, got {len(fields)}")
+
+
+def _document_rows(path: Path, faults: _Faults) -> Lines:
+    for number, line in _text_lines(path, faults):
+        if line.strip():
+            text = line.rstrip("\r\n")
+            yield number, {"text": text}, len(text)
 
 
 def _text_lines(path: Path, faults: _Faults) -> Iterable[tuple[int, str]]:

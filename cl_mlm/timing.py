@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ class Timed:
     Attributes:
         steps: that were timed in each stage; one before them was not.
         step: an optimiser step of the first stage (the median).
-        later_step: one of the second stage, where strategies have something to guard; None: no such stage.
+        later_step: one of the second stage, where strategies have something to guard, or stages several objectives;
+            None: no such stage.
         before_row, after_row: strategies' work before and after a later stage, by training row.
         first_after_row: their work after the first one.
         scored_row: scoring a row.
@@ -69,7 +71,7 @@ class Timed:
 
     def evaluation_seconds(self, work: Sequence[StageWork], frozen_rows: int) -> float:
         """Returns the seconds that scoring takes after all stages, and before the first."""
-        return sum(stage.scored for stage in work) * self.scored_row + frozen_rows * self.frozen_row
+        return sum(stage.scored or 0 for stage in work) * self.scored_row + frozen_rows * self.frozen_row
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ class _Trial:
 
 
 def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
-    """Returns what `num_steps` steps of the first stage take, and of the second where strategies are at work.
+    """Returns what `num_steps` steps of the first stage take.
+
+    Also those of the second, where strategies are at work or stages have several objectives.
 
     Strategies' work before and after a stage is done for the rows of these steps only. Scoring a row is timed on
     batches of every length with the model as it is: one that writes texts may not have learnt to stop.
@@ -102,7 +106,7 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
         run = assemble(replace(prepared, strategies=fresh))
         last = len(run.stream) - 1
         is_joint = any(strategy.regime == "joint" for strategy in fresh)
-        has_later = bool(fresh) and last > 0 and not is_joint
+        has_later = (bool(fresh) or len(run.tasks) > 1) and last > 0 and not is_joint
         first = _trial(run, last if is_joint else 0, num_steps)
         later = _trial(run, 1, num_steps) if has_later else None
         scored_row = _seconds_a_scored_row(run, num_steps)
@@ -110,6 +114,7 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
             prepared.config.finetuning.mode == "head"
             and prepared.config.finetuning.cache_features
             and run.backbone.kind == "sequence"
+            and not run.backbone.parts()
         )
         once = max(0.0, first.first - first.step) / len(training_ids(_at(run, last if is_joint else 0)))
         return Timed(
@@ -147,34 +152,44 @@ def _trial(run: Run, stage_index: int, num_steps: int) -> _Trial:
 
 
 def _at(run: Run, stage_index: int) -> Run:
-    run.stage_index, run.epoch, run.step = stage_index, 0, 0
+    run.enter(stage_index)
+    run.epoch = run.step = 0
     return run
 
 
 def _seconds_a_scored_row(run: Run, num_batches: int) -> float:
-    """Returns the seconds of predicting one row, over batches that are evenly spread over all lengths."""
+    """Returns the seconds of predicting one row, over batches of each task that are evenly spread over all lengths.
+
+    Rows are those of the columns known now; 0 where there are none.
+    """
     import numpy as np
     import torch
 
     split = run.config.evaluation.splits[-1]
     rows = run.split_rows[split]
-    columns = known_columns(run)
-    ids = np.concatenate([rows.ids(j) for j in columns])
-    batches = sorted_batches(rows.lengths(ids), run.config.evaluation.batch_size)
-    chosen = np.unique(np.linspace(0, len(batches) - 1, min(num_batches, len(batches))).round().astype(int))
+    columns = known_columns(run, split)
+    ids = np.concatenate([rows.ids(j) for j in columns]) if columns else np.zeros(0, dtype=np.int64)
     run.model.eval()
-    names = [run.stream.stages[j].name for j in columns]
+    names = [run.stream.columns[j].name for j in columns]
     with ExitStack() as stack:
         for strategy in run.strategies:
             stack.enter_context(strategy.evaluation(run, names))
         stack.enter_context(torch.inference_mode())
 
-        def score(positions: np.typing.NDArray[np.int64]) -> None:
-            run.objective.predict(run, rows.collate(ids[positions]).to(run.device))
+        def score(own: np.typing.NDArray[np.int64]) -> None:
+            batch = rows.collate(own).to(run.device)
+            run.task_of(batch).objective.predict(run.predictor(batch), batch)
 
-        score(batches[-1])
-        total = sum(_seconds(run, lambda i=i: score(batches[i])) for i in chosen.tolist())  # type: ignore[misc]
-    return total / sum(len(batches[i]) for i in chosen.tolist())
+        total = 0.0
+        for positions in run.tasks.split(ids, split):
+            own = ids[positions]
+            batches = sorted_batches(rows.lengths(own), run.config.evaluation.batch_size)
+            chosen = np.unique(np.linspace(0, len(batches) - 1, min(num_batches, len(batches))).round().astype(int))
+            score(own[batches[-1]])
+            taken = [own[batches[i]] for i in chosen.tolist()]
+            spent = sum(_seconds(run, partial(score, one)) for one in taken)
+            total += len(own) * spent / sum(map(len, taken))
+    return total / max(1, len(ids))
 
 
 def _seconds(run: Run, work: Callable[[], object]) -> float:

@@ -46,7 +46,8 @@ def ui_command(uri: str) -> list[str]:
 class MlflowSender:
     """Follows a journal and sends its lines, from a daemon thread that never disturbs the training.
 
-    Start it when torch and transformers are imported: the thread imports mlflow (2 s) and makes the store (2 s).
+    Start it when torch and transformers are imported: the thread imports mlflow (2 s) and makes the store (2 s). Both
+    are Python, which training can then not run: whoever is about to train lets the thread wait until that is under way.
 
     Attributes:
         uri: where to; it may hold credentials, so show `without_credentials(uri)`.
@@ -61,18 +62,28 @@ class MlflowSender:
         self.uri = tracking_uri(uri)
         self._folder = folder
         self._delivery = Delivery(folder, journal_path, self.uri)
+        self._begun, self._wait_seconds = threading.Event(), 0.0
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._sent_all = False
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._work, name="mlflow-sender", daemon=True)
 
-    def start(self) -> None:
-        """Starts the thread; where to is kept first, for `sync` must know it though the store is never reached."""
+    def start(self, wait_seconds: float = 0.0) -> None:
+        """Starts the thread; where to is kept first, for `sync` must know it though the store is never reached.
+
+        Args:
+            wait_seconds: the thread does nothing for so long, or until `begin` or `finish` is called.
+        """
+        self._wait_seconds = wait_seconds
         _calm_mlflow()
         if Link.load(self._folder) is None:
             Link(without_credentials(self.uri)).save(self._folder)
         self._thread.start()
+
+    def begin(self) -> None:
+        """Ends the waiting that `start` was asked for."""
+        self._begun.set()
 
     def finish(self, timeout_s: float) -> str | None:
         """Waits until every line of the journal is sent, at most `timeout_s` seconds.
@@ -81,6 +92,7 @@ class MlflowSender:
             None, or in one line why something is not sent and how to send it.
         """
         self._closing.set()
+        self.begin()
         self._thread.join(timeout_s)
         self._abandoned.set()
         if self._sent_all:
@@ -92,6 +104,7 @@ class MlflowSender:
         return f"{self._problem}; the journal holds everything: cl-mlm sync {self._folder} sends it"
 
     def _work(self) -> None:
+        self._begun.wait(self._wait_seconds)
         first, longest = self.retry_seconds
         pause = first
         while not self._abandoned.is_set():

@@ -47,11 +47,18 @@ def build(path: str, values: Any, schema: type[Any], problems: list[str]) -> Any
         if name not in values:
             continue
         where = f"{path}.{name}" if path else name
-        if is_dataclass(hints[name]):
-            made[name] = build(where, values[name], hints[name], problems)
+        section = _section(hints[name])
+        if section is not None and (values[name] is not None or section is hints[name]):
+            made[name] = build(where, values[name], section, problems)
         else:
             made[name] = check(where, values[name], hints[name], f.metadata, problems)
     return schema(**made)
+
+
+def _section(annotation: Any) -> type[Any] | None:
+    """Returns the dataclass that an annotation asks for, also one that may be null; None: it asks for a plain value."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return next((option for option in options if is_dataclass(option) and isinstance(option, type)), None)
 
 
 def unknown_keys(path: str, values: Mapping[str, Any], known: Mapping[str, Any], problems: list[str]) -> None:

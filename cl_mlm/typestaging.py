@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 from cl_mlm.bio import only, types_of
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.fingerprint import BATCH_ROWS, arrow_batches, pick
+from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.staging import StageFields, cut_labels
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 
@@ -84,9 +84,11 @@ def row_types(splits: Mapping[str, Dataset], objective: Objective, where: str) -
     found: dict[str, RowTypes] = {}
     for split, dataset in splits.items():
         types: list[Sequence[str]] = []
-        for index, table in enumerate(arrow_batches(dataset)):
+        num_read = 0
+        for table in arrow_batches(dataset):
             rows = table.to_pydict()
-            start = f", counted from row {index * BATCH_ROWS}" if index else ""
+            start = f", counted from row {num_read}" if num_read else ""
+            num_read += len(table)
             faults = objective.validate(rows, f"{where} {split}{start}")
             problems += faults
             types += [] if faults else [types_of(tags) for tags in rows["tags"]]

@@ -13,6 +13,7 @@ class Cumulative(Strategy):
 
     regime: ClassVar[Regime] = "cumulative"
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
+    bf16_weights: ClassVar[bool] = True
 
     @override
     def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:

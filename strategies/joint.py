@@ -10,3 +10,4 @@ class Joint(Strategy):
 
     regime: ClassVar[Regime] = "joint"
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows", "future"})
+    bf16_weights: ClassVar[bool] = True

@@ -6,14 +6,15 @@ arXiv:1503.02531), whose gradient equals that of the cross-entropy and does not 
 is not warmed up; in a class-incremental stream a row is predicted among all classes, which the paper never asks for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
 from cl_mlm.objective import Batch, Objective, Outputs
-from cl_mlm.strategy import Need, RunView, Strategy
+from cl_mlm.strategy import Need, OtherHead, RunView, Strategy
 from cl_mlm.stream import Stage
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from cl_mlm.labels import LabelSpace
+
+    SitesOf = Callable[[Batch, Outputs], tuple[torch.Tensor, torch.Tensor]]
     Group = list[int] | None  # classes that are one distribution; None: all that a site has
 
 
@@ -29,7 +33,9 @@ class Lwf(Strategy):
 
     The teacher's logits on the stage's rows are computed once, before the first step, dropout off. In a
     task-incremental stream each old stage's classes are one distribution, else all old classes together; where the
-    model chooses among tokens, all of them.
+    model chooses among tokens, all of them. Where the stream has several objectives, every earlier head on the body is
+    taught on the stage's rows too, as the paper's old tasks are on new images: a sequence head's choice, a token head's
+    of every token, a span head's of start and end; each is a mean over its own sites. The terms of all heads are added.
 
     Args:
         weight: of the term.
@@ -40,6 +46,7 @@ class Lwf(Strategy):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_model"})
+    bf16_weights: ClassVar[bool] = True
 
     def __init__(
         self, weight: float = 1.0, temperature: float = 2.0, own_classes: bool = True, top_k: int = 256
@@ -49,6 +56,7 @@ class Lwf(Strategy):
         self.own_classes = own_classes
         self.top_k = top_k
         self._teacher: _Teacher | None = None
+        self._others: dict[str, _Teacher] = {}
 
     @override
     def validate(self) -> list[str]:
@@ -67,7 +75,11 @@ class Lwf(Strategy):
     @override
     def before_stage(self, run: RunView, stage: Stage) -> None:
         groups = old_groups(run)
-        self._teacher = ask_teacher(run, groups, self.top_k) if groups else None
+        self._teacher = ask_teacher(run, groups, partial(free_sites, run), self.top_k) if groups else None
+        self._others = {}
+        for head in run.other_heads:
+            sites = partial(other_sites, run, head)
+            self._others[head.task.key] = ask_teacher(run, other_groups(run, head), sites, self.top_k)
 
     @override
     def allowed_classes(self, run: RunView, batch: Batch) -> "torch.Tensor | None":
@@ -90,16 +102,15 @@ class Lwf(Strategy):
     def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, "torch.Tensor"]:
         import torch
 
-        if self._teacher is None or batch.origin != "stage":
+        if batch.origin != "stage":
             return {}
-        student, _ = free_sites(run, batch, outputs)
-        places = self._teacher.places(batch)
         terms = []
-        for group, (values, indices) in zip(self._teacher.groups, self._teacher.kept, strict=True):
-            own = student if group is None else student[:, group]
-            where = None if indices is None else indices[places].clamp_max(own.shape[-1] - 1)
-            terms.append(distillation(values[places], own, self.temperature, where))
-        return {"lwf": self.weight * torch.stack(terms).sum()}
+        if self._teacher is not None:
+            terms += self._teacher.terms(batch, free_sites(run, batch, outputs)[0], self.temperature)
+        for head in run.other_heads if self._others else ():
+            student, _ = other_sites(run, head, batch, outputs)
+            terms += self._others[head.task.key].terms(batch, student, self.temperature)
+        return {"lwf": self.weight * torch.stack(terms).sum()} if terms else {}
 
 
 @dataclass(frozen=True)
@@ -128,9 +139,26 @@ class _Teacher:
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return torch.from_numpy(np.repeat(self.ends[rows], counts) + within).to(batch.device)
 
+    def terms(self, batch: Batch, student: "torch.Tensor", temperature: float) -> "list[torch.Tensor]":
+        """Returns the distillation of every group from the student's logits at the sites of a batch's rows, (S, C)."""
+        places = self.places(batch)
+        terms = []
+        for group, (values, indices) in zip(self.groups, self.kept, strict=True):
+            own = student if group is None else student[:, group]
+            where = None if indices is None else indices[places].clamp_max(own.shape[-1] - 1)
+            terms.append(distillation(values[places], own, temperature, where))
+        return terms
 
-def ask_teacher(run: RunView, groups: "list[Group]", top_k: int) -> _Teacher:
-    """Returns what the present model says of the stage's rows, dropout off; where it chooses among fewer, -inf."""
+
+def ask_teacher(run: RunView, groups: "list[Group]", sites_of: "SitesOf", top_k: int) -> _Teacher:
+    """Returns what the present model says of the stage's rows, dropout off; where it chooses among fewer, -inf.
+
+    Args:
+        run: at the beginning of a stage.
+        groups: which classes are one distribution.
+        sites_of: gives logits (S, C) and rows (S,) of the sites of a batch, by row.
+        top_k: classes that are kept of a distribution at most.
+    """
     import numpy as np
     import torch
     from torch.nn.functional import pad
@@ -142,7 +170,7 @@ def ask_teacher(run: RunView, groups: "list[Group]", top_k: int) -> _Teacher:
     run.model.eval()
     with torch.no_grad():
         for positions, batch in run.batches(ids, 4 * run.batch_size):
-            logits, row = free_sites(run, batch, run.forward(batch))
+            logits, row = sites_of(batch, run.forward(batch))
             rows.append(torch.from_numpy(positions)[row.cpu()])
             for group, own in zip(groups, found, strict=True):
                 own.append(_likeliest(logits if group is None else logits[:, group], top_k))
@@ -174,6 +202,35 @@ def free_sites(run: RunView, batch: Batch, outputs: Outputs) -> "tuple[torch.Ten
     return logits[order], row[order]
 
 
+def other_sites(run: RunView, head: OtherHead, batch: Batch, outputs: Outputs) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Returns logits (S, C) and rows (S,), by row, of all places where another head chooses on a batch's inputs.
+
+    Its own rows tell which tokens are words or may be answers, which these do not: all that are no padding take part.
+    """
+    import torch
+
+    logits = run.other_logits(outputs, head.task.key).float()
+    row = torch.arange(len(logits), device=logits.device) if batch.input_row is None else batch.input_row
+    if head.task.objective.is_binary:
+        old = logits[:, : head.task.labels.num_old_classes]
+        return torch.stack([torch.zeros_like(old), old], -1).flatten(0, 1), row.repeat_interleave(old.shape[1])
+    if head.form == "sequence":
+        return logits, row
+    is_token = batch.inputs["attention_mask"].bool()
+    if head.form == "span":
+        places = logits.masked_fill(~is_token[..., None], -torch.inf).transpose(1, 2)
+        return places.flatten(0, 1), row.repeat_interleave(2)
+    return logits[is_token], row[is_token.nonzero()[:, 0]]
+
+
+def other_groups(run: RunView, head: OtherHead) -> "list[Group]":
+    """Returns the classes of another head that are one distribution each: those that it has been trained on."""
+    task = head.task
+    if task.objective.is_binary or not task.labels.classes:
+        return [None]
+    return class_groups(run, task.labels, task.stages)
+
+
 def distillation(
     teacher: "torch.Tensor", student: "torch.Tensor", temperature: float, indices: "torch.Tensor | None" = None
 ) -> "torch.Tensor":
@@ -199,15 +256,20 @@ def distillation(
 
 def old_groups(run: RunView) -> "list[Group]":
     """Returns the class indices that are one distribution each and were known before this stage."""
-    num_old = run.labels.num_old_classes
     if not run.labels.classes:
-        return [None] if run.stage_index else []
+        return [None] if run.is_head_old else []
     if run.objective.is_binary:
-        return [None] if num_old else []
+        return [None] if run.labels.num_old_classes else []
+    return class_groups(run, run.labels, range(run.stage_index))
+
+
+def class_groups(run: RunView, labels: "LabelSpace", stages: "Iterable[int]") -> "list[Group]":
+    """Returns a task's old classes, all together, or those of each of its `stages` where a row's stage is known."""
+    num_old = labels.num_old_classes
     if run.stream.scenario != "task_incremental":
         return [list(range(num_old))] if num_old else []
-    earlier = (run.labels.of(j) for j in range(run.stage_index))
-    groups = ([i for i in (*run.labels.shared, *stage) if i < num_old] for stage in earlier)
+    earlier = (labels.of(j) for j in stages if j < run.stage_index and labels.of(j))
+    groups = ([i for i in (*labels.shared, *stage) if i < num_old] for stage in earlier)
     return [group for group in groups if group]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 GROUP_BATCHES = 50
+TOKEN_BYTES = 4
 
 
 class Replay(Strategy):
@@ -35,6 +36,7 @@ class Replay(Strategy):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
     state_copies: ClassVar[int | None] = 0
+    bf16_weights: ClassVar[bool] = True
 
     def __init__(self, capacity: int = 200, weight: float = 1.0, rows: int | None = None) -> None:
         self.capacity = capacity
@@ -60,7 +62,9 @@ class Replay(Strategy):
         address = (run.stage_index, group, run.micro_batch)
         if self._dealt.get(run.micro_batch, (None, []))[0] != address:
             self._dealt[run.micro_batch] = (address, self._deal(run, rows, num_batches, address))
-        return [(self.weight, run.rows(self._dealt[run.micro_batch][1][place]))]
+        ids = self._dealt[run.micro_batch][1][place]
+        # Each task's mean loss by its share of the rows: together still one mean over them.
+        return [(self.weight * (len(own) / len(ids)), run.rows(own)) for own in run.by_task(ids)]
 
     def _deal(
         self, run: RunView, rows: int, num_batches: int, address: tuple[int, ...]
@@ -92,11 +96,13 @@ class Replay(Strategy):
 
     @override
     def buffer_bytes(self, run: RunView) -> int:
+        if run.objective.packs:  # a block is no row of the stream: what it keeps alive are its tokens
+            return int(run.lengths(self.buffer.ids).sum()) * TOKEN_BYTES + self.buffer.ids.nbytes
         stages, positions = unpack_row_ids(self.buffer.ids)
         text = 0
         for stage_index, position in zip(stages.tolist(), positions.tolist(), strict=True):
             row = run.stream.stages[stage_index].train[position]
-            text += sum(text_bytes(row[name]) for name in run.objective.text_columns if row.get(name))
+            text += sum(text_bytes(row[name]) for name in run.objective_of(stage_index).text_columns if row.get(name))
         return text + self.buffer.ids.nbytes
 
 

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.components import find, make_objective
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.stream import Scenario, Stage, Stream
+from cl_mlm.stream import Column, Scenario, Stage, Stream
 from streams._from_avalanche import TEXT_COLUMNS, from_avalanche
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def avalanche(
 
 
 def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_length: int = 128) -> CLScenario:
-    """Returns an Avalanche benchmark with one experience a stage in each of its three streams.
+    """Returns an Avalanche benchmark with one experience a stage in its training stream, one a column in the others.
 
     Rows are read and tokenized when a loader asks for them, so nothing is copied and memory-mapped splits stay so. The
     benchmark's `label_names` and `stage_names` are those of the stream.
@@ -114,7 +114,8 @@ def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_
     Args:
         stream: classification stages, passed by `cl_mlm.hygiene.clean`.
         tokenizer: turns text into token ids and pads them; None: rows stay texts (`{"text": ..., "text_pair": ...}`),
-            for a data set of Avalanche's to be worked on and read back with `from_avalanche`.
+            for a data set of Avalanche's to be worked on and read back with `from_avalanche`, which wants a column a
+            stage.
         max_length: rows are cut to this many tokens.
 
     Raises:
@@ -133,12 +134,13 @@ def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_
         from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
     labels = {label: index for index, label in enumerate(stream.labels)}
     rows = partial(_EncodedRows, tokenizer=tokenizer, labels=labels, max_length=max_length)
-    by_task = stream.scenario == "task_incremental"
+    by_task = stream.masks
+    places = {"train": range(len(stream)), "validation": stream.home, "test": stream.home}
     collate = None if tokenizer is None else text_collate(tokenizer)
     experiences = {
         avalanche_name: [
-            _experience(rows(stage, split), stage_index if by_task else 0, collate)
-            for stage_index, stage in enumerate(stream.stages)
+            _experience(rows(part, split), (place or 0) if by_task else 0, collate)
+            for part, place in zip(stream.parts(split), places[split], strict=True)
         ]
         for split, avalanche_name in STREAM_NAMES.items()
     }
@@ -180,19 +182,21 @@ class _EncodedRows:
 
     def __init__(
         self,
-        stage: Stage,
+        part: Stage | Column,
         split: str,
         *,
         tokenizer: PreTrainedTokenizerBase | None,
         labels: Mapping[str, int],
         max_length: int,
     ) -> None:
-        self._dataset: Dataset = stage.split(split).with_format(None)
-        self._objective = make_objective(stage.objective, stage.options)
+        self._dataset: Dataset = part.split(split).with_format(None)
+        self._objective = make_objective(part.objective, part.options)
         self._tokenizer = tokenizer
         self._labels = labels
         self._max_length = max_length
-        self.targets = _targets(self._dataset, labels, f"stage {stage.name!r} {split}")
+        self.targets = _targets(
+            self._dataset, labels, f"{'stage' if isinstance(part, Stage) else 'column'} {part.name!r} {split}"
+        )
 
     def __len__(self) -> int:
         return len(self._dataset)

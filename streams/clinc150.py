@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["clinc150"]
 
 HUB, HUB_CONFIG = "clinc/clinc_oos", "plus"
+REVISION = "155b9c710419136e17307b80d0a13e68cd46b4ec"
 OUT_OF_SCOPE = "oos"
 FIELDS = StageFields(language="en", source="github.com/clinc/oos-eval", licence="CC BY 3.0")
 INTENTS = {
@@ -125,7 +126,7 @@ def _from_hub() -> dict[str, Dataset]:
     from datasets import Dataset, load_dataset
 
     try:
-        hub = load_dataset(HUB, HUB_CONFIG)
+        hub = load_dataset(HUB, HUB_CONFIG, revision=REVISION)
     except OSError as error:  # of which the hub's own errors are kinds
         raise DataError(
             f"clinc150: cannot be read from the hub ({HUB}): {error}; give stream.path or set CL_MLM_DATA"

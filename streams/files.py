@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.labels import rarest_labels
-from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, stage_order
-from cl_mlm.stream import Scenario, Stream
+from cl_mlm.picking import pick_rows, picked_notes, rows_faults
+from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
+from cl_mlm.stream import Scenario, Stage, Stream
 from cl_mlm.tables import find_folder, read_splits
+from cl_mlm.typecheck import check, unknown_keys
 from cl_mlm.typestaging import by_types, row_types
 
 if TYPE_CHECKING:
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["files"]
 
-StagesBy = Literal["labels", "types", "field", "files"]
+StagesBy = Literal["labels", "types", "field", "files", "whole"]
+ENTRY: dict[str, Any] = {"objective": str, "options": dict[str, Any], "columns": dict[str, str]}  # of `stages`
 CARVE_SEED = 0  # the carved rows are part of the data: the same for every order of stages and every run seed
 UNUSED = {
-    "labels": ("types_per_stage", "field", "order"),
-    "types": ("labels_per_stage", "field", "order"),
-    "field": ("labels_per_stage", "types_per_stage", "groups"),
+    "labels": ("types_per_stage", "field", "stages"),
+    "types": ("labels_per_stage", "field", "stages"),
+    "field": ("labels_per_stage", "types_per_stage", "groups", "stages"),
     "files": ("labels_per_stage", "types_per_stage", "groups", "field"),
+    "whole": ("labels_per_stage", "types_per_stage", "groups", "field", "order", "stages"),
 }
 
 
@@ -45,33 +49,41 @@ def files(
     order_seed: int | None = 0,
     scenario: Scenario | None = None,
     validation_fraction: float = 0.1,
+    rows: dict[str, int] | None = None,
     columns: dict[str, str] | None = None,
     objective: str = "classification",
     options: dict[str, Any] | None = None,
+    stages: list[dict[str, Any]] | None = None,
 ) -> Stream:
     """Returns a stream over the train, validation (valid, dev) and test files of a folder.
 
     Files are JSON lines, CSV, TSV or Parquet with the columns that the objective asks for: `text`, optionally
-    `text_pair`, and `label` for classification. A missing validation file is carved from train, by label or rarest
-    entity type, and the stream's notes say so.
+    `text_pair`, and `label` for classification; where it asks for texts alone also .txt, one a line. A missing
+    validation file is carved from train, by label or rarest entity type, and the stream's notes say so.
 
     Args:
         path: the folder, as given or inside `CL_MLM_DATA`.
         stages_by: `labels`: every stage brings new labels; `types`: new entity types, for objective `tagging`;
             `field`: one stage for each value of a column; `files`: one stage for each sub-folder, which holds the
-            files.
+            files; `whole`: one stage.
         labels_per_stage: for `labels`: how many a stage brings.
         types_per_stage: for `types`: how many a stage brings.
         groups: for `labels` and `types`: those of every stage, in order, instead.
         mask_others: for `types`: tags of earlier stages' types are `O` in a stage, as those of later ones always are.
         field: for `field`: the column.
-        order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order.
+        order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order; for `labels`
+            and `types`: the names of the stages (`labels-01` ...), in the wanted order.
         order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
         scenario: null: class_incremental for `labels` and `types`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
+        rows: how many rows of a split to use, such as `{train: 1000, test: 500}`, the same ones in every run; picked
+            before rows are cut into stages, for `files` in every folder, of which a smaller one is used whole.
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
         objective: what a row means: a name of `cl-mlm list objectives`.
         options: arguments of the objective.
+        stages: for `files`: the stages in order, each with its `path`, a folder inside `path`, and what differs there
+            from what is given for all: `objective`, `options`, `columns`. Objectives may differ: each has a head of its
+            own.
 
     Raises:
         ConfigError: arguments that do not fit each other or the files.
@@ -79,23 +91,32 @@ def files(
     """
     given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
     kind = make_objective(objective, options or {})
-    _check(stages_by, {**given, "field": field, "order": order}, mask_others, kind)
+    _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, kind, rows)
+    if stages is not None:
+        shared = {"objective": objective, "options": options or {}, "columns": columns, "rows": rows}
+        return _staged(path, stages, shared, scenario, validation_fraction)
     folder = find_folder(path)
     name = folder.resolve().name
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
     if stages_by == "files":
-        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns)
+        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns, rows)
         return by_source(parts, name=name, scenario=scenario or "domain_incremental", notes=notes, **fields)
     splits = read_splits(folder, columns=columns, required=kind.columns)
     whole = "validation" in splits
-    note = [] if whole else [_note(validation_fraction)]
+    note = [*([] if whole else [_note(validation_fraction)]), *picked_notes(rows)]
+    if stages_by == "whole":
+        ready = pick_rows(splits if whole else _carved(splits, validation_fraction, kind), rows)
+        return by_source({name: ready}, name=name, scenario=scenario or "class_incremental", notes=note, **fields)
     if stages_by != "field":
         same: dict[str, Any] = {"name": name, "groups": groups, "order_seed": order_seed, "notes": note, **fields}
         same["scenario"] = scenario or "class_incremental"
-        ready = splits if whole else _carved(splits, validation_fraction, kind)
+        ready = pick_rows(splits if whole else _carved(splits, validation_fraction, kind), rows)
         if stages_by == "types":
-            return by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
-        return by_labels(ready, labels_per_stage=labels_per_stage, **same)
+            made = by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
+        else:
+            made = by_labels(ready, labels_per_stage=labels_per_stage, **same)
+        return made if order is None else reordered(made, order)
+    splits = pick_rows(splits, rows)
     stream = by_field(
         splits if whole else {**splits, "validation": splits["train"].select([])},
         str(field),
@@ -109,7 +130,9 @@ def files(
     return stream if whole else _carved_stages(stream, validation_fraction)
 
 
-def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective) -> None:
+def _check(
+    stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective, rows: Mapping[str, int] | None
+) -> None:
     if stages_by not in UNUSED:
         raise ConfigError(f"stream.stages_by: must be one of {', '.join(UNUSED)}, got {stages_by!r}")
     problems = [
@@ -125,10 +148,71 @@ def _check(stages_by: str, given: Mapping[str, object], mask_others: bool, objec
             f"stream.stages_by: {stages_by} needs an objective with the column {column}, got {objective.name}, whose "
             f"columns are {', '.join(objective.columns)}"
         )
+    if given["stages"] is not None and given["order"] is not None:
+        problems.append(f"stream.order: must be null where stream.stages gives the order, got {given['order']!r}")
     if stages_by == "field" and given["field"] is None:
         problems.append("stream.field: must name a column where stream.stages_by is field, got None")
+    problems += rows_faults(rows)
     if problems:
         raise ConfigError(problems)
+
+
+def _staged(
+    path: str,
+    stages: Sequence[Mapping[str, Any]],
+    shared: Mapping[str, Any],
+    scenario: Scenario | None,
+    fraction: float,
+) -> Stream:
+    """Returns a stream of the folders that `stages` names, each with an objective of its own where it says so."""
+    faults: list[ConfigError | DataError] = []
+    found: list[Stage] = []
+    carved: list[str] = []
+    for i, given in enumerate(stages):
+        try:
+            entry, kind = _entry(f"stream.stages[{i}]", given, shared)
+            folder = find_folder(str(Path(path) / entry["path"]), f"stream.stages[{i}].path")
+            splits = read_splits(folder, columns=entry["columns"], required=kind.columns)
+        except (ConfigError, DataError) as error:
+            faults.append(error)
+            continue
+        whole = "validation" in splits
+        carved += [] if whole else [entry["path"]]
+        ready = pick_rows(splits if whole else _carved(splits, fraction, kind), shared["rows"], fewer=True)
+        fields: StageFields = {"objective": entry["objective"], "options": entry["options"], "task": entry["objective"]}
+        found += by_source({entry["path"]: ready}, name=entry["path"], **fields).stages
+    if not stages:
+        raise ConfigError("stream.stages: must name at least one stage, got []")
+    if faults:
+        kind_of_fault = DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError
+        raise kind_of_fault([line for fault in faults for line in fault.problems])
+    name = Path(path).name or "-".join(Path(stage.name).name for stage in found)
+    notes = [*([f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []), *picked_notes(shared["rows"])]
+    return Stream(name, tuple(found), scenario or "domain_incremental", tuple(notes))
+
+
+def _entry(where: str, given: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[dict[str, Any], Objective]:
+    """Returns one of `stages` with what it leaves out filled in, and its objective.
+
+    Raises:
+        ConfigError: keys or values that do not belong there, all of them.
+    """
+    problems: list[str] = []
+    unknown_keys(where, given, {"path": str, **ENTRY}, problems)
+    if "path" not in given:
+        problems.append(f"{where}.path: must name a folder inside stream.path, got none")
+    for key, kind in {"path": str, **ENTRY}.items():
+        if key in given:
+            check(f"{where}.{key}", given[key], kind, {}, problems)
+    if problems:
+        raise ConfigError(problems)
+    entry = {**shared, **given}
+    if "objective" in given and "options" not in given and given["objective"] != shared["objective"]:
+        entry["options"] = {}  # those for all are of another objective
+    try:
+        return entry, make_objective(entry["objective"], entry["options"])
+    except ConfigError as error:
+        raise ConfigError([line.replace("stream.options", f"{where}.options") for line in error.problems]) from error
 
 
 def _sources(
@@ -138,6 +222,7 @@ def _sources(
     fraction: float,
     columns: dict[str, str] | None,
     required: Sequence[str],
+    rows: Mapping[str, int] | None,
 ) -> tuple[dict[str, Mapping[str, Dataset]], list[str]]:
     """Returns the splits of every sub-folder in stage order, and what was carved in words."""
     parts: dict[str, Mapping[str, Dataset]] = {}
@@ -147,14 +232,15 @@ def _sources(
         try:
             splits = read_splits(folder / stage, columns=columns, required=required)
             whole = "validation" in splits
-            parts[stage] = splits if whole else _carved(splits, fraction)
+            parts[stage] = pick_rows(splits if whole else _carved(splits, fraction), rows, fewer=True)
         except DataError as error:
             problems += error.problems
             continue
         carved += [] if whole else [stage]
     if problems:
         raise DataError(problems)
-    return parts, [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
+    note = [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
+    return parts, note + [f"{split}: at most {number} rows a stage" for split, number in (rows or {}).items()]
 
 
 def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) -> list[str]:

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.components import make_objective
-from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.fingerprint import arrow_batches, pick
-from cl_mlm.randomness import numpy_generator
+from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.fingerprint import arrow_batches
+from cl_mlm.picking import pick_rows, picked_notes, rows_faults
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation
 from cl_mlm.stream import SPLITS, Scenario, Stream
 from cl_mlm.tables import find_folder, read_splits
+from streams._hub import open_hub, with_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["hub"]
 
-CARVE_SEED = 0  # the carved and the picked rows are part of the data: the same for every run seed
+CARVE_SEED = 0  # the carved rows are part of the data: the same for every run seed
 
 
 def hub(
@@ -75,9 +76,8 @@ def hub(
     if "validation" not in found:
         found["train"], found["validation"] = carve_validation(found["train"], validation_fraction, CARVE_SEED)
         notes.append(f"validation carved from train: {100 * validation_fraction:g} % of rows")
-    for split, number in (rows or {}).items():
-        found[split] = _some(found[split], split, number)
-        notes.append(f"{split}: {number} rows picked")
+    found = pick_rows(found, rows)
+    notes += picked_notes(rows)
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}, "source": dataset}
     name = dataset.rpartition("/")[2]
     if stages_by == "labels":
@@ -119,15 +119,14 @@ def _check(
         )
     if labels_per_stage is not None and stages_by != "labels":
         problems.append(f"stream.labels_per_stage: must be null where stages_by is {stages_by}, got {labels_per_stage}")
-    for key, names in (("splits", splits or {}), ("rows", rows or {})):
-        problems += [
-            f"stream.{key}: must name train, validation or test, got {name!r}{nearest(name, SPLITS)}"
-            for name in names
-            if name not in SPLITS
-        ]
+    problems += [
+        f"stream.splits: must name train, validation or test, got {name!r}{nearest(name, SPLITS)}"
+        for name in splits or {}
+        if name not in SPLITS
+    ]
     missing = [name for name in ("train", "test") if splits is not None and name not in splits]
     problems += [f"stream.splits: must name {name}, got {dict(splits or {})}" for name in missing]
-    problems += [f"stream.rows.{k}: must be at least 1, got {n}" for k, n in (rows or {}).items() if n < 1]
+    problems += rows_faults(rows)
     if problems:
         raise ConfigError(problems)
 
@@ -136,17 +135,7 @@ def _from_hub(
     dataset: str, subset: str | None, revision: str, splits: Mapping[str, str], columns: Mapping[str, str]
 ) -> dict[str, Dataset]:
     """Returns the wanted splits with our names of columns; labels as names."""
-    from datasets import load_dataset
-
-    try:
-        whole = load_dataset(dataset, subset, revision=revision)
-    except OSError as error:  # of which the hub's own errors are kinds
-        raise DataError(
-            f"{dataset} at {revision}: cannot be read from the hub: {str(error).splitlines()[0]}; stream.path names a "
-            "local copy"
-        ) from error
-    except ValueError as error:  # no such configuration
-        raise ConfigError(f"stream.dataset: {dataset!r} cannot be read: {str(error).splitlines()[0]}") from error
+    whole = open_hub(dataset, subset, revision, "stream.dataset", "stream.path names a local copy")
     known = [str(name) for name in whole]
     lacking = [name for name in splits.values() if name not in known]
     if lacking and splits.get("validation") not in lacking:
@@ -163,26 +152,14 @@ def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
     if missing:
         raise ConfigError(f"stream.columns: no column {missing[0]!r}; allowed: {', '.join(dataset.column_names)}")
     renamed = {theirs: ours for ours, theirs in columns.items()}
-    table: pa.Table = pa.concat_tables(arrow_batches(dataset))
+    # Without a mapping the table stays where it is, on disk.
+    mapped = dataset._indices is not None
+    table: pa.Table = pa.concat_tables(arrow_batches(dataset)) if mapped else dataset.data.table
     arrays, names = [], []
     for name, feature in dataset.features.items():
         column = table.column(name)
         if isinstance(feature, ClassLabel):
-            codes = [None if code is None or code < 0 else code for code in column.to_pylist()]
-            column = pa.array([None if code is None else feature.names[code] for code in codes], pa.string())
+            column = pa.array(with_names(column.to_pylist(), feature), pa.string())
         arrays.append(column)
         names.append(renamed.get(name, name))
     return Dataset(pa.table(arrays, names=names))
-
-
-def _some(dataset: Dataset, split: str, number: int) -> Dataset:
-    """Returns `number` rows, in their order.
-
-    Raises:
-        ConfigError: there are fewer.
-    """
-    import numpy as np
-
-    if number > len(dataset):
-        raise ConfigError(f"stream.rows.{split}: must be at most {len(dataset)}, got {number}")
-    return pick(dataset, np.sort(numpy_generator(CARVE_SEED, "rows", split).permutation(len(dataset))[:number]))

@@ -200,6 +200,32 @@ def fast(make_fast: Callable[[Path], dict[str, Any]], tmp_path: Path, one_thread
     return make_fast(tmp_path / "runs")
 
 
+@pytest.fixture
+def mixed(fast: dict[str, Any], write_rows: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
+    """`fast` with two objectives: the first stage asks for a label, the second for the tags of the same words."""
+    tags = {"cold": "B-low", "hot": "B-high", "loud": "B-high", "quiet": "B-low"}
+    tagged = {
+        split: [{"tokens": ["a", *row["text"].split()], "tags": ["O", tags[row["label"]], *["O"] * 4]} for row in rows]
+        for split, rows in SPLITS.items()
+    }
+    write_rows(tmp_path / "mixed" / "labels")
+    write_rows(tmp_path / "mixed" / "tags", **tagged)
+    stages = [{"path": "labels", "objective": "classification"}, {"path": "tags", "objective": "tagging"}]
+    fast["stream"] = {"name": "files", "path": str(tmp_path / "mixed"), "stages_by": "files", "stages": stages}
+    return fast
+
+
+@pytest.fixture
+def packed(fast: dict[str, Any]) -> dict[str, Any]:
+    """`fast` as one stage of language modelling on texts that are joined and cut into blocks of 16 tokens."""
+    kept = {"name": "files", "path": fast["stream"]["path"], "stages_by": "whole"}
+    options = {"kind": "causal", "pack": True}
+    fast["stream"] = {**kept, "objective": "language_modelling", "options": options}
+    fast["model"] = {"name": "tiny-decoder", "dropout": 0.1}
+    fast["training"] |= {"max_length": 16}
+    return fast
+
+
 @pytest.fixture(scope="session")
 def write_config() -> Callable[[Path, dict[str, Any]], Path]:
     """Writes a config file; JSON is YAML."""

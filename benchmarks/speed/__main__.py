@@ -28,7 +28,7 @@ from benchmarks.speed.workload import SIZES, Workload, find_model
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="names of rows, or their beginnings, with commas between")
+    parser.add_argument("--only", default="", help="names of rows, or how some begin, with commas between")
     parser.add_argument("--setting", choices=["short", "long", "both"], default="both")
     parser.add_argument("--quick", action="store_true", help="one quad a row, short blocks: no interval")
     parser.add_argument(
@@ -74,7 +74,8 @@ def chosen(options: argparse.Namespace, names: list[str]) -> list[str]:
     if not wanted:
         # An accelerator's own row is of no use on a processor, and processor seconds say nothing of an accelerator.
         return [name for name in names if name.startswith("device.") == (options.device != "cpu")]
-    return [name for name in names if any(name.startswith(one) for one in wanted)]
+    # A whole name is that row alone, though it is how the names of others begin too.
+    return [name for name in names if any(name == one if one in names else name.startswith(one) for one in wanted)]
 
 
 def facts(work: Workload, model: str) -> dict[str, Any]:

@@ -131,6 +131,12 @@ class Sender:
         self._sender = MlflowSender(ours.folder, self._journal, uri)
         self._sender.start()
 
+    def cpu(self) -> float:
+        """Returns the processor seconds that the thread has taken."""
+        thread = self._sender._thread.ident
+        assert thread is not None
+        return time.clock_gettime(time.pthread_getcpuclockid(thread))
+
     def drain(self) -> None:
         """Waits until everything written so far is sent, so that a block bears what its own lines cost."""
         from cl_mlm.delivery import Link

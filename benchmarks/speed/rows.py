@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
-from benchmarks.speed import whole
+from benchmarks.speed import encoding, whole
 from benchmarks.speed.intervals import Effort
 from benchmarks.speed.measuring import (
     Measured,
@@ -74,6 +74,7 @@ COSTS = (
 AMOUNTS = (
     ("growth.tokens", "growth of the cost of a padded token per stage, %", 0.5, NO_LONG, whole.growth),
     ("checkpoint.step", "seconds of a checkpoint / the 600 between two", 0.02, 0.02, whole.checkpoint),
+    ("encode.rows", "seconds to encode 100,000 rows of about 20 tokens", 15.0, NO_LONG, encoding.encode),
     ("start.first_step", "seconds from command to first step without imports", 3.0, NO_LONG, whole.first_step),
 )
 

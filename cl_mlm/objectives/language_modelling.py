@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from typing_extensions import override
 from cl_mlm.errors import ConfigError
 from cl_mlm.masking import masked_tokens
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.packing import packed
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.texts import padded, text_faults
 from cl_mlm.token_sites import NO_TARGET, token_losses, token_sites
@@ -30,11 +31,14 @@ class LanguageModelling(Objective):
     cls or sep token (the first that it has). `masked` predicts a share of the tokens that are not special: Devlin et
     al. (2019), BERT, arXiv:1810.04805, appendix A.1. In training they are drawn anew at every step, their number fixed
     by the row's length; elsewhere (evaluation, Fisher information) they follow from the row's id alone.
-    A text is cut to `training.max_length` tokens.
+    A text is cut to `training.max_length` tokens, or packed: all texts of a stage's split follow one another, an end
+    token (eos, or sep) after each, and every `training.max_length` tokens are a row. `causal` then predicts every one,
+    the first of a block from the token before it.
 
     Args:
         kind: which tokens are predicted.
         mask_share: for `masked`: fraction of a row's tokens, above 0 and below 1; at least one token.
+        pack: a row is a block of tokens and not a text.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
@@ -42,9 +46,10 @@ class LanguageModelling(Objective):
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     sites_per_row: ClassVar[Literal["none", "one", "many"]] = "many"
 
-    def __init__(self, kind: Kind = "causal", mask_share: float = 0.15) -> None:
+    def __init__(self, kind: Kind = "causal", mask_share: float = 0.15, pack: bool = False) -> None:
         self.kind: Kind = kind
         self.mask_share = mask_share
+        self.pack = pack
         self._mask: tuple[int, int] = (0, 0)  # the mask token and the size of the vocabulary
 
     @property
@@ -58,6 +63,12 @@ class LanguageModelling(Objective):
     def varies(self) -> bool:  # type: ignore[override]  # follows from an option
         """Masked rows are others at every step."""
         return self.kind == "masked"
+
+    @property
+    @override
+    def packs(self) -> bool:  # type: ignore[override]  # follows from an option
+        """What the option says."""
+        return self.pack
 
     @override
     def faults(self, max_length: int) -> list[str]:
@@ -77,8 +88,7 @@ class LanguageModelling(Objective):
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
         """Returns `input_ids` and `num_bytes`, the UTF-8 bytes of that part of the text which they stand for."""
-        if self.kind == "masked" and tokenizer.mask_token_id is None:
-            raise ConfigError("stream.options.kind: masked needs a tokenizer with a mask token, got masked")
+        self._check(tokenizer)
         start = self._start(tokenizer)
         found = tokenizer(list(rows["text"]), truncation=True, max_length=max_length - len(start), verbose=False)
         ids = [[*start, *tokens] for tokens in found["input_ids"]]
@@ -87,6 +97,28 @@ class LanguageModelling(Objective):
             "input_ids": ids,
             "num_bytes": [_num_bytes(text, e) for text, e in zip(rows["text"], encodings, strict=True)],
         }
+
+    @override
+    def encode_split(
+        self,
+        chunks: Iterable[Rows],
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+    ) -> Iterator[Encoded]:
+        """Yields texts, or with `pack` blocks: `input_ids`, `num_bytes`, and `before`, the token before the block."""
+        if not self.pack:
+            yield from super().encode_split(chunks, tokenizer, labels, max_length)
+            return
+        self._check(tokenizer)
+        ends = [token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if isinstance(token, int)]
+        if not ends:
+            raise ConfigError("stream.options.pack: needs a tokenizer with an end (eos or sep) token, got true")
+        yield from packed((rows["text"] for rows in chunks), tokenizer, ends[0], max_length)
+
+    def _check(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if self.kind == "masked" and tokenizer.mask_token_id is None:
+            raise ConfigError("stream.options.kind: masked needs a tokenizer with a mask token, got masked")
 
     def _start(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Returns the token to put first, none where the tokenizer itself puts a special one there."""
@@ -109,8 +141,14 @@ class LanguageModelling(Objective):
         tokens = inputs["input_ids"]
         extra = {"num_bytes": torch.tensor([float(size) for size in encoded["num_bytes"]])}
         if self.kind == "causal":
-            following = torch.full_like(tokens, NO_TARGET)
-            following[:, :-1] = tokens[:, 1:].masked_fill(mask[:, 1:] == 0, NO_TARGET)
+            if self.pack:
+                before = torch.tensor([int(token) for token in encoded["before"]])
+                shown = torch.cat([before[:, None], tokens[:, :-1]], 1)
+                inputs["input_ids"] = shown.masked_fill(mask == 0, tokenizer.pad_token_id)
+                following = tokens.masked_fill(mask == 0, NO_TARGET)
+            else:
+                following = torch.full_like(tokens, NO_TARGET)
+                following[:, :-1] = tokens[:, 1:].masked_fill(mask[:, 1:] == 0, NO_TARGET)
             count = (following != NO_TARGET).sum(1).float()
             return Batch(inputs, following, ids, count, num_tokens=int(mask.sum()), extra=extra)
         assert isinstance(tokenizer.mask_token_id, int)

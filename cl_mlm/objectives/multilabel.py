@@ -68,6 +68,14 @@ class Multilabel(Objective):
         return text_keys(rows)
 
     @override
+    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Returns the texts, a pair's below each other, and the labels in a list, or `none`."""
+        texts = list(rows["text"])
+        if "text_pair" in rows:
+            texts = [f"{text}\n{pair}" for text, pair in zip(texts, rows["text_pair"], strict=True)]
+        return texts, ["; ".join(sorted(own)) or "none" for own in rows["labels"]]
+
+    @override
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:

@@ -91,6 +91,12 @@ class QuestionAnswering(Objective):
         return list(rows["context"])
 
     @override
+    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Returns the questions, each above its context, and the first answers, or `none`."""
+        sources = [f"{question}\n{text}" for question, text in zip(rows["question"], rows["context"], strict=True)]
+        return sources, [next(iter(answers["text"]), "none") for answers in rows["answers"]]
+
+    @override
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:

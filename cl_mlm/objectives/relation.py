@@ -60,6 +60,11 @@ class Relation(Classification):
         return [" ".join(words) for words, _ in _all_marked(rows)]
 
     @override
+    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Returns the marked texts, and the labels."""
+        return self.key(rows), list(rows["label"])
+
+    @override
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.bio import OUTSIDE, is_tag, only, repaired, stray, types_of
+from cl_mlm.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
 from cl_mlm.entity_scores import micro_scores, type_scores
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.texts import masked_logits, padded
@@ -101,6 +101,15 @@ class Tagging(Objective):
     def references(self, rows: Rows) -> list[Any]:
         """Returns the tags of every row."""
         return [repaired(tags) if self.ill_formed == "repair" else list(tags) for tags in rows["tags"]]
+
+    @override
+    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Returns the words, joined by spaces, and the entities in their order, `type: words; ...`, or `none`."""
+        targets = []
+        for words, tags in zip(rows["tokens"], self.references(rows), strict=True):
+            found = [f"{kind}: {' '.join(words[start:end])}" for kind, start, end in entities(tags)]
+            targets.append("; ".join(found) or "none")
+        return self.key(rows), targets
 
     @override
     def encode(

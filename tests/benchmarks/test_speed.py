@@ -1,9 +1,12 @@
 import json
 import math
+import os
 
 import pytest
 
+from benchmarks.speed.__main__ import arguments, chosen
 from benchmarks.speed.intervals import Block, Effort, compare, half_width, ratio_interval, theil_sen
+from benchmarks.speed.rows import all_rows
 from benchmarks.speed.stepper import Stepper
 from benchmarks.speed.table import is_met, markdown, merge, plain
 from benchmarks.speed.workload import MAX_LENGTH, in_turn, joined
@@ -200,3 +203,33 @@ def test_long_rows_have_enough_words_and_begin_with_their_own():
     assert all(len(text.split()) >= MAX_LENGTH for text in made)
     assert [text.split()[0] for text in made] == ["one", "three", "four"]
     assert made[2].startswith("four five six one two three")
+
+
+def test_rows_to_encode_are_about_twenty_tokens_and_the_second_time_is_told(tmp_path, monkeypatch):
+    from benchmarks.speed import encoding
+    from benchmarks.speed.workload import Workload, word_tokenizer
+
+    monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path / "own"))
+    work = Workload("short", tmp_path, "no model", 1, rows=40)
+    work.__dict__["tokenizer"] = word_tokenizer(500)
+    found = encoding.encode(work, Effort(max_quads=1))
+    assert found.note.startswith("40 rows of 18.0 tokens")
+    assert {name: len(values) for name, values in found.details["seconds"].items()} == {
+        "first": 1,
+        "first_cpu": 1,
+        "again": 1,
+    }
+    assert len(list(tmp_path.rglob("layout.json"))) == 1
+    assert os.environ["CL_MLM_CACHE"] == str(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        ("train.avalanche", ["train.avalanche"]),
+        ("train.avalanche_", ["train.avalanche_limit", "train.avalanche_fused"]),
+        ("frozen,memory.hand", ["frozen.cache20", "frozen.cache3", "memory.hand"]),
+    ],
+)
+def test_a_whole_name_means_one_row_and_a_beginning_all_that_have_it(only, expected):
+    assert chosen(arguments(["--only", only]), [*all_rows()]) == expected

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 import cl_mlm
 from cl_mlm.api import is_finished, locked, read_summary, run_folder
+from cl_mlm.delivery import Delivery
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare, with_objects
@@ -217,6 +218,15 @@ def test_a_tracking_server_out_of_reach_is_a_warning_and_the_run_is_finished(qui
     (warning,) = result.warnings
     assert "http://127.0.0.1:9 not reachable" in warning
     assert f"cl-mlm sync {result.folder}" in warning
+
+
+def test_mlflow_is_not_begun_with_before_the_first_step_is_done(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("cl_mlm.api.SENDING_WAITS_SECONDS", 3600.0)
+    steps, seen, send = tmp_path / "steps.txt", [], Delivery.send
+    monkeypatch.setattr(Delivery, "send", lambda delivery: [seen.append(steps.exists()), send(delivery)][1])
+    result = cl_mlm.run(quick, strategies=[Watching(str(steps))])
+    assert seen[0]
+    assert not result.warnings
 
 
 def test_a_run_folder_is_held_by_one_process_only(tmp_path):

@@ -134,3 +134,80 @@ def test_topics_of_news_are_answers(fast):
     prepared = prepare(load_config(fast))
     assert sorted(prepared.objective.answers) == ["Business", "Science or Technology", "Sports", "World"]
     assert sum(len(stage.test) for stage in prepared.stream.stages) == 1200
+
+
+MIXED = {
+    "classification": ({"text": ["cold wind"], "label": ["cold"]}, ("cold",), "cold wind", "cold"),
+    "tagging": (
+        {"tokens": [["old", "New", "York", "x"]], "tags": [["B-age", "B-city", "I-city", "O"]]},
+        ("age", "city"),
+        "old New York x",
+        "age: old; city: New York",
+    ),
+    "multilabel": ({"text": ["a"], "text_pair": ["b"], "labels": [["y", "x"]]}, ("x", "y"), "a\nb", "x; y"),
+    "relation": (
+        {"tokens": [["Ann", "met", "Bo"]], "head": [[0, 1]], "tail": [[2, 3]], "label": ["met"]},
+        ("met",),
+        "[E1] Ann [/E1] met [E2] Bo [/E2]",
+        "met",
+    ),
+    "question_answering": (
+        {"context": ["It is red."], "question": ["which?"], "answers": [{"text": ["red"], "answer_start": [6]}]},
+        (),
+        "which?\nIt is red.",
+        "red",
+    ),
+}
+
+
+def mixed_stream(objectives):
+    from cl_mlm.stream import Stage, Stream
+
+    stages = []
+    for name in objectives:
+        columns, labels, *_ = MIXED[name]
+        rows = Dataset.from_dict(columns)
+        stages.append(Stage(name, rows, rows, rows, labels, objective=name, task=name))
+    return Stream("mixed", tuple(stages))
+
+
+def test_every_objective_with_a_form_as_text_is_written_out_and_named_by_a_prefix():
+    written = as_text(mixed_stream(MIXED))
+    for stage, (name, (_, labels, source, target)) in zip(written.stages, MIXED.items(), strict=True):
+        assert stage.objective == "text_to_text"
+        assert (stage.train["source"][:], stage.test["target"][:]) == ([source], [target])
+        answers = {"answers": list(labels)} if name in ("classification", "relation") else {}
+        assert stage.options == {**answers, "prefix": f"{name}: "}
+        assert stage.labels == ()
+    clean(written, "keep")
+
+
+def test_a_stream_of_one_objective_has_no_prefix():
+    (stage,) = as_text(mixed_stream(["tagging"])).stages
+    assert stage.options == {}
+
+
+def test_what_holds_nothing_is_written_as_none():
+    stream = mixed_stream(["tagging", "multilabel"])
+    tags, labels = stream.stages
+    empty = Dataset.from_dict({"tokens": [["a", "b"]], "tags": [["O", "O"]]})
+    none = Dataset.from_dict({"text": ["a"], "labels": [["x"]]}).map(lambda row: {"labels": row["labels"][:0]})
+    written = as_text(replace(stream, stages=(replace(tags, test=empty), replace(labels, test=none))))
+    assert [stage.test["target"][:] for stage in written.stages] == [["none"], ["none"]]
+
+
+def test_rows_that_their_objective_refuses_are_told():
+    stream = mixed_stream(["tagging"])
+    bad = Dataset.from_dict({"tokens": [["a", "b"]], "tags": [["O"]]})
+    with pytest.raises(DataError, match=r"stage 'tagging' train: tags must be as many as tokens"):
+        as_text(replace(stream, stages=(replace(stream.stages[0], train=bad),)))
+
+
+def test_numbers_cannot_be_written_out_beside_what_can():
+    from cl_mlm.stream import Stage
+
+    rows = Dataset.from_dict({"text": ["a"], "value": [1.0]})
+    stream = mixed_stream(["tagging"])
+    stages = (*stream.stages, Stage("n", rows, rows, rows, (), objective="regression"))
+    with pytest.raises(ConfigError, match=r"^stream.as_text: must be false for objective regression, got true$"):
+        as_text(replace(stream, stages=stages))

@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from cl_mlm.backbone import Backbone
 from cl_mlm.checkpoint import (
     damage,
+    in_order,
     join_state,
     last_good,
     read_stage,
@@ -163,6 +164,13 @@ def test_the_newest_checkpoint_is_the_last_good_one(tmp_path):
     for stage_index in (0, 1, 11):
         write(tmp_path, stage_index)
     assert last_good(tmp_path) == (tmp_path / "011", [])
+
+
+def test_the_newest_of_more_than_a_thousand_stages_is_the_last_good_one(tmp_path):
+    for stage_index in (999, 1000):
+        write(tmp_path, stage_index)
+    assert last_good(tmp_path)[0] == tmp_path / "1000"
+    assert [path.name for path in in_order(tmp_path.iterdir())] == ["999", "1000"]
 
 
 def test_a_folder_without_checkpoints_has_no_last_good_one(tmp_path):

@@ -12,6 +12,7 @@ from cl_mlm.errors import ConfigError
 from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare
 from cl_mlm.strategy import Strategy
+from cl_mlm.stream import Stage, Stream
 
 
 class Hoarder(Strategy):
@@ -177,3 +178,18 @@ def test_what_is_said_is_what_a_run_writes(fast, settings, monkeypatch):
     assert largest["stages"] == pytest.approx(3 * settings.whole * BYTES, rel=0.02)
     assert largest["steps"] == pytest.approx(5 * settings.whole * BYTES, rel=0.02)
     assert bytes_below(result.folder / "predictions") < 40 * 2 * 24 + 10_000
+
+
+def test_of_packed_texts_the_blocks_are_counted_and_not_the_rows(fast):
+    from datasets import Dataset
+
+    rows = {split: Dataset.from_dict({"text": [f"{split} " * 40_000]}) for split in ("train", "validation", "test")}
+    stage = Stage("s", **rows, labels=(), objective="language_modelling", options={"pack": True})
+    config = load_config(
+        {key: value for key, value in fast.items() if key != "stream"},
+        ["model=tiny-decoder", "training.max_length=16"],
+        needs_stream=False,
+    )
+    (line, *_) = disk_lines(prepare(config, Stream("s", (stage,), "domain_incremental")))
+    # Before training and after the one stage.
+    assert f"predictions {shown(2 * 40 * (5 * 40_000 // 16))}" in line

@@ -49,6 +49,90 @@ def test_nothing_is_cut_where_everything_fits(look):
     assert (figures["longer_rows"], figures["cut_tokens"]) == (0, 0)
 
 
+def table(lines, head):
+    """Returns the cells of the lines from the one that begins with `head` to the next empty one."""
+    start = next(i for i, line in enumerate(lines) if line.startswith(head))
+    return [line.split() for line in lines[start : lines.index("", start)]]
+
+
+def test_columns_that_are_no_stages_have_lines_of_their_own(look):
+    found = look("stream.scenario=online", "stream.chunk_rows=8", "stream.evaluate_every=2", "training.epochs=1")
+    lines = look_lines(found)
+    assert table(lines, "rows ")[:4] == [
+        ["rows", "train", "labels", "steps", "rows", "scored"],
+        ["1.", "labels-01-01", "8", "2", "2", "12"],
+        ["2.", "labels-01-02", "8", "2", "2", "20"],
+        ["3.", "labels-02-01", "8", "2", "2", "0"],
+    ]
+    assert table(lines, "scored on") == [
+        ["scored", "on", "validation", "test", "labels", "learned", "after"],
+        ["labels-01", "8", "12", "2", "stage", "2"],
+        ["labels-02", "8", "12", "2", "stage", "4"],
+    ]
+    tokens = [row[:2] for row in table(lines, "tokens of a row")[1:]]
+    assert tokens[-3:-1] == [["on", "labels-01"], ["on", "labels-02"]]
+    told = found.to_dict()
+    assert [stage["rows"] for stage in told["stages"]] == [{"train": 8}] * 4
+    assert [stage["measured"] for stage in told["stages"]] == [False, True, False, True]
+    column = told["columns"][1]
+    assert (column["rows"], column["learned_after"]) == ({"validation": 8, "test": 12}, 3)
+    assert column["tokens"]["text"]["counted_rows"] == 20
+
+
+def test_a_probe_has_a_line_and_stages_keep_theirs(look, data_folder):
+    found = look(f"stream.probes.held={data_folder}", "stream.overlap=keep")
+    lines = look_lines(found)
+    assert table(lines, "rows ")[0] == ["rows", "train", "validation", "test", "labels", "steps", "rows", "scored"]
+    assert table(lines, "scored on")[1:] == [["held", "16", "24", "4", "a", "probe"]]
+    assert [column["name"] for column in found.to_dict()["columns"]] == ["held"]
+
+
+def test_of_many_stages_the_first_and_the_last_are_printed(look):
+    found = look("stream.scenario=online", "stream.chunk_rows=1", "training.epochs=1")
+    lines = look_lines(found)
+    rows = table(lines, "rows ")
+    assert [row[0] for row in rows[1:-1]] == [
+        *(f"{i}." for i in range(1, 11)),
+        "...",
+        *(f"{i}." for i in range(28, 33)),
+    ]
+    assert rows[11] == ["...", "17", "more"]
+    assert rows[-1][:2] == ["all", "32"]
+    assert table(lines, "tokens of a row")[11] == ["...", "17", "more"]
+    assert len(found.to_dict()["stages"]) == 32
+
+
+def test_tokens_are_told_by_objective(mixed):
+    found = early_look(prepare(load_config(mixed)))
+    lines = look_lines(found)
+    rows = [table(lines, f"tokens of a row ({name})") for name in ("classification", "tagging")]
+    assert [[row[0] for row in own[1:]] for own in rows] == [["1.", "all"], ["2.", "all"]]
+    told = found.to_dict()
+    assert list(told["tokens"]) == ["classification/text", "tagging/text"]
+    assert [stage["objective"] for stage in told["stages"]] == ["classification", "tagging"]
+    assert told["tokens"]["tagging/text"]["counted_rows"] == told["stages"][1]["tokens"]["text"]["counted_rows"] == 72
+
+
+def test_packed_rows_are_told_in_blocks(packed):
+    found = early_look(prepare(load_config(packed, ["training.epochs=1"])))
+    figures = found.to_dict()["tokens"]["block"]
+    splits = found.to_dict()["stages"][0]["tokens"]["block"]["splits"]
+    listed = " / ".join(str(splits[name]["counted_rows"]) for name in ("train", "validation", "test"))
+    lines = look_lines(found)
+    (line,) = [line for line in lines if line.startswith("packed: ")]
+    assert line.startswith(f"packed: 72 texts become {listed} blocks (train / validation / test) of 16 tokens")
+    assert (figures["longer_rows"], figures["cut_tokens"]) == (0, 0)
+    assert figures["percentiles"]["50"] == figures["limit"] == 16
+    assert found.steps == -(-splits["train"]["counted_rows"] // 4)
+    assert [line for line in lines if line.startswith("steps: ") and "4 blocks each" in line]
+
+
+def test_blocks_are_not_known_where_the_model_is_out_of_reach(packed):
+    lines = look_lines(early_look(prepare(load_config(packed, ["model.name=some/where"]))))
+    assert "packed: 72 texts become blocks; how many is not known, nor the steps" in lines
+    assert [line for line in lines if line.startswith("steps: not known before")]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

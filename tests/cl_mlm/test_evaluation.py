@@ -18,6 +18,7 @@ from cl_mlm.objective import Outputs
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream, pack_row_ids
+from cl_mlm.tasks import Tasks
 from cl_mlm.tiny import letter_tokenizer
 from cl_mlm.view import Run
 
@@ -201,9 +202,11 @@ def test_no_columns_are_no_rows():
 )
 def test_columns_are_known_when_one_of_their_labels_is(seen, groups, known):
     stages = tuple(Stage(str(i), FIRST, FIRST, FIRST, tuple(labels)) for i, labels in enumerate(groups))
-    labels = LabelSpace(Stream("s", stages))
+    stream = Stream("s", stages)
+    labels = LabelSpace(stream)
     labels.begin(seen - 1, -1)
-    assert known_columns(SimpleNamespace(labels=labels, stream=Stream("s", stages))) == known
+    tasks = Tasks.single(stream, Classification(), labels)
+    assert known_columns(SimpleNamespace(tasks=tasks, stream=stream)) == known
 
 
 def test_per_class_numbers_by_hand():

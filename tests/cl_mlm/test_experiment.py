@@ -170,6 +170,14 @@ class TestFinishedRun:
         assert [len(values) for values in hits.values()] == [12, 12]
         assert summary_of(undisturbed)["accuracy_matrix"][1] == [np.mean(values) for values in hits.values()]
 
+    def test_the_baseline_is_what_the_predictions_before_training_say(self, undisturbed):
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(undisturbed / "predictions" / "before.parquet").to_pylist()
+        assert [row["column"] for row in rows] == ["labels-01"] * 12
+        hits = [row["prediction"] == row["reference"] for row in rows]
+        assert summary_of(undisturbed)["baseline"] == [np.mean(hits), None]
+
     def test_the_small_model_learns(self, undisturbed):
         assert summary_of(undisturbed)["metrics"]["learning_accuracy"] > 0.8
 

@@ -22,7 +22,6 @@ DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[2].parent / 
 def set_batch_rows(monkeypatch, rows):
     """Makes both readers of rows, the gate and the fingerprint, take `rows` at a time."""
     monkeypatch.setattr("cl_mlm.fingerprint.BATCH_ROWS", rows)
-    monkeypatch.setattr("cl_mlm.hygiene.BATCH_ROWS", rows)
 
 
 def rows(*pairs):

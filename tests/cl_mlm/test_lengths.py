@@ -7,7 +7,10 @@ from datasets import Dataset
 from cl_mlm import DataError, Stage, Stream
 from cl_mlm import lengths as module
 from cl_mlm.components import make_objective
+from cl_mlm.encoding import encode_rows
 from cl_mlm.lengths import Lengths, digest, joined, split_lengths, stream_lengths
+from cl_mlm.stream import Column
+from cl_mlm.tasks import Tasks
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +110,11 @@ def one_stage(words):
 
 
 def test_lengths_are_kept_in_the_cache(tokenizer, monkeypatch):
-    stream, objective = one_stage([1, 5, 2, 8]), make_objective("classification", {})
-    found = stream_lengths(stream, objective, tokenizer, 6)
-    monkeypatch.setattr(objective, "lengths", None)
-    again = stream_lengths(stream, objective, tokenizer, 6)
+    stream = one_stage([1, 5, 2, 8])
+    tasks = Tasks.of_stream(stream)
+    found = stream_lengths(stream, tasks, tokenizer, 6)
+    monkeypatch.setattr(tasks.at(0).objective, "lengths", None)
+    again = stream_lengths(stream, tasks, tokenizer, 6)
     assert list(again) == list(found) == [(0, "train"), (0, "validation"), (0, "test")]
     for place, parts in found.items():
         assert again[place]["text"].limit == 6
@@ -119,16 +123,49 @@ def test_lengths_are_kept_in_the_cache(tokenizer, monkeypatch):
 
 
 def test_another_limit_is_counted_anew(tokenizer):
-    stream, objective = one_stage([1, 5]), make_objective("classification", {})
-    cut = [stream_lengths(stream, objective, tokenizer, most)[0, "train"]["text"].cut.tolist() for most in (6, 7)]
+    stream = one_stage([1, 5])
+    tasks = Tasks.of_stream(stream)
+    cut = [stream_lengths(stream, tasks, tokenizer, most)[0, "train"]["text"].cut.tolist() for most in (6, 7)]
     assert cut == [[0, 1], [0, 0]]
 
 
 def test_a_damaged_cache_entry_is_told(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path))
-    stream, objective = one_stage([1, 5]), make_objective("classification", {})
-    stream_lengths(stream, objective, tokenizer, 6)
+    stream = one_stage([1, 5])
+    tasks = Tasks.of_stream(stream)
+    stream_lengths(stream, tasks, tokenizer, 6)
     (path,) = tmp_path.rglob("lengths.npz")
     path.write_bytes(b"x")
     with pytest.raises(DataError, match=r"lengths.npz: cannot be read: .*; remove .*, it is made anew"):
-        stream_lengths(stream, objective, tokenizer, 6)
+        stream_lengths(stream, tasks, tokenizer, 6)
+
+
+def test_every_stage_and_column_is_counted_by_its_own_objective(tokenizer):
+    """`x y z` is three words and two special tokens; with the markers of two entities seven tokens and two."""
+    plain = Dataset.from_dict({"text": ["x y z"], "label": ["a"]})
+    marked = Dataset.from_dict({"tokens": [["x", "y", "z"]], "head": [[0, 1]], "tail": [[2, 3]], "label": ["r"]})
+    stages = (
+        Stage("plain", plain, plain, plain, ("a",)),
+        Stage("marked", marked, marked, marked, ("r",), objective="relation"),
+    )
+    probe = Column("probe", marked.select([]), marked, ("r",), home=None, objective="relation")
+    stream = Stream("mixed", stages, probes=(probe,))
+    found = stream_lengths(stream, Tasks.of_stream(stream), tokenizer, 64)
+    assert {place: parts["text"].whole.tolist() for place, parts in found.items()} == {
+        **{(0, split): [5] for split in ("train", "validation", "test")},
+        **{(1, split): [9] for split in ("train", "validation", "test")},
+        (2, "test"): [9],
+    }
+
+
+def test_packed_rows_are_counted_in_the_blocks_that_a_run_reads(tokenizer):
+    """Two texts of 5 and 2 words, an end token after each: 9 tokens are blocks of 4, 4 and 1."""
+    rows = Dataset.from_dict({"text": [text(5), text(2)]})
+    options = {"kind": "causal", "pack": True}
+    stage = Stage("s", rows, rows, rows, (), objective="language_modelling", options=options)
+    stream = Stream("packed", (stage,))
+    tasks = Tasks.of_stream(stream)
+    block = stream_lengths(stream, tasks, tokenizer, 4)[0, "train"]["block"]
+    assert (block.limit, block.whole.tolist(), block.cut.tolist()) == (4, [4, 4, 1], [0, 0, 0])
+    read = encode_rows(rows, tasks.at(0).objective, tokenizer, {}, 4, f"{stream.fingerprint}/0/train")
+    assert read.lengths.tolist() == block.whole.tolist()

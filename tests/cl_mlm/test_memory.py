@@ -2,13 +2,14 @@
 
 import pytest
 
-from cl_mlm.disk import model_size
+from cl_mlm.disk import size_of_tasks
 from cl_mlm.experiment import assemble
 from cl_mlm.loading import load_config
 from cl_mlm.loop import Work, begin_stage, training_ids
 from cl_mlm.memory import memory_need
 from cl_mlm.preparation import prepare
 from cl_mlm.strategy import Strategy
+from cl_mlm.tasks import Tasks
 
 
 class Hoarder(Strategy):
@@ -20,7 +21,24 @@ class Hoarder(Strategy):
 
 def need(config, *overrides, strategies=None):
     prepared = prepare(load_config(config, overrides), strategies=strategies)
-    return memory_need(prepared, model_size(prepared.config, prepared.stream.labels, prepared.objective)), prepared
+    return memory_need(prepared, size_of_tasks(prepared.config, Tasks.of_stream(prepared.stream))), prepared
+
+
+@pytest.mark.parametrize("mode", ["full", "head"])
+def test_a_body_that_several_heads_share_counts_once(mixed, mode):
+    told, prepared = need(mixed, f"finetuning.mode={mode}")
+    run = assemble(prepared)
+    run.training_ids = training_ids(run)
+    begin_stage(run)
+    # The head of the second objective is as wide as its first stage from the start, as is that of the first.
+    assert len(run.tasks) == 2
+    assert told.weights == sum(p.nbytes for p in run.model.parameters())
+    assert told.gradients == sum(p.nbytes for p in run.trainable().values())
+
+
+def test_weights_in_bfloat16_take_half(fast):
+    plain, half = need(fast)[0], need(fast, "model.dtype=bfloat16", "training.precision=bf16")[0]
+    assert (2 * half.weights, 2 * half.moments) == (plain.weights, plain.moments)
 
 
 @pytest.mark.parametrize("mode", ["full", "head"])

@@ -134,3 +134,23 @@ def test_notes_name_flags_and_what_was_done_to_the_data():
 )
 def test_scores_are_shown_in_hundredths(value, shown):
     assert hundredths(value) == shown
+
+
+def test_a_run_of_very_many_stages_is_drawn(tmp_path):
+    """A side of a PNG holds 65,536 dots; every second row is not measured."""
+    summary = make_summary(2, ["a", "b"])
+    rows = [[0.5, 0.4] if i % 2 else [None, None] for i in range(3000)]
+    summary["stream"]["stages"] = [f"chunk {i}" for i in range(3000)]
+    summary |= {"accuracy_matrix": rows, "validation_matrix": rows, "home": [1, 2999]}
+    summary["reasons"] = {"accuracy_matrix": "rows of 1500 of 3000 stages are not measured (evaluate_every)"}
+    write_run_report(tmp_path, summary)
+    assert max(image_size(tmp_path / "figures" / "accuracy_matrix.png")) < 65_536
+    assert "accuracy matrix –: rows of 1500 of 3000 stages are not measured (evaluate_every)" in notes(summary)
+
+
+def test_probes_are_shown_apart_from_the_metrics():
+    summary = make_summary() | {"probes": {"held out": {"before": 0.612, "after": 0.402, "change": -0.21}}}
+    text = rendered(metrics_table(summary))
+    assert "probe held out" in text
+    assert "-21.0 points" in text
+    assert "probe held out: 61.2 % before any training, 40.2 % after the last stage" in notes(summary)

@@ -142,7 +142,31 @@ def test_blank_lines_between_json_rows_are_skipped(tmp_path):
 def test_a_missing_file_a_folder_and_an_unknown_ending_are_told_apart(tmp_path):
     assert faults(tmp_path / "a.jsonl") == ["F: no such file"]
     assert faults(tmp_path) == ["F: is a folder, not a file"]
-    assert faults(write(tmp_path / "a.txt", "x")) == ["F: must end in .jsonl, .json, .csv, .tsv, .parquet, got '.txt'"]
+    endings = ".jsonl, .json, .csv, .tsv, .parquet, .txt"
+    assert faults(write(tmp_path / "a.xml", "x")) == [f"F: must end in {endings}, got '.xml'"]
+
+
+def test_every_line_of_a_text_file_that_is_not_blank_is_a_row(tmp_path):
+    path = write(
+        tmp_path / "a.txt", b'\xef\xbb\xbffirst, "quoted"', "", " \t", "  indented\r", "split\u2028not\x0bhere"
+    )
+    expected = ['first, "quoted"', "  indented", "split\u2028not\x0bhere"]
+    assert read_table(path, required=("text",)).to_dict() == {"text": expected}
+
+
+def test_a_text_file_is_refused_where_more_than_text_is_asked_for(tmp_path):
+    problem = "F: holds texts alone; must have the columns text, label, as other formats can"
+    assert faults(write(tmp_path / "a.txt", "x")) == [problem]
+
+
+def test_a_text_file_names_the_line_that_is_no_utf_8(tmp_path):
+    problem = "F:2: not UTF-8: byte 0xff at position 1"
+    assert faults(write(tmp_path / "a.txt", "x", b"\xff"), required=("text",)) == [problem]
+
+
+@pytest.mark.parametrize("lines", [[], ["", "  "]])
+def test_a_text_file_without_texts_is_refused(tmp_path, lines):
+    assert faults(write(tmp_path / "a.txt", *lines), required=("text",)) == ["F: no rows"]
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,15 @@ def test_a_frozen_body_counts_once_a_row(fast, monkeypatch):
 
     monkeypatch.setattr(timing, "_seconds", clocked)
     assert timed_steps(prepare(load_config(fast, ["finetuning.mode=head"])), 2).frozen_row == pytest.approx(8 / 16)
+
+
+@pytest.mark.parametrize("kind", ["mixed", "packed"])
+def test_stages_of_several_objectives_and_blocks_can_be_timed(kind, request):
+    found = timed_steps(prepare(load_config(request.getfixturevalue(kind))), 1)
+    assert min(found.step, found.scored_row) > 0
+    assert (found.later_step is not None) == (kind == "mixed")
+
+
+def test_a_chunk_of_an_online_stream_can_be_timed(fast):
+    overrides = ["stream.scenario=online", "stream.chunk_rows=3", "training.epochs=1", "strategies=[replay]"]
+    assert timed_steps(prepare(load_config(fast, overrides)), 2).later_step > 0

@@ -396,6 +396,28 @@ def test_lines_are_sent_while_the_run_goes_on(uri, tmp_path):
     assert len(client_of(uri).get_metric_history(link.run_id, "a")) == 2
 
 
+def test_a_sender_that_waits_does_nothing_until_it_is_told_to_begin(uri, tmp_path):
+    folder = write_run(tmp_path / "run")
+    sender = MlflowSender(folder, folder / "journal.jsonl", uri)
+    sender.start(wait_seconds=3600)
+    time.sleep(0.3)
+    assert Link.load(folder) == Link(uri)
+    sender.begin()
+    deadline = time.monotonic() + TIMEOUT
+    while Link.load(folder).offset < (folder / "journal.jsonl").stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert sender.finish(TIMEOUT) is None
+
+
+def test_a_sender_that_still_waits_at_the_end_sends_everything_then(uri, tmp_path):
+    folder = write_run(tmp_path / "run")
+    sender = MlflowSender(folder, folder / "journal.jsonl", uri)
+    sender.start(wait_seconds=3600)
+    assert sender.finish(TIMEOUT) is None
+    assert points_written(folder).items() <= points_of(uri, folder).items()
+
+
 def test_a_failed_send_is_tried_again(uri, tmp_path, monkeypatch):
     folder, tries = write_run(tmp_path / "run"), []
     really = delivery.open_store

@@ -4,6 +4,7 @@ import pytest
 
 import cl_mlm
 from cl_mlm import experiment, loop
+from cl_mlm.early_look import early_look
 from cl_mlm.journal import read_lines
 from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare
@@ -18,8 +19,11 @@ class Chooser(Strategy):
         return run.split_rows["train"].ids(run.stage_index)[:5]
 
 
+ONLINE, INSTANCES = "stream.scenario=online", "stream.scenario=instance_incremental"
+
+
 def foretold(config, *overrides, strategies=None):
-    return workload(prepare(load_config(config, overrides), strategies=strategies))
+    return early_look(prepare(load_config(config, overrides), strategies=strategies)).work
 
 
 def steps_taken(folder):
@@ -32,20 +36,10 @@ def steps_taken(folder):
     }
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["training.epochs=2", "training.batch_size=5", "training.accumulation=2"],
-        ["training.steps=3"],
-        ["limit=6"],
-        ["training.epochs=1", "strategies=[joint]"],
-        ["training.epochs=1", "strategies=[cumulative]", "training.batch_size=7"],
-        ["training.epochs=2", "training.patience=5"],
-    ],
-)
-def test_a_run_does_what_was_foretold(fast, overrides, monkeypatch):
+def check_foretold(config, overrides, monkeypatch):
+    """Runs it, and holds what was foretold against the steps that it took and the rows that it scored."""
     overrides = [*overrides, "checkpoint.reuse_stages=0"]
-    expected = foretold(fast, *overrides)
+    expected = foretold(config, *overrides)
     scored = {"after": 0, "within": 0}
 
     def count(kind, original):
@@ -58,10 +52,53 @@ def test_a_run_does_what_was_foretold(fast, overrides, monkeypatch):
 
     monkeypatch.setattr(experiment, "evaluate", count("after", experiment.evaluate))
     monkeypatch.setattr(loop, "evaluate", count("within", loop.evaluate))
-    result = cl_mlm.run(fast, *overrides, progress=False)
+    result = cl_mlm.run(config, *overrides, progress=False)
     assert steps_taken(result.folder) == {i: stage.steps for i, stage in enumerate(expected) if stage.steps}
     assert scored["after"] == sum(stage.scored for stage in expected)
     assert scored["within"] == sum(stage.validated for stage in expected)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.epochs=2", "training.batch_size=5", "training.accumulation=2"],
+        ["training.steps=3"],
+        ["limit=6"],
+        ["training.epochs=1", "strategies=[joint]"],
+        ["training.epochs=1", "strategies=[cumulative]", "training.batch_size=7"],
+        ["training.epochs=2", "training.patience=5"],
+        [ONLINE, "stream.chunk_rows=6", "stream.evaluate_every=2", "training.epochs=1", "training.patience=1"],
+        [ONLINE, "stream.chunk_rows=8", "stream.evaluate_every=3", "training.epochs=1", "strategies=[cumulative]"],
+        ["stream.scenario=blurry", "stream.blur=0.25", "training.epochs=2", "training.patience=5"],
+        [INSTANCES, "stream.num_stages=3", "training.epochs=2", "training.patience=5"],
+        ["stream.probes.cold=PROBE", "stream.overlap=keep", "training.epochs=1"],
+    ],
+)
+def test_a_run_does_what_was_foretold(fast, overrides, monkeypatch, data_folder):
+    check_foretold(fast, [o.replace("PROBE", str(data_folder)) for o in overrides], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.epochs=2", "training.batch_size=5", "training.accumulation=2"],
+        ["training.epochs=1", "training.batch_size=3", "training.accumulation=2", "strategies=[cumulative]"],
+        ["training.epochs=1", "training.batch_size=5", "strategies=[joint]"],
+        ["training.epochs=1", "training.patience=1"],
+    ],
+)
+def test_a_run_of_several_objectives_does_what_was_foretold(mixed, overrides, monkeypatch):
+    check_foretold(mixed, overrides, monkeypatch)
+
+
+def test_a_run_on_blocks_does_what_was_foretold(packed, monkeypatch):
+    check_foretold(packed, ["training.epochs=2", "training.batch_size=3", "training.patience=5"], monkeypatch)
+
+
+def test_blocks_are_not_known_without_a_tokenizer(packed):
+    work = workload(prepare(load_config(packed)))
+    assert [(stage.rows, stage.steps, stage.scored) for stage in work] == [(None, None, None)]
+    assert workload(prepare(load_config(packed, ["training.steps=2"])))[0].steps == 2
 
 
 def test_steps_are_counted_by_hand(fast):

@@ -3,15 +3,18 @@
 import os
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 import cl_mlm
-from cl_mlm.stream import Stage, Stream
+from cl_mlm.stream import SPLITS, Stage, Stream
 
 WORDS = {"north": {"ice": "cold", "snow": "white"}, "south": {"sun": "hot", "sand": "dry"}}
 STRATEGIES = {
@@ -41,6 +44,8 @@ def stream_of(objective, options):
 WRITING = stream_of("text_to_text", {"max_new_tokens": 4, "metric": "chrf"})
 READING = stream_of("language_modelling", {})
 MASKED = stream_of("language_modelling", {"kind": "masked"})
+PACKED = stream_of("language_modelling", {"pack": True})
+PACKED_MASKED = stream_of("language_modelling", {"kind": "masked", "pack": True})
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +100,38 @@ def test_two_stages_of_language_modelling_make_their_texts_likelier(go, kind, st
     assert found["accuracy_matrix"][1][1] > found["baseline"][1]
 
 
+@pytest.mark.parametrize(("kind", "stream"), [("gpt2", PACKED), ("bert", PACKED_MASKED)])
+def test_blocks_are_trained_on_kept_and_scored_instead_of_texts(go, kind, stream):
+    result = go(kind, stream, "replay+ewc", learning_rate=3e-3, epochs=6, max_length=12)
+    found = result.summary
+    assert found["accuracy_matrix"][0][0] > found["baseline"][0] > 0
+    assert found["accuracy_matrix"][1][1] > found["baseline"][1]
+    assert found["cost"]["buffer_bytes"] <= 4 * (8 + 4 * 12)
+    assert found["cost"]["buffer_bytes"] > 4 * 8
+    written = pq.read_table(result.folder / "predictions" / "1.parquet").to_pydict()
+    lengths = written["reference"]
+    assert max(lengths) == 12
+    assert sum(length < 12 for length in lengths) <= 2  # the last of each stage
+    if kind == "gpt2":
+        tokenizer = AutoTokenizer.from_pretrained(result.folder / "stages" / "001" / "model")
+        texts = [text for stage in stream.stages for text in stage.test["text"]]
+        assert sum(lengths) == sum(len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+        assert sum(size for *_, size in written["prediction"]) == sum(len(text.encode()) for text in texts)
+
+
+def test_a_teacher_reads_blocks(go):
+    assert go("llama", PACKED, "lwf", max_length=12).summary["accuracy_matrix"][1][0] > 0
+
+
+def test_blocks_of_a_long_text_may_be_more_than_the_rows(go):
+    stages = tuple(
+        replace(stage, **{split: Dataset.from_dict({"text": [f"{stage.name} {split} " * 20]}) for split in SPLITS})
+        for stage in PACKED.stages
+    )
+    found = go("gpt2", replace(PACKED, stages=stages), "replay+ewc", max_length=12)
+    assert 4 * (8 + 4 * 1) <= found.summary["cost"]["buffer_bytes"] <= 4 * (8 + 4 * 12)
+
+
 def test_a_teacher_is_refused_where_rows_are_masked_anew(go):
     with pytest.raises(cl_mlm.ConfigError, match=r"strategies.lwf.weight: .* masks it anew"):
         go("bert", MASKED, "lwf")
@@ -145,7 +182,9 @@ def killed_at(step):
         yield
 
 
-@pytest.mark.parametrize(("kind", "stream", "at"), [("t5", WRITING, 3), ("gpt2", WRITING, 7), ("bert", MASKED, 6)])
+@pytest.mark.parametrize(
+    ("kind", "stream", "at"), [("t5", WRITING, 3), ("gpt2", WRITING, 7), ("bert", MASKED, 6), ("gpt2", PACKED, 7)]
+)
 def test_a_killed_run_ends_as_if_it_had_not_been(go, kind, stream, at):
     whole = go(kind, stream, "replay+ewc", "whole")
     child = os.fork()

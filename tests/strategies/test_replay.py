@@ -76,7 +76,8 @@ def test_buffer_bytes_are_ids_and_the_text_they_keep_alive():
     replay = Replay(capacity=4)
     replay.buffer.ids = np.concatenate([pack_row_ids(0, [1, 2]), pack_row_ids(1, [0])])
     text = (2 + 3) + (3 + 0) + 4  # UTF-8: é has two bytes, 中 three
-    assert replay.buffer_bytes(SimpleNamespace(stream=Stream("s", stages), objective=Classification())) == 3 * 8 + text
+    run = SimpleNamespace(stream=Stream("s", stages), objective_of=lambda stage_index: Classification())
+    assert replay.buffer_bytes(run) == 3 * 8 + text
 
 
 def test_an_empty_buffer_has_no_bytes(make_run):

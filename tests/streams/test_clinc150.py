@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from cl_mlm.components import make_stream
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS
-from streams.clinc150 import DOMAIN_OF, INTENTS, clinc150
+from streams.clinc150 import DOMAIN_OF, INTENTS, REVISION, clinc150
 
 DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 NAMES = ["oos", *sorted(DOMAIN_OF)]
@@ -38,8 +38,8 @@ def hub(monkeypatch):
     asked = []
     features = Features({"text": Value("string"), "intent": ClassLabel(names=NAMES)})
 
-    def load_dataset(*arguments):
-        asked.append(arguments)
+    def load_dataset(*arguments, revision):
+        asked.append((*arguments, revision))
         parts = {}
         for split in SPLITS:
             texts, labels = zip(*small_rows(split), strict=True)
@@ -68,7 +68,7 @@ def test_there_are_ten_domains_of_fifteen_intents():
 
 def test_the_hub_is_asked_where_there_is_no_local_copy(hub):
     assert len(clinc150()) == 15
-    assert hub == [("clinc/clinc_oos", "plus")]
+    assert hub == [("clinc/clinc_oos", "plus", REVISION)]
 
 
 def test_either_source_gives_the_same_rows(hub, local):
@@ -124,7 +124,7 @@ def test_a_copy_without_validation_is_refused(local):
 
 
 def test_a_hub_out_of_reach_is_an_error_that_says_what_to_set(monkeypatch):
-    def load_dataset(*_):
+    def load_dataset(*_, revision):
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

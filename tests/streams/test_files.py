@@ -73,6 +73,21 @@ def test_an_order_picks_sub_folders(tmp_path):
     assert [stage.name for stage in stream.stages] == ["c", "a"]
 
 
+def test_an_order_names_stages_of_labels(tmp_path):
+    path = str(folder_of(tmp_path / "mine"))
+    stream = files(
+        path=path, labels_per_stage=1, order_seed=None, order=["labels-02", "labels-01", "labels-04", "labels-03"]
+    )
+    assert [stage.labels for stage in stream.stages] == [("b",), ("a",), ("d",), ("c",)]
+    with pytest.raises(ConfigError, match=r"stream.order: must name every stage once, missing: labels-02"):
+        files(path=path, labels_per_stage=2, order=["labels-01"])
+
+
+def test_a_whole_folder_is_one_stage(tmp_path):
+    (stage,) = files(path=str(folder_of(tmp_path / "mine")), stages_by="whole").stages
+    assert (stage.name, stage.labels, len(stage.train)) == ("mine", ("a", "b", "c", "d"), 40)
+
+
 def test_the_scenario_can_be_set(tmp_path):
     stream = files(path=str(folder_of(tmp_path / "mine")), labels_per_stage=2, scenario="task_incremental")
     assert stream.scenario == "task_incremental"
@@ -163,7 +178,7 @@ def test_a_folder_without_sub_folders_gives_no_stages(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "problems"),
     [
-        ({"stages_by": "label"}, ["stream.stages_by: must be one of labels, types, field, files, got 'label'"]),
+        ({"stages_by": "label"}, ["stream.stages_by: must be one of labels, types, field, files, whole, got 'label'"]),
         (
             {"stages_by": "field", "labels_per_stage": 2},
             [
@@ -172,10 +187,10 @@ def test_a_folder_without_sub_folders_gives_no_stages(tmp_path):
             ],
         ),
         (
-            {"field": "domain", "order": ["a"]},
+            {"stages_by": "whole", "field": "domain", "order": ["a"]},
             [
-                "stream.field: must be null where stream.stages_by is labels, got 'domain'",
-                "stream.order: must be null where stream.stages_by is labels, got ['a']",
+                "stream.field: must be null where stream.stages_by is whole, got 'domain'",
+                "stream.order: must be null where stream.stages_by is whole, got ['a']",
             ],
         ),
         (
@@ -239,10 +254,6 @@ def test_a_missing_validation_split_of_tags_is_carved_by_rarest_type(tmp_path):
         ),
         ({"types_per_stage": 2}, "stream.types_per_stage: must be null where stream.stages_by is labels, got 2"),
         ({"mask_others": False}, "stream.mask_others: must be true where stream.stages_by is labels, got False"),
-        (
-            {"stages_by": "types", "objective": "tagging", "order": ["a"]},
-            "stream.order: must be null where stream.stages_by is types, got ['a']",
-        ),
     ],
 )
 def test_settings_of_entity_types_go_with_stages_of_entity_types(given, problem, tmp_path):
@@ -272,3 +283,58 @@ def test_data_sets_with_and_without_pairs_make_one_stream(monkeypatch):
     stream = files(path=str(DATA), stages_by="files", order=["cl15_cb", "cl15_sst2"], scenario="class_incremental")
     assert [len(stage.train) for stage in stream.stages] == [224, 1800]
     assert [("text_pair" in stage.train.column_names) for stage in stream.stages] == [True, False]
+
+
+def test_rows_picks_the_same_rows_in_every_call_and_says_so(tmp_path):
+    path = str(folder_of(tmp_path / "mine"))
+    first, second = (files(path=path, labels_per_stage=4, rows={"train": 30, "test": 20}) for _ in range(2))
+    assert (len(first.stages[0].train), len(first.stages[0].test)) == (30, 20)
+    assert len(first.stages[0].validation) == 40
+    assert first.fingerprint == second.fingerprint
+    assert first.notes == ("train: 30 rows picked", "test: 20 rows picked")
+
+
+def test_rows_are_picked_in_the_order_of_the_file(tmp_path):
+    whole = texts(files(path=str(folder_of(tmp_path / "mine")), labels_per_stage=4).stages[0].train)
+    some = texts(files(path=str(tmp_path / "mine"), labels_per_stage=4, rows={"train": 25}).stages[0].train)
+    assert [text for text in whole if text in some] == some
+    assert some != whole[:25]
+
+
+def test_rows_are_picked_before_a_field_cuts_them(tmp_path):
+    stream = files(path=str(folder_of(tmp_path / "mine")), stages_by="field", field="domain", rows={"train": 30})
+    assert sum(len(stage.train) for stage in stream.stages) == 30
+    assert sum(len(stage.test) for stage in stream.stages) == 40
+
+
+def test_rows_are_those_of_every_sub_folder_and_a_smaller_one_is_used_whole(tmp_path):
+    folder_of(tmp_path / "mine" / "large")
+    folder_of(tmp_path / "mine" / "small", content=rows(copies=3))
+    stream = files(path=str(tmp_path / "mine"), stages_by="files", order=["large", "small"], rows={"train": 20})
+    assert [len(stage.train) for stage in stream.stages] == [20, 12]
+    assert "train: at most 20 rows a stage" in stream.notes
+
+
+def test_rows_of_a_carved_validation_split_are_picked_after_carving(tmp_path):
+    path = folder_of(tmp_path / "mine", splits=("train", "test"))
+    (stage,) = files(path=str(path), labels_per_stage=4, rows={"train": 36, "validation": 2}).stages
+    assert (len(stage.train), len(stage.validation)) == (36, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rows": {"tset": 3}}, "stream.rows: must name train, validation or test, got 'tset' .did you mean 'test'"),
+        ({"rows": {"train": 0}}, "stream.rows.train: must be at least 1, got 0"),
+        ({"rows": {"train": 41}}, "stream.rows.train: must be at most 40, got 41"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message):
+        files(path=str(folder_of(tmp_path / "mine")), labels_per_stage=2, **given)
+
+
+def test_rows_of_a_split_that_is_carved_later_are_refused(tmp_path):
+    path = folder_of(tmp_path / "mine", splits=("train", "test"))
+    with pytest.raises(ConfigError, match=r"rows\.validation: there is no validation split to pick rows from"):
+        files(path=str(path), stages_by="field", field="domain", rows={"validation": 2})

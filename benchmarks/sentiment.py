@@ -1,0 +1,71 @@
+"""Runs configs/sentiment.yaml over five seeds: score before and after, mean and 95 % interval, and a per-class report.
+
+python benchmarks/sentiment.py --path <folder of SST-2> --model <folder of the encoder> training.threads=1
+"""
+
+import argparse
+from pathlib import Path
+
+import cl_mlm
+from cl_mlm.label_scores import per_class
+from cl_mlm.metrics import mean_interval
+
+CONFIG = Path(__file__).parent.parent / "configs" / "sentiment.yaml"
+MEASURES = ("precision", "recall", "f1")
+
+
+def answers(folder, name):
+    """Returns predictions and references of the test rows: `before` training, or after stage `0`."""
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(folder / "predictions" / f"{name}.parquet").to_pydict()
+    return columns["prediction"], columns["reference"]
+
+
+def interval(values):
+    """Returns mean and half width of the 95 % interval in percent; an undefined value counts as 0."""
+    mean, half = mean_interval([0.0 if value is None else value for value in values])
+    return f"{100 * mean:.1f} ± {100 * half:.1f}"
+
+
+def report(folders):
+    """Returns two markdown tables: accuracy of every seed and their mean, and measures of every class."""
+    found = {name: [answers(folder, name) for folder in folders] for name in ("before", "0")}
+    accuracy = {
+        name: [sum(p == r for p, r in zip(*pair, strict=True)) / len(pair[1]) for pair in pairs]
+        for name, pairs in found.items()
+    }
+    seeds = range(len(folders))
+    lines = [f"| accuracy | {' | '.join(f'seed {i}' for i in seeds)} | mean |", "|---" * (len(folders) + 2) + "|"]
+    for name, title in (("before", "before"), ("0", "after")):
+        cells = [f"{100 * value:.0f}" for value in accuracy[name]]
+        lines.append(f"| {title} | {' | '.join(cells)} | {interval(accuracy[name])} |")
+    lines += ["", "| class | when | precision | recall | F1 | test rows |", "|---" * 6 + "|"]
+    for label in sorted({*found["0"][0][1]}):
+        for name, title in (("before", "before"), ("0", "after")):
+            rows = [per_class(*pair, [label])[0] for pair in found[name]]
+            cells = [interval([row[measure] for row in rows]) for measure in MEASURES]
+            lines.append(f"| {label} | {title} | {' | '.join(cells)} | {rows[0]['rows']} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", help="local copy of SST-2; default: the hub")
+    parser.add_argument("--model", help="hub id or folder of the encoder; default: the config's")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--output", default="runs")
+    parser.add_argument("overrides", nargs="*", default=[], help="settings, such as training.threads=1")
+    options = parser.parse_intermixed_args()
+    given = {"stream.path": options.path, "model.name": options.model, "output": options.output}
+    overrides = [f"{key}={value}" for key, value in given.items() if value] + options.overrides
+    folders = []
+    for seed in options.seeds:
+        result = cl_mlm.run(CONFIG, *overrides, seed=seed, progress=False)
+        folders.append(result.folder)
+        print(f"seed {seed}: {result.summary['cost']['train_seconds']:.0f} s training", flush=True)
+    print(report(folders))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Answers of the model on disk: every evaluated row's, and what they say of every label."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cl_mlm.evaluation import Evaluated
+from cl_mlm.report import write_csv
+from cl_mlm.stream import Stream, unpack_row_ids
+from cl_mlm.tasks import Tasks
+from cl_mlm.view import Run
+
+log = logging.getLogger(__name__)
+
+
+def write_predictions(folder: Path, run: Run, found: Evaluated, name: str) -> None:
+    """Writes `predictions/<name>.parquet` of a run folder: a line for every row that was evaluated."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns, _ = unpack_row_ids(found.ids)
+    names = pa.array([column.name for column in run.stream.columns])
+    table = pa.table(
+        {
+            "column": pa.DictionaryArray.from_arrays(pa.array(columns), names),
+            "id": found.ids,
+            "prediction": _answers(found.predictions, len(run.tasks)),
+            "reference": _answers(found.references, len(run.tasks)),
+            "probability": found.probability,
+            "reference_probability": found.reference_probability,
+        }
+    )
+    path = folder / "predictions" / f"{name}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table, path)
+
+
+def write_per_class(folder: Path, stream: Stream) -> list[Path]:
+    """Writes precision, recall and F1 of every label under the final model, from its kept predictions.
+
+    Returns the file, or nothing where there is none: no predictions, or objectives without labels.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = folder / "predictions" / f"{len(stream) - 1}.parquet"
+    if not path.is_file():
+        return []
+    try:
+        table = pq.read_table(path, columns=["column", "prediction", "reference"])
+    except (pa.ArrowInvalid, OSError) as error:
+        log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
+        (folder / "per_class.csv").unlink(missing_ok=True)
+        return []
+    tasks, rows = Tasks.of_stream(stream), []
+    for task in tasks:
+        predictions: list[Any] = []
+        references: list[Any] = []
+        for j, column in enumerate(stream.columns):
+            if column.home is None or tasks.of_column(j) is not task:
+                continue
+            own = table.filter(pc.field("column") == column.name)
+            predictions += task.objective.within(_read(own["prediction"], len(tasks)), column.labels)
+            references += task.objective.within(_read(own["reference"], len(tasks)), column.labels)
+        found = task.objective.per_label(predictions, references, task.labels.names)
+        rows += [{"task": task.key, **row} if len(tasks) > 1 else row for row in found]
+    if not rows:
+        return []
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [write_csv(folder / "per_class.csv", names, [[row.get(name) for name in names] for row in rows])]
+
+
+def _answers(values: Sequence[Any], num_tasks: int) -> Any:
+    """Returns a column of predictions or references; texts that repeat themselves are written once.
+
+    Answers of several tasks have no type in common, such as texts and lists of tags: they are written as JSON.
+    """
+    import pyarrow as pa
+
+    if num_tasks > 1:
+        values = [json.dumps(value, ensure_ascii=False) for value in values]
+    column = pa.array(values)
+    return column.dictionary_encode() if pa.types.is_string(column.type) else column
+
+
+def _read(column: Any, num_tasks: int) -> list[Any]:
+    """Returns what `_answers` wrote."""
+    values: list[Any] = column.to_pylist()
+    return [json.loads(value) for value in values] if num_tasks > 1 else values

@@ -1,0 +1,83 @@
+"""Templates: jinja2 in a sandbox, over the columns of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cl_mlm.errors import ConfigError, DataError, nearest
+
+MASK = "mask"
+SLOT = "\ue000"  # what `mask` renders to: of the private use area, which texts do not use
+GIVEN = ("labels", "choices", MASK)
+# A template that could read the answer would put it into the question.
+ANSWER_COLUMNS = ("label", "target")
+
+
+class Template:
+    """One template.
+
+    It sees a row's columns without the answer's, `labels` (names that the row may be given), `choices` (their words)
+    and, for a masked model, `mask`, where the answer goes. No loaders, no attributes that begin with `_`, no changes of
+    what it is given; a name that it does not know is an error, never an empty text.
+
+    Args:
+        text: the template.
+        key: its key in the config, for messages.
+
+    Raises:
+        ConfigError: it is no valid template.
+    """
+
+    def __init__(self, text: str, key: str) -> None:
+        from jinja2 import StrictUndefined, TemplateError, meta
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        self.text, self.key = text, key
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        try:
+            self.names = frozenset(meta.find_undeclared_variables(environment.parse(text)))
+            self._template = environment.from_string(text)
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            where = f" in line {line}" if line else ""
+            raise ConfigError(f"{key}: must be a jinja2 template, got {text!r}: {error}{where}") from error
+
+    def faults(self, columns: Sequence[str], of: str, *, is_cloze: bool) -> list[str]:
+        """Returns what it asks for and rows do not have, a line each.
+
+        Args:
+            columns: of the rows.
+            of: whose rows, for messages.
+            is_cloze: whether the model fills in masks.
+        """
+        allowed = [*(c for c in columns if c not in ANSWER_COLUMNS), *(n for n in GIVEN if is_cloze or n != MASK)]
+        faults = []
+        for name in sorted(self.names.difference(allowed)):
+            why = "no such field"
+            if name in ANSWER_COLUMNS:
+                why = "is the answer, which is put behind the prompt"
+            elif name == MASK:
+                why = "is for masked models; this one writes the answer behind the prompt"
+            faults.append(f"{self.key}: {name}: {why} in {of}{nearest(name, allowed)}; allowed: {', '.join(allowed)}")
+        if is_cloze and MASK not in self.names:
+            faults.append(
+                f"{self.key}: must hold {{{{ mask }}}} where a masked model fills in the answer, got {self.text!r}"
+            )
+        return faults
+
+    def render(self, row: Mapping[str, Any], given: Mapping[str, Any], where: str) -> str:
+        """Returns the text for a row.
+
+        Args:
+            row: its columns.
+            given: values of `GIVEN`.
+            where: which row, for messages.
+
+        Raises:
+            DataError: the template fails on the row.
+        """
+        try:
+            return self._template.render({k: v for k, v in row.items() if k not in ANSWER_COLUMNS} | dict(given))
+        except Exception as error:  # a template is a program of the user's and may fail in any way
+            raise DataError(f"{self.key}: fails on {where}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,139 @@
+"""One of the field's standard data sets, cut into stages; `cl-mlm list configs` shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from cl_mlm.components import make_objective
+from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.objective import Objective
+from cl_mlm.staging import by_field, by_labels, by_source, column_codes, stage_order
+from cl_mlm.stream import SPLITS, Scenario, Stream
+from cl_mlm.tables import find_folder
+from cl_mlm.typestaging import by_types, row_types
+from streams._catalogue import SOURCES
+from streams._sources import Limits, find_local, load
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["standard"]
+
+StagesBy = Literal["labels", "types", "field", "whole"]
+
+
+def standard(
+    *,
+    dataset: str,
+    path: str | None = None,
+    stages_by: StagesBy | None = None,
+    stages: int | None = None,
+    groups: list[list[str]] | None = None,
+    field: str | None = None,
+    mask_others: bool = True,
+    order_seed: int | None = 0,
+    scenario: Scenario | None = None,
+    max_rows: dict[str, int] | None = None,
+    max_rows_per_label: dict[str, int] | None = None,
+    options: dict[str, Any] | None = None,
+) -> Stream:
+    """Returns a stream over one data set of the catalogue, from a local copy or the hub.
+
+    Args:
+        dataset: its name, such as `banking77`.
+        path: a folder with train, validation and test files that have our columns; null: the folder of that name in
+            `CL_MLM_DATA` where there is one, else the hub.
+        stages_by: `labels` or `types` (entity types): every stage brings new ones; `field`: one stage for each value of
+            a column; `whole`: one stage. Null: `types` for tagging, else `labels`.
+        stages: for `labels` and `types`: how many stages; they bring as many as each other, or one more.
+        groups: for `labels` and `types`: those of every stage, in order, instead.
+        field: for `field`: the column.
+        mask_others: for `types`: tags of earlier stages' types are `O` in a stage, as those of later ones always are.
+        order_seed: shuffles labels, types or values; null: sorted by name.
+        scenario: null: domain_incremental for `field`, else class_incremental.
+        max_rows: at most so many rows of a split, such as `{train: 5000}`; the same ones in every run.
+        max_rows_per_label: at most so many rows of each label in a split.
+        options: arguments of the objective.
+
+    Raises:
+        ConfigError: arguments that do not fit each other or the data set.
+        DataError: faults of the rows, or neither a local copy nor the hub in reach.
+    """
+    if dataset not in SOURCES:
+        known = sorted(SOURCES)
+        raise ConfigError(
+            f"stream.dataset: no data set is called {dataset!r}{nearest(dataset, known)}; allowed: {', '.join(known)}"
+        )
+    source = SOURCES[dataset]
+    objective = make_objective(source.objective, options or {})
+    kind = stages_by or ("types" if "tags" in objective.columns else "labels")
+    _check(kind, stages, groups, field, mask_others, objective)
+    limits = Limits(max_rows or {}, max_rows_per_label or {})
+    folder = find_folder(path) if path is not None else find_local(dataset, source, None)
+    splits, notes = load(dataset, source, folder, objective, limits)
+    same: dict[str, Any] = {"name": dataset, "notes": notes, **source.fields(source.objective, options or {})}
+    if kind == "whole":
+        return by_source({dataset: splits}, scenario=scenario or "class_incremental", **same)
+    if kind == "field":
+        if field == "domain":
+            del same["domain"]  # of every stage its own
+        order: dict[str, Any] = {"order_seed": order_seed, "scenario": scenario or "domain_incremental"}
+        return by_field(splits, str(field), **order, **same)
+    same["scenario"] = scenario or "class_incremental"
+    cut = groups
+    if cut is None:
+        cut = _even(_names(splits, kind, objective, dataset), stages or 0, order_seed, kind)
+    if kind == "types":
+        return by_types(splits, groups=cut, mask_others=mask_others, **same)
+    return by_labels(splits, groups=cut, **same)
+
+
+def _check(
+    kind: str,
+    stages: int | None,
+    groups: list[list[str]] | None,
+    field: str | None,
+    mask_others: bool,
+    objective: Objective,
+) -> None:
+    problems = []
+    column = {"labels": "label", "types": "tags"}.get(kind)
+    if kind not in ("labels", "types", "field", "whole"):
+        problems.append(f"stream.stages_by: must be labels, types, field or whole, got {kind!r}")
+    elif column is None:
+        given = {"stages": stages, "groups": groups}
+        problems += [
+            f"stream.{k}: must be null where stages_by is {kind}, got {v!r}" for k, v in given.items() if v is not None
+        ]
+    elif column not in objective.columns:
+        problems.append(f"stream.stages_by: {kind} needs rows with {column}, got objective {objective.name}")
+    elif (stages is None) == (groups is None):
+        problems.append(f"stream.stages: needed, or stream.groups instead, where stages_by is {kind}, got {stages!r}")
+    if (field is None) == (kind == "field"):
+        problems.append(f"stream.field: must name a column where stages_by is field, else be null, got {field!r}")
+    if not mask_others and kind != "types":
+        problems.append(f"stream.mask_others: must be true where stages_by is {kind}, got False")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _names(splits: Mapping[str, Dataset], kind: str, objective: Objective, where: str) -> list[str]:
+    """Returns all labels or entity types, sorted."""
+    if kind == "types":
+        return sorted({name for rows in row_types(splits, objective, where).values() for row in rows for name in row})
+    found: set[str] = set()
+    for split in SPLITS:
+        found.update(column_codes(splits[split], "label", f"{where} {split}")[1])
+    return sorted(found.difference(objective.unlearned))
+
+
+def _even(names: list[str], stages: int, order_seed: int | None, kind: str) -> list[list[str]]:
+    """Returns the names of every stage in the order of the seed; earlier stages have one more where they do not fit."""
+    if not 1 <= stages <= len(names):
+        raise ConfigError(f"stream.stages: must be 1 to {len(names)}, the number of {kind}, got {stages}")
+    ordered = stage_order(names, order_seed)
+    size, more = divmod(len(ordered), stages)
+    ends = [size * i + min(i, more) for i in range(stages + 1)]
+    return [ordered[start:end] for start, end in pairwise(ends)]

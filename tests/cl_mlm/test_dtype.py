@@ -1,0 +1,149 @@
+"""Weights in bfloat16: half the memory, the same bits after a kill, and what they are refused with."""
+
+import os
+import signal
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from datasets import Dataset
+from safetensors.torch import load_file
+
+import cl_mlm
+from cl_mlm.backbone import load_backbone
+from cl_mlm.config import ModelConfig
+from cl_mlm.loading import load_config
+from cl_mlm.loop import Work
+from cl_mlm.preparation import prepare
+from cl_mlm.stream import Stage, Stream
+
+BF16 = {"training.precision=bf16", "model.dtype=bfloat16"}
+
+
+@pytest.fixture(autouse=True)
+def fresh_process():
+    """One process has one precision: it is put back."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["tiny", "llama"])
+def test_weights_and_those_of_a_grown_head_have_the_dtype(kind, dtype, model_folder, one_thread):
+    name = kind if kind == "tiny" else model_folder(kind)
+    backbone = load_backbone(ModelConfig(name, dtype=dtype), ["a", "b"], 0, 32)
+    backbone.grow(["a", "b", "c"], 0, 1)
+    assert {parameter.dtype for parameter in backbone.model.parameters()} == {getattr(torch, dtype)}
+    assert backbone.head.out_features == 3
+
+
+def test_a_folder_is_read_as_it_is_and_a_new_head_is_drawn(model_folder, one_thread):
+    """What is read is the rounded value; float32 comes out as it was before there was a choice."""
+    folder = model_folder("llama")
+    kept = load_file(f"{folder}/model.safetensors")
+    for dtype in ("float32", "bfloat16"):
+        model = load_backbone(ModelConfig(folder, dtype=dtype), ["a", "b"], 0, 32).model
+        read = dict(model.base_model.named_parameters())
+        assert kept
+        assert all(torch.equal(read[name], tensor.to(getattr(torch, dtype))) for name, tensor in kept.items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_another_precision_than_that_of_the_weights_is_refused(fast, precision):
+    with pytest.raises(cl_mlm.ConfigError, match=r"training.precision: must be bf16 where model.dtype is bfloat16"):
+        cl_mlm.run(fast, "model.dtype=bfloat16", f"training.precision={precision}", progress=False)
+
+
+def test_an_unknown_dtype_is_refused_with_those_that_are_known(fast):
+    with pytest.raises(cl_mlm.ConfigError, match=r"model.dtype: must be .*float32.*bfloat16"):
+        cl_mlm.run(fast, "model.dtype=float16", progress=False)
+
+
+def test_strategies_that_square_gradients_are_refused(fast):
+    with pytest.raises(cl_mlm.ConfigError, match=r"strategies.ewc: works on weights in fp32.*got bfloat16"):
+        prepare(load_config(fast, [*BF16, "strategies=[replay,ewc]"]))
+    for name in ("joint", "cumulative", "replay", "lwf"):
+        prepare(load_config(fast, [*BF16, f"strategies=[{name}]"]))
+
+
+def test_a_strategy_of_ones_own_that_wants_fp32_is_told_that_there_is_none(fast):
+    class Own(cl_mlm.Strategy):
+        bf16_weights = True
+
+        def after_stage(self, run, stage):
+            run.forward_fp32(run.rows(run.training_ids[:2]))
+
+    with pytest.raises(cl_mlm.ConfigError, match=r"model.dtype: must be float32 where the model is to run in it"):
+        cl_mlm.run(fast, *BF16, "training.steps=1", strategies=[Own()], progress=False)
+
+
+@pytest.fixture
+def go(fast, model_folder, tmp_path):
+    texts = {"train": 8, "validation": 2, "test": 4}
+
+    def stage(name):
+        parts = {split: [f"{split} {name} {i} " * 3 for i in range(size)] for split, size in texts.items()}
+        rows = {split: Dataset.from_dict({"text": part}) for split, part in parts.items()}
+        return Stage(name, **rows, labels=(), objective="language_modelling", options={"pack": True})
+
+    stream = Stream("words", (stage("north"), stage("south")), "domain_incremental")
+
+    def go(mode, folder="runs"):
+        config = {key: value for key, value in fast.items() if key != "stream"} | {
+            "output": str(tmp_path / folder),
+            "model": {"name": model_folder("llama"), "dropout": 0.0, "dtype": "bfloat16"},
+            "finetuning": {"mode": mode},
+            "strategies": {"replay": {"capacity": 4}},
+            "checkpoint": {"every_steps": 2, "every_minutes": None, "keep_stages": "all"},
+        }
+        config["training"] = {
+            **fast["training"],
+            **{"steps": 6, "max_length": 16, "precision": "bf16", "gradient_checkpointing": True},
+        }
+        return cl_mlm.run(config, stream=stream, progress=False)
+
+    return go
+
+
+@pytest.mark.parametrize("mode", ["full", "head"])
+def test_a_killed_run_with_gradient_checkpointing_ends_as_if_it_had_not_been(go, mode):
+    whole = go(mode, "whole")
+    child = os.fork()
+    if child == 0:
+        try:
+            taken, take = [0], Work.take
+
+            def count(self, micro_batches):
+                take(self, micro_batches)
+                taken[0] += 1
+                if taken[0] == 9:  # the third of the second stage
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            Work.take = count
+            go(mode, "cut")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    steps = [load_file(path) for path in (whole.folder.parents[1].parent / "cut").rglob("state.safetensors")]
+    if mode == "head":  # of a frozen body nothing is written within a stage
+        weights = {name for step in steps for name in step if name.startswith("/weights/")}
+        assert weights
+        assert not [name for name in weights if "self_attn" in name]
+    cut = go(mode, "cut")
+    first, second = (load_file(run.folder / "stages" / "001" / "model" / "model.safetensors") for run in (whole, cut))
+    assert {tensor.dtype for tensor in first.values()} == {torch.bfloat16}
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    before = load_file(whole.folder / "stages" / "000" / "model" / "model.safetensors")
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, first[name])}
+    assert changed == {"lm_head.weight"} if mode == "head" else len(changed) > 2
+    assert repr(whole.summary["accuracy_matrix"]) == repr(cut.summary["accuracy_matrix"])
+    assert next(whole.model().parameters()).dtype == torch.bfloat16
+
+
+def test_half_of_the_disk_is_told(fast):
+    from cl_mlm.disk import disk_lines
+
+    (wide, *_), (half, *_) = (disk_lines(prepare(load_config(fast, [*extra]))) for extra in ((), BF16))
+    told = [float(line.partition("stage checkpoints of ")[2].partition(" MB")[0]) for line in (wide, half)]
+    assert told[1] == pytest.approx(told[0] / 2, abs=0.6)

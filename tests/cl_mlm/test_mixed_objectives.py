@@ -1,0 +1,533 @@
+"""Streams of several objectives: intents, then slots, then questions, each a head on one shared body."""
+
+import json
+import os
+import signal
+
+import pytest
+
+import cl_mlm
+from cl_mlm.strategy import Strategy
+
+TOPICS = {"sky": ["sun", "moon", "star"], "sea": ["fish", "wave", "salt"]}
+SIZES = {"train": 10, "validation": 2, "test": 6}
+KEYS = ["classification", "tagging", "question_answering"]
+ARMS = {
+    "naive": ["naive"],
+    "replay+ewc": {"replay": {"capacity": 9}, "ewc": {"weight": 10.0}},
+    "lwf": {"lwf": {"weight": 1.0}},
+    "cumulative": ["cumulative"],
+    "joint": ["joint"],
+}
+
+
+def intent(topic, word, i, split):
+    return {"text": f"{word} {split} intent {i}", "label": topic}
+
+
+def slots(topic, word, i, split):
+    return {"tokens": ["look", "a", word, split, str(i)], "tags": ["O", "O", f"B-{topic}", "I-" + topic, "O"]}
+
+
+def question(topic, word, i, split):
+    context = " ".join(f"{w} is {n} of {split} {i} in the {topic}." for n, w in enumerate(TOPICS[topic]))
+    answer = f"{TOPICS[topic].index(word)} of"
+    answers = {"text": [answer], "answer_start": [context.index(answer)]}
+    return {"context": context, "question": f"what is {word}?", "answers": answers}
+
+
+MAKERS = dict(zip(KEYS, (intent, slots, question), strict=True))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder for each objective."""
+    root = tmp_path_factory.mktemp("mixed")
+    for key, make in MAKERS.items():
+        folder = root / key
+        folder.mkdir()
+        for split, size in SIZES.items():
+            topics = [list(TOPICS)[i % 2] for i in range(size)]
+            rows = [make(topic, TOPICS[topic][i % 3], i, split) for i, topic in enumerate(topics)]
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture(scope="module")
+def layer(make_fast, data):
+    """A config of three stages with six steps each: `layer(output, strategies, order)`."""
+
+    def make(output, strategies, order=(0, 1, 2), **sections):
+        options = {"question_answering": {"stride": 16}}
+        stages = [
+            {"path": KEYS[i], "objective": KEYS[i], **({"options": options[KEYS[i]]} if KEYS[i] in options else {})}
+            for i in order
+        ]
+        fast = make_fast(output)
+        training = {"epochs": 2, "batch_size": 4, "learning_rate": 2e-3, "weight_decay": 0.1, "max_length": 64}
+        return {
+            **fast,
+            "stream": {"name": "files", "path": str(data), "stages_by": "files", "stages": stages},
+            "training": {**fast["training"], **training, **sections.pop("training", {})},
+            "evaluation": {"splits": ["test"]},
+            "checkpoint": {"keep_stages": "all", "every_steps": 5, "every_minutes": None, "reuse_stages": 0},
+            "strategies": strategies,
+            **sections,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def ran(layer, tmp_path_factory):
+    """Finished runs, one for each arm, made when they are first asked for."""
+    import torch
+
+    folder, made = tmp_path_factory.mktemp("ran"), {}
+
+    def get(arm):
+        if arm not in made:
+            torch.set_num_threads(1)
+            made[arm] = cl_mlm.run(layer(folder / arm.replace("+", "-"), ARMS[arm]), progress=False)
+        return made[arm]
+
+    return get
+
+
+def weights(result, stage, task=None):
+    return {name: value.clone() for name, value in result.model(stage, task).state_dict().items()}
+
+
+def equal(one, two):
+    import torch
+
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def head(state):
+    """Returns the part of a model's state that is not the body's."""
+    return {name: value for name, value in state.items() if not name.startswith("bert.")}
+
+
+def body(state):
+    return {name: value for name, value in state.items() if name.startswith("bert.") and "pooler" not in name}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_three_objectives_are_trained_and_scored_on_one_body(arm, ran):
+    import numpy as np
+
+    result = ran(arm)
+    assert list(result.summary["tasks"]) == KEYS
+    last, known = result.matrix[-1], np.tril(np.ones((3, 3), dtype=bool))
+    assert ((last >= 0) & (last <= 1)).all()
+    if arm != "joint":  # questions have no labels: their head can be scored from the start
+        assert (np.isfinite(result.matrix) == (known | np.array([False, False, True]))).all()
+    points = [json.loads(line) for line in (result.folder / "journal.jsonl").read_text().splitlines()]
+    logged = {name for point in points if point["kind"] == "metrics" for name in point["values"]}
+    terms = {"replay+ewc": {"train/loss/memory", "train/term/ewc"}, "lwf": {"train/term/lwf"}}
+    assert terms.get(arm, set()) <= logged
+    if arm != "joint":
+        assert {"test/macro_f1", "test/recall", "test/exact_match"} <= logged  # each stage's own objective
+    assert [result.summary["baseline"][j] is None for j in range(3)] == [False, True, False]
+
+
+def test_a_stage_leaves_the_other_heads_alone_and_moves_the_body(ran):
+    """Naive: weight decay included."""
+    result = ran("naive")
+    first, second = weights(result, 0), weights(result, 1, "classification")
+    assert equal(head(first), head(second))
+    assert not equal(body(first), body(second))
+    untrained = weights(result, 0, "question_answering")
+    assert equal(head(untrained), head(weights(result, 1, "question_answering")))
+    assert not equal(head(untrained), head(weights(result, 2)))
+
+
+def test_replay_trains_the_heads_of_earlier_stages(ran):
+    result = ran("replay+ewc")
+    assert not equal(head(weights(result, 0)), head(weights(result, 1, "classification")))
+    assert not equal(head(weights(result, 1)), head(weights(result, 2, "tagging")))
+
+
+def test_every_folder_of_a_stage_holds_the_same_body_and_reloads(ran):
+    import torch
+    from transformers import AutoTokenizer, pipeline
+
+    result = ran("replay+ewc")
+    folder = result.folder / "stages" / "002"
+    assert sorted(path.name for path in (folder / "models").iterdir()) == ["classification", "tagging"]
+    states = [weights(result, 2, key) for key in KEYS]
+    assert equal(body(states[0]), body(states[1]))
+    assert equal(body(states[0]), body(states[2]))
+    assert [any("pooler" in name for name in state) for state in states] == [True, False, False]
+    tagger = pipeline("token-classification", str(folder / "models" / "tagging"))
+    assert set(tagger.model.config.id2label.values()) == {"O", "B-sea", "I-sea", "B-sky", "I-sky"}
+    classify = pipeline("text-classification", str(folder / "models" / "classification"))
+    assert {classify(text)[0]["label"] for text in ("sun moon", "fish wave")} <= {"sky", "sea"}
+    tokens = AutoTokenizer.from_pretrained(folder / "model")("what is sun?", "sun is 1 of the sky", return_tensors="pt")
+    with torch.inference_mode():
+        assert result.model(2)(**tokens).start_logits.shape == tokens["input_ids"].shape
+
+
+def test_a_reloaded_head_gives_the_predictions_of_the_run(ran):
+    import pyarrow.parquet as pq
+    from transformers import pipeline
+
+    result = ran("replay+ewc")
+    table = pq.read_table(result.folder / "predictions" / "2.parquet").to_pylist()
+    kept = [row for row in table if row["column"] == "classification"]
+    classify = pipeline("text-classification", str(result.folder / "stages" / "002" / "models" / "classification"))
+    texts = [intent(None, TOPICS[t][i % 3], i, "test")["text"] for i in range(6) for t in [list(TOPICS)[i % 2]]]
+    for found, row in zip(classify(texts), kept, strict=True):
+        assert found["label"] == json.loads(row["prediction"])
+        assert found["score"] == pytest.approx(row["probability"], abs=1e-5)
+
+
+def test_predictions_of_several_types_are_kept_as_json_and_counted_by_task(ran):
+    import csv
+
+    import pyarrow.parquet as pq
+
+    result = ran("naive")
+    table = pq.read_table(result.folder / "predictions" / "2.parquet").to_pylist()
+    kinds = {row["column"]: type(json.loads(row["prediction"])) for row in table}
+    assert kinds == {"classification": str, "tagging": list, "question_answering": str}
+    with (result.folder / "per_class.csv").open() as file:
+        found = {(row["task"], row["label"]) for row in csv.DictReader(file)}
+    assert found == {(task, label) for task in KEYS[:2] for label in TOPICS}
+
+
+class Watch(Strategy):
+    """Keeps the tasks of the micro-batches of every step, and whether the heads share the storage of their body."""
+
+    def __init__(self):
+        self.steps, self.shared = [], []
+
+    def loss_terms(self, run, batch, outputs):
+        self.steps.append((run.stage_index, run.epoch, batch.task, len(batch), batch.origin))
+        models = [run.backbone.part(key).model for key in KEYS]
+        places = {model.base_model.embeddings.word_embeddings.weight.data_ptr() for model in models}
+        self.shared.append(len(places) == 1 and len({id(model.base_model) for model in models}) == 1)
+        return {}
+
+
+@pytest.fixture
+def watched(layer, tmp_path, monkeypatch):
+    """Runs an arm and returns what a watching strategy has seen beside it."""
+
+    from cl_mlm import preparation
+
+    made = preparation.make_strategies
+
+    def work(strategies, **training):
+        watch = Watch()
+        monkeypatch.setattr(preparation, "make_strategies", lambda config: [*made(config), watch])
+        monkeypatch.setattr(preparation, "check_composition", lambda strategies: None)
+        cl_mlm.run(layer(tmp_path, strategies, training=training), progress=False)
+        return watch
+
+    return work
+
+
+def test_joint_batches_hold_one_objective_and_an_epoch_every_row_once(watched):
+    watch = watched(["joint"])
+    assert all(watch.shared)
+    sizes = {}
+    for _, epoch, task, rows, _ in watch.steps:
+        sizes.setdefault((epoch, task), []).append(rows)
+    assert sizes.keys() == {(epoch, key) for epoch in range(2) for key in KEYS}
+    assert all(sum(rows) == 10 and max(rows) == 4 for rows in sizes.values())
+    order = [task for _, epoch, task, _, _ in watch.steps if epoch == 0]
+    assert order != sorted(order, key=KEYS.index)  # the objectives alternate
+
+
+def test_memory_batches_are_split_by_objective(watched):
+    watch = watched({"replay": {"capacity": 20, "rows": 8}})
+    by_task = [task for stage, _, task, _, origin in watch.steps if origin == "memory" and stage == 2]
+    assert set(by_task) == set(KEYS[:2])
+    assert all(task == KEYS[stage] for stage, _, task, _, origin in watch.steps if origin == "stage")
+
+
+def die_at(step, work):
+    """Runs `work` in a forked child that is killed after its `step`-th optimiser step; returns how it ended."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            from cl_mlm.loop import Work
+
+            taken, take = [0], Work.take
+
+            def count(self, micro_batches):
+                take(self, micro_batches)
+                taken[0] += 1
+                if taken[0] == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            Work.take = count
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(("arm", "step"), [("replay+ewc", 9), ("lwf", 15), ("joint", 5)])
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(arm, step, ran, layer, tmp_path):
+    whole, settings = ran(arm), layer(tmp_path, ARMS[arm])
+    assert die_at(step, lambda: cl_mlm.run(settings, progress=False)) == -signal.SIGKILL
+    cut = cl_mlm.run(settings, progress=False)
+    assert repr(cut.summary["accuracy_matrix"]) == repr(whole.summary["accuracy_matrix"])
+    assert all(equal(weights(cut, 2, key), weights(whole, 2, key)) for key in KEYS)
+
+
+@pytest.mark.parametrize("guard", ["replay", "lwf", "ewc"])
+def test_with_weight_zero_the_run_is_naive_to_the_bit(guard, ran, layer, tmp_path):
+    """Old heads are reached by gradients of zero; weight decay moves them no more than in naive fine-tuning."""
+    first, second = cl_mlm.run(layer(tmp_path, {guard: {"weight": 0.0}}), progress=False), ran("naive")
+    assert repr(first.summary["accuracy_matrix"]) == repr(second.summary["accuracy_matrix"])
+    assert all(equal(weights(first, 2, key), weights(second, 2, key)) for key in KEYS)
+
+
+def test_distillation_teaches_earlier_heads_and_keeps_them_nearer(layer, tmp_path):
+    """Without dropout the term is zero in a stage's first step, and the old head's answers stay nearer to the old."""
+    import torch
+
+    far = {}
+    for weight in (0.0, 30.0):
+        settings = layer(tmp_path / str(weight), {"lwf": {"weight": weight}}, model={"name": "tiny", "dropout": 0.0})
+        result = cl_mlm.run(settings, progress=False)
+        points = [json.loads(line) for line in (result.folder / "journal.jsonl").read_text().splitlines()]
+        terms = [p["values"]["train/term/lwf"] for p in points if "train/term/lwf" in p.get("values", {})]
+        assert terms[0] == pytest.approx(0, abs=1e-5)
+        assert (max(terms) > 1e-4) == (weight > 0)
+        tokens = {"input_ids": torch.arange(5, 29).reshape(3, 8)}
+        with torch.inference_mode():
+            before, after = (result.model(i, "classification")(**tokens).logits.log_softmax(-1) for i in (0, 1))
+        far[weight] = float((before - after).abs().mean())
+    assert far[30.0] < far[0.0]
+
+
+@pytest.fixture
+def loaded(data, model_folder):
+    """Heads for the stages of a stream, and its training rows: `loaded("bert", KEYS)`."""
+
+    def load(kind, stages):
+        from cl_mlm.components import make_stream
+        from cl_mlm.config import ModelConfig
+        from cl_mlm.heads import load_heads
+        from cl_mlm.rows import Rows
+        from cl_mlm.tasks import Tasks
+
+        options = {"question_answering": {"stride": 16}}
+        stages = [
+            stage if isinstance(stage, dict) else {"path": stage, "objective": stage, "options": options.get(stage, {})}
+            for stage in stages
+        ]
+        stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
+        tasks = Tasks.of_stream(stream)
+        tasks.begin(len(stages) - 1, len(stages) - 2)
+        backbone = load_heads(ModelConfig(model_folder(kind)), tasks, 0, 64)
+        backbone.model.eval()
+        return backbone, Rows(stream, "train", None, backbone.tokenizer, None, 64, tasks), tasks
+
+    return load
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2", "llama"])
+def test_logits_on_the_same_pass_are_those_of_a_pass_of_its_own(kind, loaded):
+    """What lwf reads of another head: the body is run once."""
+    import numpy as np
+    import torch
+
+    backbone, rows, _ = loaded(kind, KEYS)
+    calls = []
+    handle = backbone.body.register_forward_pre_hook(lambda module, inputs: calls.append(1))
+    for stage in range(3):
+        batch = rows.collate(rows.ids(stage))
+        with torch.no_grad():
+            outputs = backbone.forward(batch)
+            found = {key: outputs.lazy_logits(key) for key in KEYS}
+            assert len(calls) == 1
+            for key in KEYS:
+                part = backbone.part(key)
+                assert torch.equal(found[key], part.logits(part.model(**part.arguments(batch))))
+        calls.clear()
+    handle.remove()
+    with pytest.raises(ValueError, match="of one task, got classification, tagging"):
+        rows.collate(np.concatenate([rows.ids(0)[:1], rows.ids(1)[:1]]))
+
+
+def test_squares_of_gradients_are_those_of_body_and_active_head(loaded):
+    """Hooks against one backward pass a row; parameters of the other heads have none."""
+    import torch
+
+    from cl_mlm.per_example import SquaredGradients
+
+    backbone, rows, tasks = loaded("bert", KEYS)
+    parameters = dict(backbone.model.named_parameters())
+    for stage, key in enumerate(KEYS):
+        batch = rows.collate(rows.ids(stage)[:4])
+
+        def losses(batch=batch, key=key):
+            return tasks.by_key[key].objective.loss(backbone.forward(batch), batch)
+
+        squares = SquaredGradients(backbone.model, parameters)
+        assert squares.add(losses, batch.input_row)
+        expected = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        for loss in losses():
+            grads = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+            for name, grad in zip(parameters, grads, strict=True):
+                expected[name] += 0 if grad is None else grad.square()
+        for name, values in squares.sums.items():
+            torch.testing.assert_close(values, expected[name], rtol=1e-3, atol=1e-6)
+        active = {name.split(".")[1] for name, s in squares.sums.items() if name.startswith("heads.") and s.any()}
+        assert active == {key}
+        assert any(s.any() for name, s in squares.sums.items() if name.startswith("body."))
+
+
+@pytest.mark.parametrize(("kind", "reading"), [("bert", "masked"), ("gpt2", "causal")])
+def test_a_language_model_stands_on_the_same_body_and_is_tied_to_it(kind, reading, loaded, tmp_path):
+    import torch
+    import transformers
+
+    language = {"path": KEYS[0], "objective": "language_modelling", "options": {"kind": reading}}
+    backbone, rows, _ = loaded(kind, [KEYS[0], language])
+    part = backbone.part("language_modelling")
+    words = backbone.body.get_input_embeddings().weight
+    assert part.model.get_output_embeddings().weight is words
+    with torch.no_grad():
+        words.mul_(1.5)
+    part.save(tmp_path)
+    auto = {"masked": transformers.AutoModelForMaskedLM, "causal": transformers.AutoModelForCausalLM}[reading]
+    again, batch = auto.from_pretrained(tmp_path).eval(), rows.collate(rows.ids(1)[:3])
+    with torch.no_grad():
+        torch.testing.assert_close(again(**batch.inputs).logits, backbone.forward(batch).logits)
+
+
+def test_two_stages_of_one_objective_share_its_head_and_labels(data):
+    from cl_mlm.components import make_stream
+    from cl_mlm.tasks import Tasks
+
+    stages = [{"path": KEYS[0]}, {"path": KEYS[1], "objective": KEYS[1]}, {"path": KEYS[0], "options": {"reject": "x"}}]
+    stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
+    tasks = Tasks.of_stream(stream)
+    assert tasks.keys == ("classification", "tagging", "classification-2")
+    assert [task.labels.names for task in tasks] == [("sea", "sky")] * 3
+    tasks.begin(1, 0)
+    assert [task.labels.seen for task in tasks] == [("sea", "sky"), ("sea", "sky"), ()]
+    assert [task.labels.old for task in tasks] == [("sea", "sky"), (), ()]
+
+
+FAULTS = [
+    ([{"path": "tagging", "objective": "tagin"}], "no objective is called 'tagin' (did you mean 'tagging'?)"),
+    ([{"objective": "tagging"}], "stream.stages[0].path: must name a folder inside stream.path, got none"),
+    ([{"path": "nowhere"}], "stream.stages[0].path: must be a folder, got"),
+    (
+        [{"path": "tagging", "goal": 1}],
+        "stream.stages[0].goal: unknown key; allowed: path, objective, options, columns",
+    ),
+    ([{"path": "tagging", "objective": "tagging", "options": {"x": 1}}], "stream.stages[0].options.x: no option"),
+    ([{"path": "tagging", "objective": 3}], "stream.stages[0].objective: must be a text, got 3"),
+    ([], "stream.stages: must name at least one stage, got []"),
+    ([{"path": "tagging"}], "text"),
+]
+
+
+@pytest.mark.parametrize(("stages", "fault"), FAULTS)
+def test_faults_of_stages_are_told_by_their_key(stages, fault, layer, tmp_path):
+    settings = layer(tmp_path, ["naive"])
+    settings["stream"]["stages"] = stages
+    with pytest.raises((cl_mlm.ConfigError, cl_mlm.DataError)) as told:
+        cl_mlm.run(settings, progress=False)
+    assert fault in str(told.value)
+
+
+def test_stages_are_refused_beside_what_they_replace(layer, tmp_path):
+    settings = layer(tmp_path, ["naive"])
+    settings["stream"] |= {"order": ["tagging"]}
+    with pytest.raises(cl_mlm.ConfigError, match=r"stream\.order: must be null where stream\.stages"):
+        cl_mlm.run(settings, progress=False)
+    settings["stream"] |= {"order": None, "stages_by": "field", "field": "text"}
+    with pytest.raises(cl_mlm.ConfigError, match=r"stream\.stages: must be null where stream\.stages_by is field"):
+        cl_mlm.run(settings, progress=False)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_a_family_without_such_heads_on_one_body_is_refused_before_anything_is_loaded(
+    kind, layer, model_folder, tmp_path
+):
+    settings = layer(tmp_path / "runs", ["naive"], model={"name": model_folder(kind)})
+    with pytest.raises(cl_mlm.ConfigError, match=r"model\.name: .*needs|stream: the objectives .* on one body"):
+        cl_mlm.run(settings, progress=False)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_a_strategy_cannot_do_with_one_of_the_objectives_is_refused(layer, tmp_path):
+    with pytest.raises(
+        cl_mlm.ConfigError, match=r"strategies\.ewc\.fisher: exact needs one choice a row; objective tagging"
+    ):
+        cl_mlm.run(layer(tmp_path, {"ewc": {"fisher": "exact"}}), progress=False)
+
+
+def test_an_unknown_task_is_told(ran):
+    with pytest.raises(
+        cl_mlm.ConfigError, match=r"task: must be one of classification, .* got 'taging' \(did you mean 'tagging'"
+    ):
+        ran("naive").model(0, "taging")
+
+
+@pytest.mark.parametrize("strategies", [["naive"], {"lwf": {}, "replay": {"capacity": 6}}], ids=["naive", "lwf+replay"])
+def test_the_same_stream_as_text_shares_one_model_that_writes(strategies, layer, tmp_path):
+    settings = layer(tmp_path, strategies, model={"name": "tiny-decoder", "dropout": 0.0})
+    settings["stream"]["as_text"] = True
+    settings["training"]["epochs"] = 1
+    result = cl_mlm.run(settings, progress=False)
+    assert list(result.summary["tasks"]) == ["text_to_text", "text_to_text-2", "text_to_text-3"]
+    assert result.summary["tasks"]["text_to_text-2"]["options"]["prefix"] == "tagging: "
+    assert sorted(p.name for p in (result.folder / "stages" / "002").iterdir() if p.is_dir()) == ["model"]
+    assert equal(weights(result, 2), weights(result, 2, "text_to_text"))
+    assert (result.matrix[-1] >= 0).all()
+
+
+def test_a_shipped_config_names_two_objectives():
+    from pathlib import Path
+
+    from cl_mlm.loading import load_config
+
+    stages = load_config(Path(__file__).parents[2] / "configs" / "snips.yaml").stream["stages"]
+    assert [stage.get("objective") for stage in stages] == [None, "tagging"]
+
+
+def test_rows_of_several_objectives_are_not_dealt_out_together(layer, tmp_path):
+    settings = layer(tmp_path, ["naive"])
+    settings["stream"] |= {"scenario": "instance_incremental", "num_stages": 2}
+    with pytest.raises(cl_mlm.ConfigError, match=r"instance_incremental deals out the rows of one objective, got"):
+        cl_mlm.run(settings, progress=False)
+
+
+def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
+    from cl_mlm.disk import size_of_tasks
+    from cl_mlm.loading import load_config
+    from cl_mlm.preparation import prepare
+    from cl_mlm.tasks import Tasks
+
+    prepared = prepare(load_config(layer(tmp_path, ["naive"])))
+    tasks = Tasks.of_stream(prepared.stream)
+    mixed = size_of_tasks(prepared.config, tasks)
+    one = size_of_tasks(prepared.config, Tasks.of_stream(prepared.stream.first(1)))
+    hidden, classes = 128, 5 + 2  # of the tagger and the span head, each with a bias
+    assert mixed.trainable == mixed.changing == one.trainable + classes * (hidden + 1)
+    pooler = hidden * (hidden + 1)
+    assert mixed.whole == 3 * one.whole - 2 * pooler + (classes - 2 * 2) * (hidden + 1)
+
+
+def test_a_first_stage_with_heads_of_later_ones_is_shared_between_runs(layer, ran, tmp_path):
+    runs = []
+    for strategies in (["naive"], {"replay": {"capacity": 9}}):
+        settings = layer(tmp_path, strategies)
+        settings["checkpoint"]["reuse_stages"] = 1
+        runs.append(cl_mlm.run(settings, progress=False))
+    assert [len(run.summary["reused"]) for run in runs] == [0, 1]
+    assert repr(runs[0].summary["accuracy_matrix"]) == repr(ran("naive").summary["accuracy_matrix"])
+    assert all(equal(weights(runs[1], 0, key), weights(runs[0], 0, key)) for key in KEYS)
