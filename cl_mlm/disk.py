@@ -113,7 +113,8 @@ def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
     whole = sum(p.numel() for model in models.values() for p in model.parameters())
     share_body(models)
     is_full = config.finetuning.mode == "full"
-    trained, buffers = {}, {}
+    trained: dict[int, int] = {}
+    buffers: dict[int, int] = {}
     for key, model in models.items():
         body = body_parameters(model, model.get_submodule(find_head(model, kinds[key])))
         trained |= {id(p): p.numel() for p in model.parameters() if is_full or id(p) not in body}
