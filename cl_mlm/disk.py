@@ -127,7 +127,9 @@ def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
     whole = sum(p.numel() for model in models.values() for p in model.parameters())
     share_body(models)
     is_full = config.finetuning.mode == "full"
-    held, trained, buffers = {}, {}, {}
+    held: dict[int, int] = {}
+    trained: dict[int, int] = {}
+    buffers: dict[int, int] = {}
     for key, model in models.items():
         body = body_parameters(model, model.get_submodule(find_head(model, kinds[key])))
         held |= {id(p): p.numel() for p in model.parameters()}

@@ -318,9 +318,10 @@ def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
     if len(tasks) > 1:
         from cl_mlm.heads import load_heads
 
-        folders = kept and {
-            key: folder if (folder := kept / MODELS / key).is_dir() else kept / "model" for key in tasks.by_key
-        }
+        folders = None
+        if kept is not None:
+            own = {key: kept / MODELS / key for key in tasks.by_key}
+            folders = {key: folder if folder.is_dir() else kept / "model" for key, folder in own.items()}
         return load_heads(config.model, tasks, config.seed, training.max_length, folders)
     (task,) = tasks
     model = config.model

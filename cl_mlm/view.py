@@ -57,7 +57,7 @@ class Run:
     logging: bool = False
     training_ids: npt.NDArray[np.int64] = field(init=False)
     split_rows: dict[str, Rows] = field(default_factory=dict)
-    tasks: Tasks = None  # type: ignore[assignment] - filled in below
+    tasks: Tasks = None  # type: ignore[assignment]  # filled in below
     _features: FrozenFeatures | None = None
     _asked_for_features: bool = False
 

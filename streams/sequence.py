@@ -67,7 +67,8 @@ def sequence(
             f"stream.shared_labels: must be true for objective {kind} in scenario {scenario}: stages cannot have "
             "labels of their own; got False"
         )
-    stages, notes, problems = [], [f"left out: {stage}" for stage in without or []], []
+    stages: list[Stage] = []
+    notes, problems = [f"left out: {stage}" for stage in without or []], []
     for stage, key in chosen.items():
         source = SOURCES[key]
         try:
