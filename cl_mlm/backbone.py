@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config import ModelConfig
 from cl_mlm.encoding import tokenizer_hash
-from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.errors import ConfigError
 from cl_mlm.model_files import check_model, refuse_own_code
 from cl_mlm.objective import Batch, Head, Objective, Outputs, ProblemType
 from cl_mlm.randomness import seed_everything
-from cl_mlm.tiny import TINY, letter_tokenizer, tiny_config
+from cl_mlm.tiny import TINY, tiny_config
+from cl_mlm.tokenizer import cannot_load, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -229,27 +230,8 @@ def load_backbone(
                 trust_remote_code=False,
             )
     except (OSError, ValueError) as error:
-        raise _cannot_load(config.name, error) from error
+        raise cannot_load(config.name, error) from error
     return Backbone(model, tokenizer, kind)
-
-
-def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """Returns the model's tokenizer; the model itself is not loaded.
-
-    Raises:
-        UnreachableModelError: there is none, or the hub is out of reach.
-    """
-    from transformers import AutoTokenizer
-
-    if config.name in TINY:
-        return letter_tokenizer(config.name)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            config.name, revision=config.revision, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise _cannot_load(config.name, error) from error
-    return tokenizer
 
 
 def model_settings(
@@ -268,7 +250,7 @@ def model_settings(
         try:
             settings = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise _cannot_load(config.name, error) from error
+            raise cannot_load(config.name, error) from error
         refuse_own_code(config.name, settings.to_dict())
         _set_dropout(settings, config.dropout)
     kind = _choose_head(config.name, settings, ("sequence",) if objective is None else objective.heads)
@@ -276,10 +258,6 @@ def model_settings(
         settings.num_labels = len(labels) if objective is None else objective.num_outputs(labels)
     settings.problem_type = "single_label_classification" if objective is None else objective.problem_type
     return kind, settings
-
-
-def _cannot_load(name: str, error: Exception) -> UnreachableModelError:
-    return UnreachableModelError(f"model.name: cannot load {name!r}: {str(error).splitlines()[0]}")
 
 
 def _choose_head(name: str, settings: PretrainedConfig, heads: Sequence[Head]) -> Head:

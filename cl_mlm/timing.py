@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from cl_mlm.preparation import Prepared
+    from cl_mlm.stream import Stage
     from cl_mlm.view import Run
 
 
@@ -145,10 +146,15 @@ def _trial(run: Run, stage_index: int, num_steps: int) -> _Trial:
     work = Work(run, len(taken))
     seconds = [_seconds(run, lambda step=step: work.take(step)) for step in taken]  # type: ignore[misc]
     stage = run.stream.stages[stage_index]
-    after = _seconds(run, lambda: [strategy.after_stage(run, stage) for strategy in run.strategies])
+    after = _seconds(run, partial(_end_stage, run, stage))
     run.last_trained = stage_index
     rows = len(run.training_ids)
     return _Trial(seconds[0], seconds[1:], before / rows, after / rows)
+
+
+def _end_stage(run: Run, stage: Stage) -> None:
+    for strategy in run.strategies:
+        strategy.after_stage(run, stage)
 
 
 def _at(run: Run, stage_index: int) -> Run:

@@ -76,7 +76,10 @@ def test_an_unknown_strategy_is_refused_with_the_nearest(refused):
 
 def test_an_unknown_stream_is_refused_with_the_nearest(refused):
     text = refused("stream=phrasebok")
-    assert "stream.name: no stream is called 'phrasebok' (did you mean 'phrasebook'?); allowed: clinc150, files" in text
+    assert (
+        "stream.name: no stream is called 'phrasebok' (did you mean 'phrasebook'?); allowed: avalanche, clinc150, files"
+        in text
+    )
 
 
 def test_several_faults_are_counted_and_listed(refused):
