@@ -17,7 +17,7 @@ demo: $(STAMP)
 	@echo "The MLflow UI: make ui"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not network and not real_model"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not network and not real_model"
 
 slow-test: $(STAMP)
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"

@@ -1,6 +1,7 @@
 """The demonstration's config against a real tracking server, read back through MLflow's own client."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,8 +19,9 @@ START_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(empty_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
+    shutil.copyfile(empty_store, folder / "server.db")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -43,9 +45,8 @@ def server(tmp_path_factory):
         *store,
     ]
     with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "MLFLOW_TRACKING_URI": ""}
-        )
+        environment = {"MLFLOW_TRACKING_URI": "", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **environment})
     try:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_SECONDS

@@ -23,6 +23,7 @@ import pytest
 import cl_mlm
 from cl_mlm import api
 from cl_mlm.delivery import Delivery, Link
+from cl_mlm.experiment import Experiment
 from cl_mlm.journal import Journal, read_lines
 from cl_mlm.store import TrackingError
 from cl_mlm.tracking import MlflowSender, sync
@@ -338,7 +339,15 @@ def test_a_server_that_hangs_holds_up_the_end_of_a_run_no_longer_than_the_sender
     proxy, fast, monkeypatch, tmp_path, faults
 ):
     monkeypatch.setattr(api, "SENDING_SECONDS", 0.1)
+    monkeypatch.setattr(api, "SENDING_WAITS_SECONDS", 0.0)
     proxy.rule = first(1, HOLD, "log-batch")
+    finish = Experiment._finish
+
+    def when_it_hangs(experiment, record):  # so short a run may have ended before the first batch is sent
+        wait_until(lambda: HOLD in [request[2] for request in proxy.seen])
+        return finish(experiment, record)
+
+    monkeypatch.setattr(Experiment, "_finish", when_it_hangs)
     result = cl_mlm.run({**fast, "experiment": tmp_path.name, "tracking": {"uri": proxy.url}}, progress=False)
     assert "did not take everything within 0.1 s" in result.warnings[0]
     assert proxy.seen[-1][2] == HOLD  # the run has ended and the first batch is not answered
