@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import cl_mlm
+from cl_mlm.api import is_finished, run_folder
 from cl_mlm.components import make_objective
+from cl_mlm.loading import load_config
 
 RESAMPLES, RESAMPLING_SEED = 100, 0
 BY_ACCURACY = (
@@ -24,6 +26,7 @@ BY_ACCURACY = (
     "relation",
 )  # their score is a mean over rows, whose standard error needs no resampling
 HOLDS = 3  # standard errors
+UNDEFINED = "–"
 
 SHARED = {
     "training": {"batch_size": 16, "steps": 40, "max_length": 64, "threads": 1},
@@ -89,7 +92,7 @@ def config_of(name, options, seed):
 
 
 def standard_error(score, after, before, references, seed=RESAMPLING_SEED):
-    """Returns the standard error of score(after) - score(before) over rows, by a paired bootstrap.
+    """Returns the standard error of score(after) - score(before) over rows, by a paired bootstrap; never zero.
 
     Args:
         score: of predictions and references, a number.
@@ -104,7 +107,7 @@ def standard_error(score, after, before, references, seed=RESAMPLING_SEED):
         right = [references[i] for i in rows]
         value = score([after[i] for i in rows], right)
         values.append(value - (0.0 if before is None else score([before[i] for i in rows], right)))
-    return float(np.std(values, ddof=1))
+    return float(np.std(values, ddof=1)) or 1 / len(references)
 
 
 def binomial_error(hits):
@@ -128,7 +131,8 @@ def compared(objective, labels, after, before, references):
     """Returns a stage's scores before and after, the standard error of the gain, and the gain in such errors.
 
     Where there are no predictions from before, the model not knowing the labels yet: always the most frequent label
-    for accuracies, else a score of zero.
+    for accuracies, else a score of zero. `control` is what can be had without reading a row: for accuracies the most
+    frequent label, for texts what the trained model writes, each text given to the next row.
     """
 
     def score(predictions, right):
@@ -138,15 +142,19 @@ def compared(objective, labels, after, before, references):
     if objective.name in BY_ACCURACY:
         hits = [x == y for x, y in zip(after, references, strict=True)]
         share, alone = majority(references), binomial_error(hits)
-        found |= {"majority": share, "over_majority": (found["after"] - share) / alone}
+        found |= {"control": share, "over_control": (found["after"] - share) / alone}
         found["before"] = share if before is None else score(before, references)
         first = None if before is None else [x == y for x, y in zip(before, references, strict=True)]
         found["error"] = alone if first is None else paired_error(hits, first)
     else:
         found["before"] = 0.0 if before is None else score(before, references)
         found["error"] = standard_error(score, after, before, references)
-    gain = found["after"] - found["before"]
-    found["gain"] = gain / found["error"] if found["error"] else 0.0
+        if objective.name == "text_to_text":
+            others = [*after[1:], after[0]]
+            found["control"] = score(others, references)
+            error = standard_error(score, after, others, references)
+            found["over_control"] = (found["after"] - found["control"]) / error
+    found["gain"] = (found["after"] - found["before"]) / found["error"]
     return found
 
 
@@ -179,7 +187,7 @@ def stages_of(result):
 def table(results):
     """Returns the markdown table of `results`: name -> {objective, model, seeds: {seed: stages}}."""
     head = "data set | objective, score | model | stages | test rows a stage | before | after | standard error"
-    lines = [f"| {head} | least gain | majority | least gain over it | 3 standard errors |", "|---" * 12 + "|"]
+    lines = [f"| {head} | least gain | control | least gain over it | 3 standard errors |", "|---" * 12 + "|"]
     return "\n".join(lines + [line_of(name, found) for name, found in results.items()])
 
 
@@ -195,17 +203,14 @@ def line_of(name, found):
     least, rows = min(stage["gain"] for stage in every), sorted({stage["rows"] for stage in every})
     sizes = str(rows[0]) if len(rows) == 1 else f"{rows[0]}-{rows[-1]}"
     chance, over = UNDEFINED, UNDEFINED
-    if "majority" in every[0]:
-        chance, over = f"{100 * mean('majority'):.1f}", f"{min(stage['over_majority'] for stage in every):.1f}"
+    if "control" in every[0]:
+        chance, over = f"{100 * mean('control'):.1f}", f"{min(stage['over_control'] for stage in every):.1f}"
     cells = [
         *(name, found["objective"], found["model"], str(len(seeds[0])), sizes),
         *(f"{100 * mean('before'):.1f}", f"{100 * statistics.fmean(after):.1f}{spread}", f"{100 * mean('error'):.1f}"),
         *(f"{least:.1f}", chance, over, "yes" if least >= HOLDS else "**no**"),
     ]
     return f"| {' | '.join(cells)} |"
-
-
-UNDEFINED = "–"
 
 
 def arguments(given=None):
@@ -216,6 +221,7 @@ def arguments(given=None):
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", default="runs", help="folder of the runs; the table goes to objectives.md in it")
     parser.add_argument("--validation", action="store_true", help="a trial: scores on the validation splits only")
+    parser.add_argument("--finished", action="store_true", help="starts nothing: the table of the runs that are there")
     parser.add_argument("overrides", nargs="*", default=[], help="settings for every run, such as training.steps=80")
     options = parser.parse_intermixed_args(given)
     if not options.data:
@@ -228,7 +234,10 @@ def main():
     results = {}
     for seed in options.seeds:
         for name in options.only:
-            result = cl_mlm.run(config_of(name, options, seed), *options.overrides, progress=False)
+            config = config_of(name, options, seed)
+            if options.finished and not is_finished(run_folder(load_config(config, options.overrides))):
+                continue
+            result = cl_mlm.run(config, *options.overrides, progress=False)
             summary, cost = result.summary, result.summary["cost"]
             shown = (
                 f"{name} seed {seed}: {cost['train_seconds']:.0f} s training, {cost['eval_seconds']:.0f} s evaluation"
@@ -251,7 +260,7 @@ def main():
 
 def kept_stages(result):
     """Returns `stages_of`, written down beside the run, for resampling takes its time."""
-    path = result.folder.with_name(result.folder.name + ".json")
+    path = result.folder.with_name(result.folder.name + ".gains.json")
     if not path.is_file():
         path.write_text(json.dumps(stages_of(result), indent=1), encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))

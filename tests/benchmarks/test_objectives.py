@@ -51,14 +51,14 @@ def test_the_bootstrap_agrees_with_the_binomial_error_where_both_apply():
 def test_the_bootstrap_takes_the_same_rows_before_and_after():
     references = ["a"] * ROWS
     predictions = ["a" if hit else "b" for hit in hits_of(0.7)]
-    assert standard_error(accuracy, predictions, predictions, references) == 0
+    assert standard_error(accuracy, predictions, predictions, references) == 1 / ROWS  # no spread: its lower bound
 
 
 def test_a_stage_is_compared_with_itself_before_training():
     objective = make_objective("classification", {})
     references = ["a", "b"] * 50
     found = compared(objective, ("a", "b"), references, ["a"] * 100, references)
-    assert (found["before"], found["after"], found["majority"], found["measured"]) == (0.5, 1.0, 0.5, True)
+    assert (found["before"], found["after"], found["control"], found["measured"]) == (0.5, 1.0, 0.5, True)
     assert found["error"] == pytest.approx(np.std([0, 1] * 50, ddof=1) / 10)
     assert found["gain"] == pytest.approx(0.5 / found["error"])
 
@@ -77,13 +77,25 @@ def test_entities_that_were_not_known_are_compared_with_zero_and_resampled():
     assert found["before"] == 0.0
     assert found["after"] == pytest.approx(2 * 0.75 / 1.75)
     assert 0.02 < found["error"] < 0.09
-    assert "majority" not in found
+    assert "control" not in found
 
 
-def test_nothing_gained_without_a_spread_is_no_gain():
+def test_a_model_that_writes_one_text_for_all_rows_gains_nothing_over_its_control():
+    objective = make_objective("text_to_text", {"metric": "exact_match"})
+    references = ["a", "b"] * 20
+    constant = compared(objective, (), ["a"] * 40, ["z"] * 40, references)
+    assert (constant["after"], constant["control"], constant["over_control"]) == (0.5, 0.5, 0.0)
+    assert constant["gain"] > 3
+    reading = compared(objective, (), references, ["z"] * 40, references)
+    assert reading["control"] == 0.0
+    assert reading["over_control"] > 3
+
+
+def test_without_a_spread_a_gain_is_counted_in_rows():
     objective = make_objective("tagging", {})
-    found = compared(objective, ("x",), [["O"]] * 5, None, [["B-x"]] * 5)
-    assert (found["error"], found["gain"]) == (0, 0)
+    right, wrong = [["B-x"]] * 5, [["O"]] * 5
+    assert compared(objective, ("x",), wrong, None, right)["gain"] == 0
+    assert compared(objective, ("x",), right, wrong, right)["gain"] == pytest.approx(5)
 
 
 def test_majority_is_the_share_of_the_most_frequent_label():
@@ -102,8 +114,8 @@ def test_the_table_shows_the_least_gain_over_stages_and_seeds():
     assert {line.count("|") for line in text.splitlines()} == {13}
 
 
-def test_the_table_shows_majority_and_a_range_of_rows_where_they_differ():
-    more = {"majority": 0.5, "over_majority": 7.0}
+def test_the_table_shows_the_control_and_a_range_of_rows_where_they_differ():
+    more = {"control": 0.5, "over_control": 7.0}
     seeds = {0: [stage(0.8, 9.0, **more), stage(0.8, 4.0, **more) | {"rows": 90}]}
     row = table({"mine": {"objective": "relation", "model": "tiny", "seeds": seeds}}).splitlines()[-1]
     assert "| 90-100 | 50.0 | 80.0 | 2.0 | 4.0 | 50.0 | 7.0 | yes |" in row
