@@ -19,6 +19,7 @@ import cl_mlm
 from cl_mlm.api import is_finished, run_folder
 from cl_mlm.components import make_objective
 from cl_mlm.loading import load_config
+from cl_mlm.preparation import prepare
 
 RESAMPLES, RESAMPLING_SEED = 100, 0
 BY_ACCURACY = (
@@ -235,7 +236,7 @@ def main():
     for seed in options.seeds:
         for name in options.only:
             config = config_of(name, options, seed)
-            if options.finished and not is_finished(run_folder(load_config(config, options.overrides))):
+            if options.finished and not is_finished(run_folder(prepare(load_config(config, options.overrides)).config)):
                 continue
             result = cl_mlm.run(config, *options.overrides, progress=False)
             summary, cost = result.summary, result.summary["cost"]

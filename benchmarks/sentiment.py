@@ -1,6 +1,6 @@
 """Runs configs/sentiment.yaml over five seeds: score before and after, mean and 95 % interval, and a per-class report.
 
-python benchmarks/sentiment.py --path <folder of SST-2> --model <folder of the encoder> training.threads=1
+python benchmarks/sentiment.py training.threads=1 --path <folder of SST-2> --model <folder of the encoder>
 """
 
 import argparse
