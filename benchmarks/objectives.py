@@ -34,8 +34,8 @@ SHARED = {
     "evaluation": {"batch_size": 64},
     "checkpoint": {"keep_stages": "none", "reuse_stages": 0},
 }
-ENCODER = {"training": {"learning_rate": 1e-4, "head_factor": 10, "precision": "bf16"}}
-WRITER = {"training": {"learning_rate": 2e-3, "batch_size": 32, "steps": 100}}
+ENCODER = {"training": {"learning_rate": 3e-4, "head_factor": 10, "precision": "bf16"}}
+WRITER = {"training": {"learning_rate": 2e-3, "steps": 300}}
 TAGGER = {"training": {"steps": 100}}  # few words of a row have a tag other than O, and rows are short
 CL15 = (
     *("agnews", "amazon", "boolq", "cb", "copa", "dbpedia", "imdb"),
@@ -59,7 +59,7 @@ def tasks():
     slots = {"stages_by": "types", "types_per_stage": 13, "objective": "tagging"}
     entities = {"stages_by": "types", "types_per_stage": 3, "objective": "tagging"}
     relations = {"stages_by": "labels", "labels_per_stage": 10, "objective": "relation", "rows": {"test": 800}}
-    questions = {"stream": whole("xquad_en", "question_answering"), "training": {"max_length": 256}}
+    questions = {"stream": whole("xquad_en", "question_answering"), "training": {"max_length": 256, "steps": 100}}
     classified = ["sgd_intent", "sst2", "chnsenticorp_htl", *(f"cl15_{name}" for name in CL15)]
     return {
         "snips_slots": {"stream": {"path": "snips_slots", **slots}, **TAGGER},
