@@ -102,7 +102,7 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     if wrong:
         raise ConfigError(wrong)
     objective = next(iter(objectives.values()))
-    prompting = _prompting(resolved, cleaned[0], objective)
+    prompting = _prompting(resolved, cleaned[0], list(objectives.values()))
     return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1], prompting)
 
 
@@ -197,6 +197,7 @@ def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str
     # Cut before anything is read: settings chosen on the first stages must not have seen the others. Where stages are
     # made of those of another stream, the gate sees all of that.
     stream = stream if is_restaged else _first(stream, first_stages)
+    stream = as_text(stream) if section.get("as_text") else stream
     stream = with_probes(stream, section.get("probes", {}))
     cleaned, counts = clean(stream, section.get("overlap", "error"))
     if config.limit is not None:
@@ -224,11 +225,11 @@ def _first(stream: Stream, num_stages: int | None) -> Stream:
     return cut
 
 
-def _prompting(config: Config, stream: Stream, objective: Objective) -> Prompting | None:
+def _prompting(config: Config, stream: Stream, objectives: Sequence[Objective]) -> Prompting | None:
     """Returns the prompts that `config` asks for; None: none."""
     if config.prompting is None:
         return None
-    refuse_headless(objective)
+    refuse_headless(objectives)
     if isinstance(config.prompting.data, dict):
         try:
             stream = _make_stream(replace(config, stream=config.prompting.data), None)[0]
@@ -236,7 +237,7 @@ def _prompting(config: Config, stream: Stream, objective: Objective) -> Promptin
             marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
             told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]
             raise type(error)(told) from error
-    return prepare_prompting(config, stream, objective)
+    return prepare_prompting(config, stream, objectives)
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

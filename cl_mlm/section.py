@@ -112,7 +112,7 @@ def _of_names(value: Any) -> bool:
 
 
 def make_base(section: Mapping[str, Any]) -> Stream:
-    """Returns the ordinary stream of a resolved section: in its order, as text where that is asked for.
+    """Returns the ordinary stream of a resolved section in its order; `as_text` is left to the caller.
 
     Raises:
         ConfigError, DataError: what the factory finds, or an order that is no permutation of the stages.
@@ -134,7 +134,7 @@ def make_base(section: Mapping[str, Any]) -> Stream:
     stream = make_stream(section["name"], {**kept, "order": order} if by_factory else kept)
     if order is not None and not by_factory:
         stream = reordered(stream, order)
-    return as_text(stream) if section.get("as_text") else stream
+    return stream
 
 
 def restage(stream: Stream, section: Mapping[str, Any]) -> Stream:
@@ -202,5 +202,6 @@ def _from_folder(stream: Stream, name: str, path: str) -> list[Column]:
 
 def _from_section(name: str, section: Mapping[str, Any]) -> list[Column]:
     made = make_base(section).first(section.get("first_stages"))
+    made = as_text(made) if section.get("as_text") else made
     names: Sequence[str] = [name] if len(made) == 1 else [f"{name}/{stage.name}" for stage in made.stages]
     return [replace(column_of(stage, None), name=own) for own, stage in zip(names, made.stages, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from cl_mlm.prompting.shots import draw_shots, shot_faults
 from cl_mlm.prompting.templates import MASK, SLOT, Template
 from cl_mlm.prompting.verbaliser import Words, label_words, word_faults
 from cl_mlm.randomness import numpy_generator
-from cl_mlm.stream import Stage, Stream
+from cl_mlm.stream import Column, Stream
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,8 +29,10 @@ class PromptColumn:
     """One column that is prompted.
 
     Attributes:
-        index: of its stage in the stream that is prompted.
-        stage: whose rows are asked for, and whose training rows are shown.
+        index: of the column in the stream that is prompted.
+        column: whose rows are asked for.
+        home: the stage after which it counts as learned, whose training rows are shown.
+        train: these rows.
         objective: what the rows mean; its metric is the score.
         template: of its rows.
         answer: the column that holds the answer.
@@ -38,15 +40,22 @@ class PromptColumn:
     """
 
     index: int
-    stage: Stage
+    column: Column
+    home: int
+    train: Dataset
     objective: Objective
     template: Template
     answer: str
     answers: Sequence[str] = field(repr=False)
 
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return self.column.name
+
     def table(self, split: str) -> Dataset:
-        """Returns the rows of a split."""
-        rows: Dataset = self.stage.split(split).with_format(None)
+        """Returns the rows of a split; of `train`, those that are shown."""
+        rows: Dataset = (self.train if split == "train" else self.column.split(split)).with_format(None)
         return rows
 
 
@@ -57,7 +66,7 @@ class Prompting:
     Attributes:
         config: the section.
         stream: whose columns are prompted.
-        columns: in the order of its stages.
+        columns: those of them that can be prompted, in order.
         words: of every label; empty: answers are texts of any kind, and are generated.
         is_own: the stream is the run's own.
         is_cloze: the model fills in masks.
@@ -84,16 +93,17 @@ class Prompting:
             column: which.
             after: the last stage that was trained; -1: none.
         """
-        if column.stage.objective == WRITING and not column.stage.labels:
-            return list(column.stage.options.get("answers") or ())
-        if self.stream.scenario == "task_incremental":
-            return list(column.stage.labels)
-        last = max(column.index, after) if self.is_own else column.index
+        own = column.column
+        if own.objective == WRITING and not own.labels:
+            return list(own.options.get("answers") or ())
+        if self.stream.masks:
+            return list(own.labels)
+        last = max(column.home, after) if self.is_own else column.home
         return list(dict.fromkeys(label for stage in self.stream.stages[: last + 1] for label in stage.labels))
 
     def positions(self, column: PromptColumn) -> list[int]:
         """Returns which rows of the column are asked for, ascending."""
-        count, most = len(column.stage.split(self.config.split)), self.config.max_rows
+        count, most = len(column.column.split(self.config.split)), self.config.max_rows
         if most is None or most >= count:
             return list(range(count))
         drawn = numpy_generator(self.config.seed, "prompted-rows", column.index).permutation(count)[:most]
@@ -107,7 +117,7 @@ class Prompting:
         """
         given = {"labels": list(labels), "choices": [self.words[label][0] for label in labels], MASK: SLOT}
         shown = self._demonstrations(column, shots, given)
-        where = f"{self.config.split} of {column.stage.name!r}"
+        where = f"{self.config.split} of {column.name!r}"
         rows = column.table(self.config.split)[list(positions)]
         asked = [
             column.template.render(row, given, f"row {position} of {where}")
@@ -121,7 +131,7 @@ class Prompting:
             shots,
             per_class=self.config.per_class,
             seed=self.config.seed,
-            stage_index=column.index,
+            stage_index=column.home,
         )
         if not chosen:
             return []
@@ -129,7 +139,7 @@ class Prompting:
         for position, row in zip(chosen, _row_by_row(column.table("train")[chosen]), strict=True):
             answer = self.words.get(row[column.answer], (row[column.answer],))[0]
             own = {**given, MASK: answer} if self.is_cloze else given
-            text = column.template.render(row, own, f"row {position} of train of {column.stage.name!r}")
+            text = column.template.render(row, own, f"row {position} of train of {column.name!r}")
             shown.append(text if self.is_cloze else f"{text}{self.config.delimiter}{answer}")
         return shown
 
@@ -141,38 +151,39 @@ class Prompting:
         return text.replace(SLOT, "[mask]")
 
 
-def refuse_headless(objective: Objective) -> None:
+def refuse_headless(objectives: Iterable[Objective]) -> None:
     """Refuses prompts for models that only choose among classes.
 
     Raises:
-        ConfigError: the objective trains another head than a language model's.
+        ConfigError: an objective trains another head than a language model's.
     """
-    without = [head for head in objective.heads if head not in LANGUAGE_HEADS]
-    if without:
-        raise ConfigError(
-            f"prompting: needs a model with a language-model head, but objective {objective.name} trains a "
-            f"{without[0]} head; must be null there. A classification stream that is to be prompted is trained with "
-            "stream.as_text=true, on a decoder or an encoder-decoder"
-        )
+    for objective in objectives:
+        without = [head for head in objective.heads if head not in LANGUAGE_HEADS]
+        if without:
+            raise ConfigError(
+                f"prompting: needs a model with a language-model head, but objective {objective.name} trains a "
+                f"{without[0]} head; must be null there. A classification stream that is to be prompted is trained "
+                "with stream.as_text=true, on a decoder or an encoder-decoder"
+            )
 
 
-def prepare_prompting(config: Config, stream: Stream, objective: Objective) -> Prompting:
+def prepare_prompting(config: Config, stream: Stream, objectives: Iterable[Objective]) -> Prompting:
     """Returns what `config.prompting` asks for, checked; reads labels and a row of every column, and no model.
 
     Args:
         config: with the section.
         stream: whose columns are prompted: that of `prompting.data`, or the run's own.
-        objective: of the run's own stream.
+        objectives: of the run's own stream.
 
     Raises:
         ConfigError, DataError: every fault.
     """
     section = config.prompting
     assert section is not None
-    is_cloze = "masked" in objective.heads
+    is_cloze = any("masked" in objective.heads for objective in objectives)
     problems = _shape_faults(section)
     columns = _columns(section, stream, is_cloze, problems)
-    words = _words(section, stream, problems)
+    words = _words(section, stream, [found.column for found in columns], problems)
     if problems:
         raise ConfigError(problems)
     found = Prompting(section, stream, tuple(columns), words, section.data is None, is_cloze, config.limit is not None)
@@ -192,45 +203,48 @@ def _shape_faults(section: PromptingConfig) -> list[str]:
 
 def _columns(section: PromptingConfig, stream: Stream, is_cloze: bool, problems: list[str]) -> list[PromptColumn]:
     columns = []
-    known = [*dict.fromkeys([*(s.name for s in stream.stages), *(s.task for s in stream.stages)])]
+    every = stream.columns
+    known = [*dict.fromkeys([*(c.name for c in every), *(c.task for c in every)])]
     problems += [
-        f"prompting.templates.{name}: no stage or task is called so{nearest(name, known)}; allowed: {', '.join(known)}"
+        f"prompting.templates.{name}: no column or task is called so{nearest(name, known)}; allowed: {', '.join(known)}"
         for name in section.templates
         if name not in known
     ]
     made: dict[str, Template | None] = {}
-    for index, stage in enumerate(stream.stages):
-        name = next((name for name in (stage.name, stage.task) if name in section.templates), None)
+    asked = [c for c in every if c.objective in (*CHOOSING, WRITING) and c.home is not None]
+    if not asked:
+        problems.append(
+            f"prompting: can ask for labels or texts ({', '.join((*CHOOSING, WRITING))}), not for objective "
+            f"{every[0].objective} of column {every[0].name!r}; prompting.data may name another stream"
+        )
+    for index, column in enumerate(every):
+        # What has no answer to ask for (a corpus), and what no stage could show rows of (a probe), is left out.
+        if column not in asked or column.home is None:
+            continue
+        name = next((name for name in (column.name, column.task) if name in section.templates), None)
         key = "prompting.template" if name is None else f"prompting.templates.{name}"
         text = section.template if name is None else section.templates[name]
-        if stage.objective not in (*CHOOSING, WRITING):
+        if is_cloze and column.objective == WRITING and not column.options.get("answers"):
             problems.append(
-                f"prompting: can ask for labels or texts ({', '.join((*CHOOSING, WRITING))}), not for objective "
-                f"{stage.objective} of stage {stage.name!r}; prompting.data may name another stream"
-            )
-            continue
-        if is_cloze and stage.objective == WRITING and not stage.options.get("answers"):
-            problems.append(
-                f"prompting: a masked model cannot write a text of any kind, which stage {stage.name!r} asks for; its "
-                "objective needs answers"
+                f"prompting: a masked model cannot write a text of any kind, which column {column.name!r} asks for; "
+                "its objective needs answers"
             )
         if text is None:
             if section.templates:
-                problems.append(f"prompting.templates: none for stage {stage.name!r}, and prompting.template is null")
+                problems.append(f"prompting.templates: none for column {column.name!r}, and prompting.template is null")
             continue
         if key not in made:
             made[key] = _made(text, key, problems)
         template = made[key]
         if template is None:
             continue
-        objective = make_objective(stage.objective, stage.options)
-        rows, answer = stage.split(section.split), objective.reference_columns[0]
-        faults = template.faults(rows.column_names, f"stage {stage.name!r}", is_cloze=is_cloze)
+        objective = make_objective(column.objective, column.options)
+        rows, answer = column.split(section.split), objective.reference_columns[0]
+        faults = template.faults(rows.column_names, f"column {column.name!r}", is_cloze=is_cloze)
         problems += [fault for fault in faults if fault not in problems]
-        answers = (
-            stage.train.with_format(None).select_columns([answer])[:][answer] if max(section.shots, default=0) else []
-        )
-        columns.append(PromptColumn(index, stage, objective, template, answer, answers))
+        train = stream.stages[column.home].train
+        answers = train.with_format(None).select_columns([answer])[:][answer] if max(section.shots, default=0) else []
+        columns.append(PromptColumn(index, column, column.home, train, objective, template, answer, answers))
     return columns
 
 
@@ -242,12 +256,12 @@ def _made(text: str, key: str, problems: list[str]) -> Template | None:
         return None
 
 
-def _words(section: PromptingConfig, stream: Stream, problems: list[str]) -> Words:
+def _words(section: PromptingConfig, stream: Stream, columns: Sequence[Column], problems: list[str]) -> Words:
     """Returns the words of all labels; none where the answers are texts of any kind."""
-    kinds = {stage.objective == WRITING for stage in stream.stages}
+    kinds = {column.objective == WRITING for column in columns}
     labels = list(stream.labels)
-    for stage in stream.stages:
-        labels += [a for a in stage.options.get("answers") or () if stage.objective == WRITING and a not in labels]
+    for column in columns:
+        labels += [a for a in column.options.get("answers") or () if column.objective == WRITING and a not in labels]
     if not labels:
         if section.verbaliser:
             problems.append("prompting.verbaliser: must be empty where answers are texts of any kind, got words")
@@ -266,10 +280,10 @@ def _try(prompting: Prompting) -> None:
     faults: list[ClMlmError] = []
     lines: list[str] = []
     for column in prompting.columns:
-        of = f"stage {column.stage.name!r}"
+        of = f"column {column.name!r}"
         for shots in prompting.config.shots:
             if not prompting.is_limited:
-                own = column.stage.labels
+                own = column.column.labels
                 lines += shot_faults(column.answers, own, shots, per_class=prompting.config.per_class, of=of)
         try:
             most, first = max(prompting.config.shots), prompting.positions(column)[:1]

@@ -151,7 +151,7 @@ def _score(prepared: Prepared, backbone: Backbone, index: int) -> dict[str, Any]
         for shots in prompting.config.shots
     }
     first = next(iter(found.values()))
-    names = [column.stage.name for column in prompting.columns]
+    names = [column.name for column in prompting.columns]
     values = prompting_summary(prompting, {k: [one.metrics["score"] for one in row] for k, row in found.items()})
     assert values is not None
     return {

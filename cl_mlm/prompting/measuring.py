@@ -41,10 +41,10 @@ def measure_prompts(prompting: Prompting, run: Run, record: Record, journal: Jou
         run.config.evaluation.batch_size,
         config.max_length,
     )
-    names = slugs([column.stage.name for column in prompting.columns])
+    names = slugs([column.name for column in prompting.columns])
     with ExitStack() as stack:
         for strategy in run.strategies:
-            stack.enter_context(strategy.evaluation(run, [column.stage.name for column in prompting.columns]))
+            stack.enter_context(strategy.evaluation(run, [column.name for column in prompting.columns]))
         for shots in config.shots:
             row, flags = _row(reader, prompting, shots, after)
             matrix = record.prompting.setdefault(
@@ -67,7 +67,7 @@ def _row(reader: Reader, prompting: Prompting, shots: int, after: int) -> tuple[
         scores.append(found.metrics["score"])
         if found.num_cut:
             flags.append(
-                f"{column.stage.name}: {found.num_cut} of {found.num_rows} {shots}-shot prompts lost their beginning "
+                f"{column.name}: {found.num_cut} of {found.num_rows} {shots}-shot prompts lost their beginning "
                 f"(longer than {reader.max_length} tokens)"
             )
     return scores, flags
@@ -81,4 +81,4 @@ def _fill_baseline(prompting: Prompting, record: Record) -> None:
     for column, score in zip(prompting.columns, zero_shot[0], strict=True):
         if math.isnan(record.baseline[column.index]):
             record.baseline[column.index] = score
-            record.flags.append(f"{column.stage.name}: {FILLED}")
+            record.flags.append(f"{column.name}: {FILLED}")

@@ -54,7 +54,7 @@ def score_column(reader: Reader, prompting: Prompting, column: PromptColumn, sho
         predictions, num_cut = _write(reader, prompting, column, prompts)
     rows = column.table(prompting.config.split).select_columns(list(column.objective.reference_columns))
     references = column.objective.references(rows[positions])
-    metrics = column.objective.score(predictions, references, column.stage.labels)
+    metrics = column.objective.score(predictions, references, column.column.labels)
     return PromptScore(metrics, len(positions), len(labels), num_cut)
 
 

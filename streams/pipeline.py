@@ -1,0 +1,101 @@
+"""The whole life of a small decoder: pre-training on unlabelled requests, then intents as text, stage after stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.astext import as_text
+from cl_mlm.errors import ConfigError
+from cl_mlm.fingerprint import pick
+from cl_mlm.stream import Column, Stage, Stream, column_of
+from streams.phrasebook import phrasebook
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+CORPUS = "pretraining"
+HELD_OUT = "held-out text"
+
+
+def pipeline(
+    *,
+    labels_per_stage: int = 4,
+    order_seed: int | None = 0,
+    seed: int = 0,
+    corpus_rows: int = 80,
+    train_rows: int = 80,
+    held_out_rows: int = 20,
+) -> Stream:
+    """Returns a corpus to pre-train on, and behind it the intents of `phrasebook` as text to write.
+
+    The first stage, `pretraining`, is causal language modelling on packed requests without labels. Each further one
+    brings new intents, whose names the model writes. No request is in two of the parts. The probe `held-out text`
+    measures what becomes of the language model; the intents are the columns.
+
+    Args:
+        labels_per_stage: number of intents a stage.
+        order_seed: shuffles the intents over the stages; None keeps them sorted.
+        seed: of the rows.
+        corpus_rows: unlabelled requests per intent to pre-train on.
+        train_rows: labelled requests per intent.
+        held_out_rows: unlabelled requests per intent of the probe.
+
+    Raises:
+        ConfigError: the grammar cannot give so many rows, or the stages cannot be cut so.
+    """
+    for name, number in {"corpus_rows": corpus_rows, "held_out_rows": held_out_rows}.items():
+        if number < 1:
+            raise ConfigError(f"stream.{name}: must be at least 1, got {number}")
+    unlabelled = corpus_rows + held_out_rows
+    whole = phrasebook(
+        labels_per_stage=labels_per_stage, order_seed=order_seed, seed=seed, train_rows=train_rows + unlabelled
+    )
+    texts: dict[str, list[Dataset]] = {"corpus": [], "held out": []}
+    stages = []
+    for stage in whole.stages:
+        cut = _cut(stage, (train_rows, corpus_rows, held_out_rows))
+        stages.append(replace(stage, train=cut[0]))
+        texts["corpus"].append(cut[1])
+        texts["held out"].append(cut[2])
+    intents = as_text(replace(whole, stages=tuple(stages)))
+    corpus, held_out = (_texts(parts) for parts in texts.values())
+    none = held_out.select([])
+    modelling: dict[str, Any] = {"task": "language_modelling", "objective": "language_modelling", "options": {"pack": True}}
+    first = Stage(name=CORPUS, labels=(), train=corpus, language="en", validation=none, test=none, **modelling)
+    columns = tuple(column_of(stage, i + 1) for i, stage in enumerate(intents.stages))
+    probe = Column(
+        name=HELD_OUT, labels=(), validation=none, test=held_out, home=None, language="en", **modelling
+    )
+    return replace(
+        intents,
+        name="pipeline",
+        stages=(first, *(replace(stage, validation=none, test=none) for stage in intents.stages)),
+        given_columns=columns,
+        probes=(probe,),
+        notes=(*intents.notes, f"pre-training on {len(corpus)} requests without labels, in no other split"),
+    )
+
+
+def _cut(stage: Stage, sizes: tuple[int, ...]) -> list[Dataset]:
+    """Returns the training rows in parts of so many rows of every label, in their order."""
+    import numpy as np
+
+    taken = dict.fromkeys(stage.labels, 0)
+    parts: list[list[int]] = [[] for _ in sizes]
+    for position, label in enumerate(stage.train["label"]):
+        place = taken[label]
+        taken[label] += 1
+        for part, size in zip(parts, sizes, strict=True):
+            if place < size:
+                part.append(position)
+                break
+            place -= size
+    return [pick(stage.train, np.array(positions)) for positions in parts]
+
+
+def _texts(parts: list[Dataset]) -> Dataset:
+    """Returns the texts of several splits in one, and nothing else."""
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets([part.select_columns(["text"]) for part in parts])
