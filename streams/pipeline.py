@@ -61,12 +61,14 @@ def pipeline(
     intents = as_text(replace(whole, stages=tuple(stages)))
     corpus, held_out = (_texts(parts) for parts in texts.values())
     none = held_out.select([])
-    modelling: dict[str, Any] = {"task": "language_modelling", "objective": "language_modelling", "options": {"pack": True}}
+    modelling: dict[str, Any] = {
+        "task": "language_modelling",
+        "objective": "language_modelling",
+        "options": {"pack": True},
+    }
     first = Stage(name=CORPUS, labels=(), train=corpus, language="en", validation=none, test=none, **modelling)
     columns = tuple(column_of(stage, i + 1) for i, stage in enumerate(intents.stages))
-    probe = Column(
-        name=HELD_OUT, labels=(), validation=none, test=held_out, home=None, language="en", **modelling
-    )
+    probe = Column(name=HELD_OUT, labels=(), validation=none, test=held_out, home=None, language="en", **modelling)
     return replace(
         intents,
         name="pipeline",
