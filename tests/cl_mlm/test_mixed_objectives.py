@@ -294,9 +294,14 @@ def test_distillation_teaches_earlier_heads_and_keeps_them_nearer(layer, tmp_pat
     import torch
     from transformers import AutoTokenizer
 
-    far, texts = {}, [" ".join(slots("sky", "sun", i, "train")["tokens"]) for i in range(0, 10, 2)]
+    topics = [list(TOPICS)[i % 2] for i in range(10)]
+    rows = [slots(topic, TOPICS[topic][i % 3], i, "train") for i, topic in enumerate(topics)]
+    far, texts = {}, [" ".join(row["tokens"]) for row in rows]
+    training = {"steps": 24, "epochs": 24, "batch_size": 10, "learning_rate": 5e-4, "weight_decay": 0.0}
     for weight in (0.0, 5.0):
-        settings = layer(tmp_path / str(weight), {"lwf": {"weight": weight}}, model={"name": "tiny", "dropout": 0.0})
+        model = {"name": "tiny", "dropout": 0.0}
+        settings = layer(tmp_path / str(weight), {"lwf": {"weight": weight}}, model=model, training=training)
+        settings["stream"]["stages"] = settings["stream"]["stages"][:2]
         result = cl_mlm.run(settings, progress=False)
         points = [json.loads(line) for line in (result.folder / "journal.jsonl").read_text().splitlines()]
         terms = [p["values"]["train/term/lwf"] for p in points if "train/term/lwf" in p.get("values", {})]
