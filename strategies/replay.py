@@ -96,13 +96,16 @@ class Replay(Strategy):
 
     @override
     def buffer_bytes(self, run: RunView) -> int:
-        if run.objective.packs:  # a block is no row of the stream: what it keeps alive are its tokens
-            return int(run.lengths(self.buffer.ids).sum()) * TOKEN_BYTES + self.buffer.ids.nbytes
         stages, positions = unpack_row_ids(self.buffer.ids)
         text = 0
-        for stage_index, position in zip(stages.tolist(), positions.tolist(), strict=True):
-            row = run.stream.stages[stage_index].train[position]
-            text += sum(text_bytes(row[name]) for name in run.objective_of(stage_index).text_columns if row.get(name))
+        for stage_index in sorted({*stages.tolist()}):
+            own, objective = stages == stage_index, run.objective_of(stage_index)
+            if objective.packs:  # a block is no row of the stream: what it keeps alive are its tokens
+                text += int(run.lengths(self.buffer.ids[own]).sum()) * TOKEN_BYTES
+                continue
+            for position in positions[own].tolist():
+                row = run.stream.stages[stage_index].train[position]
+                text += sum(text_bytes(row[name]) for name in objective.text_columns if row.get(name))
         return text + self.buffer.ids.nbytes
 
 

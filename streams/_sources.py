@@ -110,7 +110,7 @@ class Limits:
             raise ConfigError(problems)
 
 
-def load(
+def load_splits(
     name: str, source: Source, folder: Path | None, objective: Objective, limits: Limits
 ) -> tuple[dict[str, Dataset], list[str]]:
     """Returns train, validation and test rows, and in words what was found and done.

@@ -13,7 +13,7 @@ from cl_mlm.staging import by_source
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 from streams._catalogue import SOURCES
 from streams._sequences import SEQUENCES
-from streams._sources import Limits, find_local, load
+from streams._sources import Limits, find_local, load_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,7 +75,7 @@ def sequence(
             folder = find_local(key, source, path)
             if folder is None and path is not None:
                 raise DataError(f"{key}: {path} must hold a folder {' or '.join((key, *source.folders))}")
-            splits, found = load(key, source, folder, made, limits)
+            splits, found = load_splits(key, source, folder, made, limits)
         except DataError as error:
             problems += [f"{fault}; or leave it out: stream.without=[{stage}]" for fault in error.problems]
             continue

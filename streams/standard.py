@@ -14,7 +14,7 @@ from cl_mlm.stream import SPLITS, Scenario, Stream
 from cl_mlm.tables import find_folder
 from cl_mlm.typestaging import by_types, row_types
 from streams._catalogue import SOURCES
-from streams._sources import Limits, find_local, load
+from streams._sources import Limits, find_local, load_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,7 +72,7 @@ def standard(
     _check(kind, stages, groups, field, mask_others, objective)
     limits = Limits(max_rows or {}, max_rows_per_label or {})
     folder = find_folder(path) if path is not None else find_local(dataset, source, None)
-    splits, notes = load(dataset, source, folder, objective, limits)
+    splits, notes = load_splits(dataset, source, folder, objective, limits)
     same: dict[str, Any] = {"name": dataset, "notes": notes, **source.fields(source.objective, options or {})}
     if kind == "whole":
         return by_source({dataset: splits}, scenario=scenario or "class_incremental", **same)

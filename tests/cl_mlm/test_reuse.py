@@ -100,7 +100,7 @@ def assert_equal(first, second):
     a, b = weights(first), weights(second)
     assert all(torch.equal(a[name], b[name]) for name in a)
     tables = [path.relative_to(first.folder) for path in sorted(first.folder.glob("predictions/*.parquet"))]
-    assert len(tables) == 2
+    assert [path.stem for path in tables] == ["0", "1", "before"]
     assert all((first.folder / path).read_bytes() == (second.folder / path).read_bytes() for path in tables)
 
 

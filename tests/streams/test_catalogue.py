@@ -13,7 +13,7 @@ from cl_mlm.stream import SPLITS
 from streams._catalogue import SOURCES
 from streams._rows import take
 from streams._sequences import SEQUENCES
-from streams._sources import Limits, Source, load
+from streams._sources import Limits, Source, load_splits
 
 STRING = Value("string")
 NLI = ["entailment", "neutral", "contradiction"]
@@ -153,7 +153,7 @@ def test_rows_of_the_hub_become_ours(monkeypatch, name):
     parts = {part for names in source.splits.values() for part in names.split("+")}
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: DatasetDict(dict.fromkeys(sorted(parts), rows)))
     objective = make_objective(source.objective, {})
-    splits, _ = load(name, source, None, objective, Limits({}, {}))
+    splits, _ = load_splits(name, source, None, objective, Limits({}, {}))
     for split in SPLITS:
         assert splits[split][0] == expected
         assert objective.validate(splits[split].to_dict(), split) == []

@@ -12,7 +12,7 @@ from cl_mlm.components import make_objective
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS
 from streams._rows import take
-from streams._sources import Limits, Source, find_local, load
+from streams._sources import Limits, Source, find_local, load_splits
 
 LABELS = ["bad", "good"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -54,7 +54,7 @@ def folder(tmp_path):
 
 
 def loaded(given, folder=None, limits=NO_LIMITS, objective=CLASSIFICATION):
-    return load("reviews", given, folder, objective, limits)
+    return load_splits("reviews", given, folder, objective, limits)
 
 
 def test_the_hub_is_asked_at_the_revision(hub):
