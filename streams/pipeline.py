@@ -20,12 +20,13 @@ HELD_OUT = "held-out text"
 
 def pipeline(
     *,
+    num_stages: int = 3,
     labels_per_stage: int = 4,
     order_seed: int | None = 0,
     seed: int = 0,
-    corpus_rows: int = 80,
-    train_rows: int = 80,
-    held_out_rows: int = 20,
+    corpus_rows: int = 60,
+    train_rows: int = 40,
+    held_out_rows: int = 10,
 ) -> Stream:
     """Returns a corpus to pre-train on, and behind it the intents of `phrasebook` as text to write.
 
@@ -34,6 +35,7 @@ def pipeline(
     measures what becomes of the language model; the intents are the columns.
 
     Args:
+        num_stages: stages of intents.
         labels_per_stage: number of intents a stage.
         order_seed: shuffles the intents over the stages; None keeps them sorted.
         seed: of the rows.
@@ -44,16 +46,19 @@ def pipeline(
     Raises:
         ConfigError: the grammar cannot give so many rows, or the stages cannot be cut so.
     """
-    for name, number in {"corpus_rows": corpus_rows, "held_out_rows": held_out_rows}.items():
-        if number < 1:
-            raise ConfigError(f"stream.{name}: must be at least 1, got {number}")
+    sizes = {"num_stages": num_stages, "corpus_rows": corpus_rows, "held_out_rows": held_out_rows}
+    problems = [f"stream.{name}: must be at least 1, got {number}" for name, number in sizes.items() if number < 1]
+    if problems:
+        raise ConfigError(problems)
     unlabelled = corpus_rows + held_out_rows
     whole = phrasebook(
         labels_per_stage=labels_per_stage, order_seed=order_seed, seed=seed, train_rows=train_rows + unlabelled
     )
+    if num_stages > len(whole):
+        raise ConfigError(f"stream.num_stages: must be at most {len(whole)}, got {num_stages}")
     texts: dict[str, list[Dataset]] = {"corpus": [], "held out": []}
     stages = []
-    for stage in whole.stages:
+    for stage in whole.stages[:num_stages]:
         cut = _cut(stage, (train_rows, corpus_rows, held_out_rows))
         stages.append(replace(stage, train=cut[0]))
         texts["corpus"].append(cut[1])
