@@ -1,0 +1,112 @@
+"""Runs configs/pipeline.yaml, both arms, checks what it is to show, and draws the figure of docs/results/pipeline.md.
+
+    python benchmarks/pipeline.py [--output runs] [--figure FILE] [overrides]
+
+Exits 1 where pre-training did not lower the loss, fine-tuning did not beat zero-shot prompts on its own stage, replay
+forgot as much as naive, or the runs took more than five minutes together.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import cl_mlm
+
+CONFIG = Path(__file__).parent.parent / "configs" / "pipeline.yaml"
+ARMS = ("naive", "replay")
+LIMIT = 300.0  # seconds of training and evaluation, both arms together
+
+
+def pretraining_losses(folder):
+    """Returns the logged training losses of the first stage, in nats a token."""
+    lines = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
+    points = [line for line in lines if line["kind"] == "metrics" and line["stage"] == 0]
+    return [p["values"]["train/loss/stage"] for p in points if "train/loss/stage" in p["values"]]
+
+
+def curves(summary):
+    """Returns by name a score for each moment, before training first: means over the columns learned by the end."""
+    columns = [j for j, home in enumerate(summary["home"]) if home is not None]
+    probe = next(j for j, home in enumerate(summary["home"]) if home is None)
+    matrix = np.array([summary["baseline"], *summary["accuracy_matrix"]], dtype=float)
+    found = {"fine-tuned": matrix[:, columns].mean(1), "held-out text": matrix[:, probe]}
+    for shots, rows in summary["prompting"]["shots"].items():
+        found[f"{shots}-shot prompts"] = np.array(rows, dtype=float).mean(1)
+    return found
+
+
+def faults(summaries, losses, seconds):
+    """Returns what does not hold, in lines."""
+    wrong = []
+    if not losses[-1] < losses[0]:
+        wrong.append(f"the loss of pre-training did not fall: {losses[0]:.2f} to {losses[-1]:.2f}")
+    for arm, summary in summaries.items():
+        for j, home in enumerate(summary["home"]):
+            if home is None:
+                continue
+            tuned, asked = summary["accuracy_matrix"][home][j], summary["prompting"]["shots"]["0"][home][j]
+            if not tuned > asked:
+                wrong.append(
+                    f"{arm}: {summary['columns'][j]} is {tuned:.2f} fine-tuned and {asked:.2f} zero-shot before"
+                )
+    forgotten = {arm: summary["metrics"]["forgetting"] for arm, summary in summaries.items()}
+    if not forgotten["replay"] < forgotten["naive"]:
+        wrong.append(f"replay forgets {forgotten['replay']:.2f}, naive {forgotten['naive']:.2f}")
+    if seconds > LIMIT:
+        wrong.append(f"{seconds:.0f} s of training and evaluation, more than {LIMIT:.0f}")
+    return wrong
+
+
+def draw(summaries, path):
+    """Draws what fine-tuning, prompts and the held-out text say at each moment."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    colours = dict(zip(ARMS, ("tab:red", "tab:blue"), strict=True))
+    styles = {"fine-tuned": "-", "4-shot prompts": "--", "0-shot prompts": ":"}
+    for arm, summary in summaries.items():
+        moments = ["before", *summary["stream"]["stages"]]
+        found = curves(summary)
+        for name, style in styles.items():
+            left.plot(moments, 100 * found[name], style, color=colours[arm], marker=".", label=f"{arm}, {name}")
+        right.plot(moments, 100 * found["held-out text"], color=colours[arm], marker=".", label=arm)
+    left.set_ylabel("accuracy over all intents, %")
+    right.set_ylabel("mean probability of a token of held-out text, %")
+    for axes in (left, right):
+        axes.set_xlabel("after stage")
+        axes.set_ylim(bottom=0)
+        axes.tick_params(axis="x", rotation=30)
+        axes.legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="such as training.threads=1 seed=1")
+    parser.add_argument("--output", default="runs")
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_intermixed_args()
+    given = [*options.overrides, f"output={options.output}"]
+    results = {arm: cl_mlm.run(CONFIG, *given, arm=arm) for arm in ARMS}
+    summaries = {arm: dict(result.summary) for arm, result in results.items()}
+    # Pre-training is done once: the second arm takes it over.
+    seconds = sum(s["cost"]["train_seconds"] + s["cost"]["eval_seconds"] for s in summaries.values())
+    losses = pretraining_losses(results["naive"].folder)
+    for arm, summary in summaries.items():
+        print(f"{arm}: forgetting {100 * summary['metrics']['forgetting']:.1f} points, {summary['probes']}")
+        for name, values in curves(summary).items():
+            print(f"  {name}: {' '.join(f'{100 * value:.1f}' for value in values)} %")
+    print(f"pre-training: {losses[0]:.2f} to {losses[-1]:.2f} nats a token; {seconds:.0f} s together")
+    if options.figure:
+        draw(summaries, options.figure)
+    wrong = faults(summaries, losses, seconds)
+    print("\n".join(f"MISS {line}" for line in wrong) or "ok")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
