@@ -110,7 +110,7 @@ def _scan(stream: Stream, problems: list[str]) -> tuple[list[dict[str, Keys]], i
     faults: list[str] = []
     for part in parts_of(stream):
         objective = make_objective(part.owner.objective, part.owner.options)
-        keys = dict.fromkeys(SPLITS, none)
+        keys: dict[str, Keys] = dict.fromkeys(SPLITS, none)
         for split, rows in part.splits.items():
             if len(faults) < MAX_PROBLEMS:
                 num_before = len(faults)

@@ -73,7 +73,8 @@ def from_avalanche(
         if "validation" not in parts:
             parts["train"], parts["validation"] = carve_validation(parts["train"], validation_fraction, CARVE_SEED)
             notes = [f"validation carved from train: {100 * validation_fraction:g} % of rows"]
-        stages.append(Stage(titles[i], labels=order, **{split: parts[split] for split in SPLITS}))
+        train, validation, test = (parts[split] for split in SPLITS)
+        stages.append(Stage(titles[i], train, validation, test, order))
     return Stream(name, tuple(stages), found, tuple(notes))
 
 
