@@ -170,7 +170,7 @@ def stages_of(result):
         return None if table is None or not len(table) else table
 
     stream = result.summary["settings"]["stream"]
-    objective = make_objective(stream["objective"], stream["options"])
+    objective = make_objective(stream["objective"], stream["options"] or {})
     found = []
     for i, stage in enumerate(result.summary["columns"]):
         after, before = rows_of(i, stage), rows_of("before", stage)
@@ -249,7 +249,7 @@ def main():
                 continue
             print(shown, flush=True)
             stream = summary["settings"]["stream"]
-            metric = stream["options"].get("metric")
+            metric = (stream["options"] or {}).get("metric")
             kept = {"objective": stream["objective"] + (f", {metric}" if metric else ""), "seeds": {}}
             kept["model"] = Path(summary["model"]["name"]).name
             results.setdefault(name, kept)["seeds"][seed] = kept_stages(result)

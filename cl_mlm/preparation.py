@@ -192,8 +192,6 @@ def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str
     section = config.stream
     first_stages, is_restaged = section.get("first_stages"), section.get("scenario") in RESTAGING
     stream = make_base(section) if given is None else given
-    if given is not None and section.get("as_text"):
-        stream = as_text(stream)
     # Cut before anything is read: settings chosen on the first stages must not have seen the others. Where stages are
     # made of those of another stream, the gate sees all of that.
     stream = stream if is_restaged else _first(stream, first_stages)

@@ -31,7 +31,7 @@ def ready(fast):
     [
         (
             {"template": "{{ txt }}"},
-            r"prompting.template: txt: no such field in stage 'labels-01' \(did you mean 'text'",
+            r"prompting.template: txt: no such field in column 'labels-01' \(did you mean 'text'",
         ),
         ({"template": "{{ text"}, "prompting.template: must be a jinja2 template"),
         ({"template": None}, "prompting.template: must be a template, got null"),
@@ -41,10 +41,10 @@ def ready(fast):
             {"verbaliser": {"cold": "a", "hot": "a", "loud": "c", "quiet": "d"}},
             "two labels must not have the same words, got 'a' for 'cold', 'hot'",
         ),
-        ({"shots": [17]}, "prompting.shots: must be at most the 16 training rows of stage 'labels-01', got 17"),
+        ({"shots": [17]}, "prompting.shots: must be at most the 16 training rows of column 'labels-01', got 17"),
         (
             {"shots": [9], "per_class": True},
-            "at most the 8 training rows of label 'cold' in stage 'labels-01', got 9 per",
+            "at most the 8 training rows of label 'cold' in column 'labels-01', got 9 per",
         ),
         ({"shots": []}, r"prompting.shots: must name each number of demonstrations once, got \[\]"),
         ({"shots": [0, 0]}, r"prompting.shots: must name each number of demonstrations once, got \[0, 0\]"),
@@ -54,9 +54,9 @@ def ready(fast):
         ({"temlate": "x"}, r"prompting.temlate: unknown key \(did you mean 'template'\?\)"),
         (
             {"templates": {"label-01": "x"}},
-            r"prompting.templates.label-01: no stage or task is called so \(did you mean",
+            r"prompting.templates.label-01: no column or task is called so \(did you mean",
         ),
-        ({"template": None, "templates": {"labels-01": "x"}}, "prompting.templates: none for stage 'labels-02'"),
+        ({"template": None, "templates": {"labels-01": "x"}}, "prompting.templates: none for column 'labels-02'"),
         ({"data": "nothing"}, "prompting.data.name: no stream is called 'nothing'"),
         ({"data": {"name": "files"}}, "prompting.data.path: is needed"),
         ({"template": "{{ text.nothing }}"}, "prompting.template: fails on row 0 of test of 'labels-01'"),
@@ -90,7 +90,7 @@ def test_a_stream_without_answers_cannot_be_asked(fast):
     stage = Stage("texts", rows, other, last, (), "lm", "language_modelling", {})
     config = load_config({**fast, "model": "tiny-decoder", "prompting": GOOD}, needs_stream=False)
     with pytest.raises(
-        cl_mlm.ConfigError, match=r"not for objective language_modelling of stage 'texts'; prompting.data"
+        cl_mlm.ConfigError, match=r"not for objective language_modelling of column 'texts'; prompting.data"
     ):
         prepare(config, Stream("texts", (stage,), "domain_incremental"))
 

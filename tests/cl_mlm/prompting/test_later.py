@@ -47,7 +47,7 @@ def test_the_command_line_prints_a_table_and_writes_a_file(finished, tmp_path, c
         (["template=x", "--stage", "0"], "not kept; run with checkpoint.keep_stages=all"),
         (
             ["template='{{ sauce }}'"],
-            "prompting.template: sauce: no such field in stage 'labels-01' (did you mean 'source'?)",
+            "prompting.template: sauce: no such field in column 'labels-01' (did you mean 'source'?)",
         ),
         (["template=x", "shotz=1"], "prompting.shotz: unknown key (did you mean 'shots'?)"),
     ],
