@@ -20,11 +20,19 @@ ARMS = ("naive", "replay")
 LIMIT = 300.0  # seconds of training and evaluation, both arms together
 
 
-def pretraining_losses(folder):
-    """Returns the logged training losses of the first stage, in nats a token."""
+def first_stage(folder, name):
+    """Returns what the journal holds of one metric of the first stage, in order."""
     lines = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
-    points = [line for line in lines if line["kind"] == "metrics" and line["stage"] == 0]
-    return [p["values"]["train/loss/stage"] for p in points if "train/loss/stage" in p["values"]]
+    points = [line["values"] for line in lines if line["kind"] == "metrics" and line["stage"] == 0]
+    return [values[name] for values in points if name in values]
+
+
+def seconds_spent(results):
+    """Returns the seconds of training and evaluation of all runs together; a stage taken over counts once."""
+    costs = [result.summary["cost"] for result in results.values()]
+    taken = [result.folder for result in results.values() if result.summary["reused"]]
+    once = sum(sum(first_stage(folder, "time/train_seconds")) for folder in taken)
+    return sum(cost["train_seconds"] + cost["eval_seconds"] for cost in costs) - once
 
 
 def curves(summary):
@@ -75,12 +83,12 @@ def draw(summaries, path):
             left.plot(moments, 100 * found[name], style, color=colours[arm], marker=".", label=f"{arm}, {name}")
         right.plot(moments, 100 * found["held-out text"], color=colours[arm], marker=".", label=arm)
     left.set_ylabel("accuracy over all intents, %")
-    right.set_ylabel("mean probability of a token of held-out text, %")
+    right.set_ylabel("held-out text, probability of a token, %")
     for axes in (left, right):
         axes.set_xlabel("after stage")
         axes.set_ylim(bottom=0)
         axes.tick_params(axis="x", rotation=30)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, handlelength=3.5)
     figure.savefig(path, dpi=120)
 
 
@@ -93,9 +101,7 @@ def main():
     given = [*options.overrides, f"output={options.output}"]
     results = {arm: cl_mlm.run(CONFIG, *given, arm=arm) for arm in ARMS}
     summaries = {arm: dict(result.summary) for arm, result in results.items()}
-    # Pre-training is done once: the second arm takes it over.
-    seconds = sum(s["cost"]["train_seconds"] + s["cost"]["eval_seconds"] for s in summaries.values())
-    losses = pretraining_losses(results["naive"].folder)
+    seconds, losses = seconds_spent(results), first_stage(results["naive"].folder, "train/loss/stage")
     for arm, summary in summaries.items():
         print(f"{arm}: forgetting {100 * summary['metrics']['forgetting']:.1f} points, {summary['probes']}")
         for name, values in curves(summary).items():
