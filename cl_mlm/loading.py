@@ -11,7 +11,7 @@ from typing import Any
 from cl_mlm.components import find, parameters
 from cl_mlm.config import Config, Overlap, PromptingConfig
 from cl_mlm.errors import ConfigError, nearest
-from cl_mlm.section import prefixed, take_keys
+from cl_mlm.section import SECTION, prefixed, take_keys
 from cl_mlm.strategy import Strategy
 from cl_mlm.typecheck import build, check, defaults, describe, unknown_keys
 
@@ -240,7 +240,7 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     own = take_keys(arguments, parameters(found), problems)
     if "probes" in own:
         own["probes"] = {name: _validated_probe(name, probe, problems) for name, probe in own["probes"].items()}
-    complete = _arguments("stream", arguments, found, problems)
+    complete = _arguments("stream", arguments, found, problems, SECTION)
     return {"name": name, **handling, **complete, **own}
 
 
@@ -298,10 +298,15 @@ def _component(kind: str, name: str, path: str, problems: list[str]) -> Any:
         return None
 
 
-def _arguments(path: str, given: Mapping[str, Any], component: Any, problems: list[str]) -> dict[str, Any]:
-    """Returns all arguments of `component`, defaults filled in, each checked against its annotation."""
+def _arguments(
+    path: str, given: Mapping[str, Any], component: Any, problems: list[str], beside: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns all arguments of `component`, defaults filled in, each checked against its annotation.
+
+    `beside` are keys that may stand beside them, and have been taken out of `given`.
+    """
     known = parameters(component)
-    unknown_keys(path, given, known, problems)
+    unknown_keys(path, given, {**known, **dict.fromkeys(beside)}, problems)
     complete = {}
     for name, parameter in known.items():
         if name in given:

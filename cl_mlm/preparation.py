@@ -18,6 +18,7 @@ from cl_mlm.hardware import resolve_hardware
 from cl_mlm.hygiene import clean, limit
 from cl_mlm.model_files import check_model
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
+from cl_mlm.prompting.reader import model_limits
 from cl_mlm.scenarios import RESTAGING
 from cl_mlm.section import make_base, restage, with_probes
 from cl_mlm.strategy import Strategy
@@ -235,7 +236,26 @@ def _prompting(config: Config, stream: Stream, objectives: Sequence[Objective]) 
             marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
             told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]
             raise type(error)(told) from error
+    _check_length(config, objectives[0])
     return prepare_prompting(config, stream, objectives)
+
+
+def _check_length(config: Config, objective: Objective) -> None:
+    """Refuses prompts longer than the model's config allows, where that can be had.
+
+    Raises:
+        ConfigError: see above.
+    """
+    wanted = config.prompting and config.prompting.max_length
+    if not wanted:
+        return
+    try:
+        settings = model_settings(config.model, (), config.training.max_length, objective)[1]
+    except UnreachableModelError:  # told when it is loaded
+        return
+    most = min(model_limits(settings), default=wanted)
+    if wanted > most:
+        raise ConfigError(f"prompting.max_length: must be at most the model's {most}, got {wanted}")
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

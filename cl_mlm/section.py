@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Keys of `preparation`, which are no argument of a factory either.
 GATE: Final = ("overlap", "first_stages")
 OWN: Final = ("as_text", "base_scenario", "scenario_seed", "order", "orders", "probes")
+SECTION: Final = (*GATE, *OWN, *dict.fromkeys(key for keys in KEYS.values() for key in keys))
 
 
 def take_keys(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def _take_order(arguments: dict[str, Any], factory: Collection[str], problems: l
     if orders is not None:
         if not isinstance(orders, Mapping) or not all(_is_order(each) for each in orders.values()):
             problems.append(f"stream.orders: must be a mapping from a key to a list of stages, got {orders!r}")
+            arguments.pop("order", None)
             return {}
         keys = [str(key) for key in orders]
         if isinstance(order, list) or str(order) not in keys:
@@ -132,9 +134,27 @@ def make_base(section: Mapping[str, Any]) -> Stream:
     by_factory = "order" in factory and (order is None or _of_names(order))
     kept = {key: value for key, value in arguments.items() if key not in OWN or (key in factory and key != "order")}
     stream = make_stream(section["name"], {**kept, "order": order} if by_factory else kept)
+    if "orders" in arguments and "orders" not in factory:
+        _check_orders(stream, arguments["orders"])
     if order is not None and not by_factory:
         stream = reordered(stream, order)
     return stream
+
+
+def _check_orders(stream: Stream, orders: Mapping[Any, Any]) -> None:
+    """Refuses orders that are no permutation, those that are not asked for now, too.
+
+    Raises:
+        ConfigError: every such order, by its key.
+    """
+    problems = []
+    for key, order in orders.items():
+        try:
+            reordered(stream, order)
+        except ConfigError as error:
+            problems += [line.replace("stream.order", f"stream.orders.{key}", 1) for line in error.problems]
+    if problems:
+        raise ConfigError(problems)
 
 
 def restage(stream: Stream, section: Mapping[str, Any]) -> Stream:

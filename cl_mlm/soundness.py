@@ -127,9 +127,9 @@ def _foreign_labels(part: Part, counts: Mapping[str, Counts], earlier: set[str],
     kept = earlier if objective.sites_per_row == "many" else set()
     return [
         f"{part.where} {split}{after}: a label must be one of the {part.kind}'s, got {label!r} in "
-        f"{counts[split][label]} rows{nearest(label, known)}; allowed: {_listing(part.owner.labels)}"
+        f"{counts[split][label]} rows{nearest(str(label), known)}; allowed: {_listing(part.owner.labels)}"
         for split in part.splits
-        for label in sorted(counts[split].keys() - known - kept)
+        for label in sorted(counts[split].keys() - known - kept, key=str)
     ]
 
 

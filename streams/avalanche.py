@@ -91,18 +91,30 @@ def avalanche(
         make = find("stream", benchmark)
     except ConfigError as error:
         raise ConfigError([f"stream.benchmark: {line.partition(': ')[2]}" for line in error.problems]) from error
+    except (Exception, SystemExit) as error:  # whatever a module of the user's raises: told, never taken for a success
+        raise _failed(benchmark, error) from error
     given = arguments or {}
     try:
         inspect.signature(make).bind(**given)
     except TypeError as error:
         raise ConfigError(f"stream.arguments: {benchmark} does not take them: {error}, got {given}") from error
+    try:
+        made = make(**given)
+    except (ConfigError, DataError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(benchmark, error) from error
     return from_avalanche(
-        make(**given),
+        made,
         name=benchmark.rpartition(".")[2],
         labels=labels,
         scenario=scenario,
         validation_fraction=validation_fraction,
     )
+
+
+def _failed(benchmark: str, error: BaseException) -> ConfigError:
+    return ConfigError(f"stream.benchmark: {benchmark!r} failed: {type(error).__name__}: {error}")
 
 
 def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_length: int = 128) -> CLScenario:

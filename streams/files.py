@@ -91,6 +91,8 @@ def files(
     """
     given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
     kind = make_objective(objective, options or {})
+    if not 0 < validation_fraction < 1:
+        raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {validation_fraction}")
     _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, kind, rows)
     if stages is not None:
         shared = {"objective": objective, "options": options or {}, "columns": columns, "rows": rows}
@@ -201,6 +203,8 @@ def _entry(where: str, given: Mapping[str, Any], shared: Mapping[str, Any]) -> t
     unknown_keys(where, given, {"path": str, **ENTRY}, problems)
     if "path" not in given:
         problems.append(f"{where}.path: must name a folder inside stream.path, got none")
+    elif isinstance(given["path"], str) and (Path(given["path"]).is_absolute() or ".." in Path(given["path"]).parts):
+        problems.append(f"{where}.path: must name a folder inside stream.path, got {given['path']!r}")
     for key, kind in {"path": str, **ENTRY}.items():
         if key in given:
             check(f"{where}.{key}", given[key], kind, {}, problems)

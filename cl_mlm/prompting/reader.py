@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
@@ -65,9 +65,7 @@ class Reader:
         Raises:
             ConfigError: the model takes fewer than are wanted.
         """
-        settings = self.model.config
-        found = [getattr(settings, name, None) for name in ("n_positions", "max_position_embeddings")]
-        limits = [limit for limit in found if isinstance(limit, int) and limit > 0]
+        limits = model_limits(self.model.config)
         # A decoder's own positions say it better; RoBERTa's config counts two that no token takes.
         if self.tokenizer.model_max_length < LONGEST and not (self.kind == "causal" and limits):
             limits.append(int(self.tokenizer.model_max_length))
@@ -135,6 +133,12 @@ class Reader:
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def model_limits(settings: PretrainedConfig) -> list[int]:
+    """Returns how many tokens a model's config says that it takes; none where it says nothing."""
+    found = [getattr(settings, name, None) for name in ("n_positions", "max_position_embeddings")]
+    return [limit for limit in found if isinstance(limit, int) and limit > 0]
 
 
 def log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cl_mlm.errors import DataError
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.multilabel import Multilabel
 from cl_mlm.tiny import letter_tokenizer
@@ -200,3 +201,18 @@ def test_stages_by_label_are_refused_with_what_is_allowed(write_rows, tmp_path):
 
     with pytest.raises(ConfigError, match="labels needs an objective with the column label, got multilabel"):
         files(path=str(write_rows(tmp_path / "data")), objective="multilabel", labels_per_stage=1)
+
+
+def test_a_null_among_the_labels_is_refused_with_its_row():
+    from datasets import Dataset
+
+    from cl_mlm.hygiene import clean
+    from cl_mlm.stream import Stage, Stream
+
+    def rows(split, labels):
+        return Dataset.from_dict({"text": [f"{split} one", f"{split} two"], "labels": [["a"], labels]})
+
+    splits = {"train": rows("train", ["b", None]), "validation": rows("v", ["b"]), "test": rows("t", ["b"])}
+    stage = Stage("s", **splits, labels=("a", "b"), objective="multilabel")
+    with pytest.raises(DataError, match=r"labels must be a list of non-empty strings, got \['b', None\] in row 1"):
+        clean(Stream("m", (stage,)), "error")

@@ -206,3 +206,21 @@ def test_a_resolved_section_resolves_to_itself(make, tmp_path):
     first = load_config({"stream": {**section, "probes": {"p": probe}}})
     assert load_config({"stream": first.stream}).stream == first.stream
     assert replace(first) == first
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (
+            {"orders": {1: [1, 0], 2: [0]}, "order": 1},
+            "stream.orders.2: must name every stage once, missing: labels-02",
+        ),
+        ({"orders": [1, 2], "order": 3}, "stream.orders: must be a mapping from a key to a list of stages"),
+        ({"overlaps": "drop"}, r"stream.overlaps: unknown key \(did you mean 'overlap'\?\); allowed: .*evaluate_every"),
+        ({"validation_fraction": 1.5}, "stream.validation_fraction: must be above 0 and below 1, got 1.5"),
+    ],
+)
+def test_what_is_not_asked_for_now_is_checked_too(make, stream, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        make(stream)
+    assert len(error.value.problems) == 1

@@ -338,3 +338,9 @@ def test_rows_of_a_split_that_is_carved_later_are_refused(tmp_path):
     path = folder_of(tmp_path / "mine", splits=("train", "test"))
     with pytest.raises(ConfigError, match=r"rows\.validation: there is no validation split to pick rows from"):
         files(path=str(path), stages_by="field", field="domain", rows={"validation": 2})
+
+
+@pytest.mark.parametrize("path", ["../other", "/other"])
+def test_folders_of_stages_lie_inside_the_path(path, tmp_path):
+    with pytest.raises(ConfigError, match=r"stream.stages\[0\].path: must name a folder inside stream.path, got"):
+        files(path=str(tmp_path), stages_by="files", stages=[{"path": path}])

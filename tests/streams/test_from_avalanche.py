@@ -229,3 +229,20 @@ def test_faults_of_a_config_are_told_with_their_key(module, arguments, said):
 def test_the_stream_is_listed():
     assert "avalanche" in names("stream")
     assert "_from_avalanche" not in names("stream")
+
+
+def broken():
+    raise ValueError("boom")
+
+
+def leaves():
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(("function", "said"), [("broken", "ValueError: boom"), ("leaves", "SystemExit: 0")])
+def test_what_a_function_of_the_users_raises_is_told_and_no_success(function, said, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "their_module", sys.modules[__name__])
+    with pytest.raises(ConfigError, match=f"stream.benchmark: 'their_module.{function}' failed: {said}"):
+        build("avalanche", {"benchmark": f"their_module.{function}"})

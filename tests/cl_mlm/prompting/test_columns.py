@@ -29,6 +29,7 @@ def ready(fast):
 @pytest.mark.parametrize(
     ("prompting", "message"),
     [
+        ({"max_length": 100_000}, "prompting.max_length: must be at most the model's 1024, got 100000"),
         (
             {"template": "{{ txt }}"},
             r"prompting.template: txt: no such field in column 'labels-01' \(did you mean 'text'",
