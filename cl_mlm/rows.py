@@ -71,9 +71,11 @@ class Rows:
         parts, positions = unpack_row_ids(ids)
         task = self._task(parts)
         encoded: dict[str, list[object]] = {}
-        for part, position in zip(parts.tolist(), positions.tolist(), strict=True):
-            for name, value in self._table(part).row(position).items():
-                encoded.setdefault(name, []).append(value)
+        for place, (part, position) in enumerate(zip(parts.tolist(), positions.tolist(), strict=True)):
+            row = self._table(part).row(position)
+            # Pairs have segments where single texts have none: an empty column is padded like any other.
+            for name in [*row, *(name for name in encoded if name not in row)]:
+                encoded.setdefault(name, [()] * place).append(row.get(name, ()))
         batch = task.objective.collate(encoded, torch.from_numpy(ids.copy()), self._tokenizer)
         batch = replace(batch, split=self._split, task=task.key)
         masks = self._stream.masks and task.labels.classes

@@ -114,3 +114,21 @@ def test_ids_of_a_batch_do_not_change_with_the_array_given():
     ids[:] = 0
     assert batch.ids.tolist() == pack_row_ids(0, [0, 1, 2]).tolist()
     assert isinstance(batch.ids, torch.Tensor)
+
+
+def test_pairs_and_single_texts_of_different_stages_make_one_batch():
+    """Segments of a single text are zero, as the model takes them where they are not given."""
+    single = Dataset.from_dict({"text": ["one", "two more words"], "label": ["a", "b"]})
+    pair = Dataset.from_dict({"text": ["one", "two"], "text_pair": ["un", "deux"], "label": ["a", "b"]})
+    stages = (Stage("single", single, single, single, ("a", "b")), Stage("pair", pair, pair, pair, ("a", "b")))
+    stream = Stream("both", stages, "domain_incremental")
+    labels = LabelSpace(stream)
+    labels.begin(1, -1)
+    rows = Rows(stream, "train", Classification(), TOKENIZER, labels, 32)
+    ids = np.concatenate([rows.ids(0), rows.ids(1), rows.ids(0)])
+    batch = rows.collate(ids)
+    alone = rows.collate(rows.ids(1))
+    segments, width = batch.inputs["token_type_ids"], alone.inputs["token_type_ids"].shape[1]
+    assert segments[[0, 1, 4, 5]].eq(0).all()
+    assert (segments[2:4, :width] == alone.inputs["token_type_ids"]).all()
+    assert segments[2:4].any()
