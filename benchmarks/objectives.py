@@ -37,7 +37,10 @@ SHARED = {
 ENCODER = {"training": {"learning_rate": 3e-4, "head_factor": 10, "precision": "bf16"}}
 WRITER = {"training": {"learning_rate": 2e-3, "steps": 300}}
 LONGER = {"training": {"learning_rate": 1e-4, "steps": 300}}  # of data sets whose gain after 40 steps was below HOLDS
-HARD = ("chnsenticorp_htl", *(f"cl15_{name}" for name in ("boolq", "cb", "copa", "mnli", "multirc", "rte", "wic", "yelp")))
+HARD = (
+    "chnsenticorp_htl",
+    *(f"cl15_{name}" for name in ("boolq", "cb", "copa", "mnli", "multirc", "rte", "wic", "yelp")),
+)
 ALL = 10_000  # rows of a split, more than any has
 TAGGER = {"training": {"steps": 100}}  # few words of a row have a tag other than O, and rows are short
 CL15 = (

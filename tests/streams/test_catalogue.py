@@ -172,8 +172,8 @@ def test_a_revision_is_a_whole_commit_or_a_branch_or_not_given(name):
     assert source.origin
 
 
-def test_the_entry_shown_in_contributing_is_the_real_one():
-    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+def test_the_entry_shown_in_the_docs_is_the_real_one():
+    text = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
     (block,) = re.findall(r'```python\n("banking77": .*?)```', text, re.DOTALL)
     shown = eval("{" + block + "}", {"Source": Source, "take": take})["banking77"]
     assert replace(shown, rows=None) == replace(SOURCES["banking77"], rows=None)
