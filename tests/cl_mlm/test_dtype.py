@@ -1,6 +1,5 @@
 """Weights in bfloat16: half the memory, the same bits after a kill, and what they are refused with."""
 
-import os
 import signal
 
 import pytest
@@ -13,9 +12,9 @@ import cl_mlm
 from cl_mlm.backbone import load_backbone
 from cl_mlm.config import ModelConfig
 from cl_mlm.loading import load_config
-from cl_mlm.loop import Work
 from cl_mlm.preparation import prepare
 from cl_mlm.stream import Stage, Stream
+from tests.killing import die_at
 
 BF16 = {"training.precision=bf16", "model.dtype=bfloat16"}
 
@@ -109,22 +108,7 @@ def go(fast, model_folder, tmp_path):
 @pytest.mark.parametrize("mode", ["full", "head"])
 def test_a_killed_run_with_gradient_checkpointing_ends_as_if_it_had_not_been(go, mode):
     whole = go(mode, "whole")
-    child = os.fork()
-    if child == 0:
-        try:
-            taken, take = [0], Work.take
-
-            def count(self, micro_batches):
-                take(self, micro_batches)
-                taken[0] += 1
-                if taken[0] == 9:  # the third of the second stage
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            Work.take = count
-            go(mode, "cut")
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert die_at(9, lambda: go(mode, "cut")) == -signal.SIGKILL  # the third step of the second stage
     steps = [load_file(path) for path in (whole.folder.parents[1].parent / "cut").rglob("state.safetensors")]
     if mode == "head":  # of a frozen body nothing is written within a stage
         weights = {name for step in steps for name in step if name.startswith("/weights/")}

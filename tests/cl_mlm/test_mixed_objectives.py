@@ -1,13 +1,13 @@
 """Streams of several objectives: intents, then slots, then questions, each a head on one shared body."""
 
 import json
-import os
 import signal
 
 import pytest
 
 import cl_mlm
 from cl_mlm.strategy import Strategy
+from tests.killing import die_at
 
 TOPICS = {"sky": ["sun", "moon", "star"], "sea": ["fish", "wave", "salt"]}
 SIZES = {"train": 10, "validation": 2, "test": 6}
@@ -246,30 +246,6 @@ def test_memory_batches_are_split_by_objective(watched):
     by_task = [task for stage, _, task, _, origin in watch.steps if origin == "memory" and stage == 2]
     assert set(by_task) == set(KEYS[:2])
     assert all(task == KEYS[stage] for stage, _, task, _, origin in watch.steps if origin == "stage")
-
-
-def die_at(step, work):
-    """Runs `work` in a forked child that is killed after its `step`-th optimiser step; returns how it ended."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            from cl_mlm.loop import Work
-
-            taken, take = [0], Work.take
-
-            def count(self, micro_batches):
-                take(self, micro_batches)
-                taken[0] += 1
-                if taken[0] == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            Work.take = count
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize(("arm", "step"), [("replay+ewc", 9), ("lwf", 15), ("joint", 5)])

@@ -1,12 +1,12 @@
 """Whole runs of two stages for questions, numbers and sets of labels: any family, any strategy, also when killed."""
 
 import json
-import os
 import signal
 
 import pytest
 
 import cl_mlm
+from tests.killing import die_at
 
 TOPICS = {"sky": ["sun", "moon", "star", "cloud"], "sea": ["fish", "wave", "salt", "boat"]}
 SIZES = {"train": 8, "validation": 3, "test": 4}
@@ -138,30 +138,6 @@ def test_strategies_that_need_classes_are_refused_for_numbers(strategies, fault,
     layer = settings("regression", "bert", "naive") | {"strategies": {strategies: {}}}
     with pytest.raises(cl_mlm.ConfigError, match=fault.replace(".", r"\.")):
         cl_mlm.run(layer, progress=False)
-
-
-def die_at(step, work):
-    """Runs `work` in a forked child that is killed after its `step`-th optimiser step; returns how it ended."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            from cl_mlm.loop import Work
-
-            taken, take = [0], Work.take
-
-            def count(self, micro_batches):
-                take(self, micro_batches)
-                taken[0] += 1
-                if taken[0] == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            Work.take = count
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize(

@@ -1,45 +1,17 @@
 """A run that is killed at any step and resumed ends with the same weights, figures and journal, to the bit."""
 
 import json
-import os
 import signal
-from collections.abc import Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.strategy import RunView, Strategy
+from tests.killing import Restless, die_at, signalled_at
 
 NUM_STEPS = 48  # two stages of 24
 # Facts about clock and machine, which no second run can have alike.
 UNEQUAL = ("train_seconds", "eval_seconds", "peak_memory_bytes")
-
-
-class Restless(Strategy):
-    """Changes parameters and gathers state at every step."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    @override
-    def after_step(self, run: RunView) -> None:
-        import torch
-
-        with torch.no_grad():
-            for parameter in run.trainable().values():
-                parameter.mul_(1 - 1e-4 * (len(self.seen) % 7))
-        self.seen.append(run.stage_index * 1000 + run.step)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen}
-
-    @override
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.seen = list(state["seen"])
 
 
 ARMS: dict[str, Any] = {
@@ -72,37 +44,6 @@ def run(config, arm, output):
     if arm == "joint":
         layer["training"] = {**config["training"], "steps": NUM_STEPS, "patience": None}
     return cl_mlm.run(layer, progress=False, **settings)
-
-
-@contextmanager
-def killed_at(step, number=signal.SIGKILL):
-    """Sends this process a signal at the end of its `step`-th optimiser step."""
-    from cl_mlm.loop import Work
-
-    taken, take = [0], Work.take
-
-    def count(self, micro_batches):
-        take(self, micro_batches)
-        taken[0] += 1
-        if taken[0] == step:
-            os.kill(os.getpid(), number)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Work, "take", count)
-        yield
-
-
-def die(work) -> int:
-    """Runs `work` in a forked child, which has everything imported already, and returns how it ended."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def comparable(summary):
@@ -156,17 +97,13 @@ def assert_equal_runs(first, second):
 
 @pytest.mark.parametrize(("arm", "at"), CUTS)
 def test_a_run_killed_at_a_step_ends_as_if_it_had_not_been(arm: str, at: int, whole, fast, tmp_path):
-    def work():
-        with killed_at(at):
-            run(fast, arm, tmp_path)
-
-    assert die(work) == -signal.SIGKILL
+    assert die_at(at, lambda: run(fast, arm, tmp_path)) == -signal.SIGKILL
     assert_equal_runs(whole(arm), run(fast, arm, tmp_path))
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_signal_in_training_writes_a_checkpoint_of_that_very_step(number, error, whole, fast, tmp_path):
-    with killed_at(28, number), pytest.raises(error):
+    with signalled_at(28, number), pytest.raises(error):
         run(fast, "lwf", tmp_path)
     (kept,) = tmp_path.glob("fast/*/steps/001-*")
     assert kept.name == "001-000000004"
@@ -177,21 +114,13 @@ def test_early_stopping_goes_on_with_the_best_weights_it_had(fast, tmp_path):
     fast["training"]["patience"] = 2
     first = run(fast, "naive", tmp_path / "whole")
 
-    def work():
-        with killed_at(19):
-            run(fast, "naive", tmp_path / "cut")
-
-    assert die(work) == -signal.SIGKILL
+    assert die_at(19, lambda: run(fast, "naive", tmp_path / "cut")) == -signal.SIGKILL
     assert_equal_runs(first, run(fast, "naive", tmp_path / "cut"))
 
 
 @pytest.mark.parametrize("harm", ["truncated", "one bit"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(harm, whole, fast, tmp_path, caplog):
-    def work():
-        with killed_at(38):
-            run(fast, "replay+ewc", tmp_path)
-
-    assert die(work) == -signal.SIGKILL
+    assert die_at(38, lambda: run(fast, "replay+ewc", tmp_path)) == -signal.SIGKILL
     newest = sorted(tmp_path.glob("fast/*/steps/001-*"))[-1] / "state.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1

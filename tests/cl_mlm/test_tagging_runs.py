@@ -16,7 +16,7 @@ from cl_mlm.config import Config, ModelConfig, TrackingConfig, TrainingConfig
 from cl_mlm.evaluation import evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.labels import LabelSpace
-from cl_mlm.loop import Work, train_stage
+from cl_mlm.loop import train_stage
 from cl_mlm.objectives.relation import Relation
 from cl_mlm.objectives.tagging import Tagging
 from cl_mlm.staging import by_labels
@@ -25,6 +25,7 @@ from cl_mlm.view import Run
 from strategies.ewc import Ewc
 from strategies.lwf import Lwf
 from strategies.replay import Replay
+from tests.killing import die_at
 
 FAMILIES = ("bert", "gpt2", "llama", "t5")
 GUARDS = {"naive": list, "replay+ewc": lambda: [Replay(capacity=8), Ewc(weight=1.0)], "lwf": lambda: [Lwf()]}
@@ -203,33 +204,13 @@ def config(write_rows, tmp_path, shared_store, settled_imports):
     }
 
 
-def killed_at(step, config, monkeypatch):
-    """Runs in a child that is killed at the end of its `step`-th optimiser step; returns how it ended."""
-    child = os.fork()
-    if child == 0:
-        taken, take = [0], Work.take
-
-        def count(self, micro_batches):
-            take(self, micro_batches)
-            taken[0] += 1
-            if taken[0] == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
-            monkeypatch.setattr(Work, "take", count)
-            cl_mlm.run(config, progress=False)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def test_a_killed_run_goes_on_as_if_it_had_not_been(config, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_as_if_it_had_not_been(config, tmp_path):
     from safetensors.torch import load_file
 
     whole = cl_mlm.run({**config, "output": str(tmp_path / "whole")}, progress=False)
     cut = {**config, "output": str(tmp_path / "cut")}
     steps = 2 * -(-sum(any(kind in str(row["tags"]) for kind in ("per", "loc")) for row in tagged("train", 24)) // 4)
-    assert killed_at(steps + 4, cut, monkeypatch) == -signal.SIGKILL
+    assert die_at(steps + 4, lambda: cl_mlm.run(cut, progress=False)) == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "cut").glob("names/*/steps/001-*")] == ["001-000000003"]
     resumed = cl_mlm.run(cut, progress=False)
     weights = [load_file(run.folder / "stages" / "001" / "model" / "model.safetensors") for run in (whole, resumed)]

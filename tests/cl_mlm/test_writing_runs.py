@@ -1,8 +1,6 @@
 """Whole runs of models that write: two stages, several strategies, killed and gone on with, reloaded."""
 
-import os
 import signal
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -15,6 +13,7 @@ from transformers import AutoTokenizer
 
 import cl_mlm
 from cl_mlm.stream import SPLITS, Stage, Stream
+from tests.killing import die_at
 
 WORDS = {"north": {"ice": "cold", "snow": "white"}, "south": {"sun": "hot", "sand": "dry"}}
 STRATEGIES = {
@@ -164,38 +163,13 @@ def test_generation_is_in_the_precision_of_the_run(go, monkeypatch):
     assert kinds == {torch.bfloat16}
 
 
-@contextmanager
-def killed_at(step):
-    """Kills this process at the end of its `step`-th optimiser step."""
-    from cl_mlm.loop import Work
-
-    taken, take = [0], Work.take
-
-    def count(self, micro_batches):
-        take(self, micro_batches)
-        taken[0] += 1
-        if taken[0] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Work, "take", count)
-        yield
-
-
 @pytest.mark.parametrize(
     ("kind", "stream", "at"), [("t5", WRITING, 3), ("gpt2", WRITING, 7), ("bert", MASKED, 6), ("gpt2", PACKED, 7)]
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(go, kind, stream, at):
     short = {"max_length": 12} if stream is PACKED else {}  # blocks enough for the step at which it is killed
     whole = go(kind, stream, "replay+ewc", "whole", **short)
-    child = os.fork()
-    if child == 0:
-        try:
-            with killed_at(at):
-                go(kind, stream, "replay+ewc", "cut", **short)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert die_at(at, lambda: go(kind, stream, "replay+ewc", "cut", **short)) == -signal.SIGKILL
     cut = go(kind, stream, "replay+ewc", "cut", **short)
     first, second = (load_file(run.folder / "stages" / "001" / "model" / "model.safetensors") for run in (whole, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)

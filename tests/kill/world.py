@@ -5,17 +5,15 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from marks import Watch
 from mirror import differences
-from typing_extensions import override
 from verdict import compare
 
 import cl_mlm
-from cl_mlm.strategy import RunView, Strategy
+from tests.killing import Restless
 
 # Two stages of two labels each; a label shows in the words of its rows.
 WORDS = {
@@ -25,30 +23,6 @@ WORDS = {
     "quiet": "whisper library night hush",
 }
 COPIES = {"train": 8, "validation": 4, "test": 6}
-
-
-class Restless(Strategy):
-    """Changes parameters and gathers state at every step."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    @override
-    def after_step(self, run: RunView) -> None:
-        import torch
-
-        with torch.no_grad():
-            for parameter in run.trainable().values():
-                parameter.mul_(1 - 1e-4 * (len(self.seen) % 7))
-        self.seen.append(run.stage_index * 1000 + run.step)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen}
-
-    @override
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.seen = list(state["seen"])
 
 
 # Strategies and training settings; early stopping keeps a state of its own.

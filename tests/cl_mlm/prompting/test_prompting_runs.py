@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-from contextlib import contextmanager
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -14,6 +12,7 @@ import cl_mlm
 from cl_mlm.comparison import compare
 from cl_mlm.report import prompting_table
 from cl_mlm.stream import Stage, Stream
+from tests.killing import die_at
 
 TEMPLATE = "{{ source }}\nOutput:"
 PROMPTING = {"template": TEMPLATE, "delimiter": "\n", "shots": [0, 2]}
@@ -98,35 +97,10 @@ def test_a_stage_that_another_run_trained_is_prompted_alike(go):
     assert shared.summary["prompting"]["shots"] == alone.summary["prompting"]["shots"]
 
 
-@contextmanager
-def killed_at(step):
-    """Kills this process at the end of its `step`-th optimiser step."""
-    from cl_mlm.loop import Work
-
-    taken, take = [0], Work.take
-
-    def count(self, micro_batches):
-        take(self, micro_batches)
-        taken[0] += 1
-        if taken[0] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Work, "take", count)
-        yield
-
-
 @pytest.mark.parametrize("at", [3, 7])
 def test_a_killed_run_has_the_same_prompts(go, at):
     whole = go(folder="whole")
-    child = os.fork()
-    if child == 0:
-        try:
-            with killed_at(at):
-                go(folder="cut")
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert die_at(at, lambda: go(folder="cut")) == -signal.SIGKILL
     cut = go(folder="cut")
     assert cut.summary["prompting"] == whole.summary["prompting"]
     assert cut.summary["baseline"] == whole.summary["baseline"]
