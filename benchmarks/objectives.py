@@ -8,9 +8,12 @@ prints the table of docs/results/objectives.md; the same command again goes on w
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -237,29 +240,41 @@ def arguments(given=None):
     return options
 
 
+def measure(config, overrides):
+    """Runs, and returns what is told of the run: seconds, scores on validation, and the entry of the table."""
+    result = cl_mlm.run(config, *overrides, progress=False)
+    summary = result.summary
+    stream = summary["settings"]["stream"]
+    metric = (stream["options"] or {}).get("metric")
+    return {
+        "cost": summary["cost"],
+        "validation": [row[i] for i, row in enumerate(summary["validation_matrix"])],
+        "objective": stream["objective"] + (f", {metric}" if metric else ""),
+        "model": Path(summary["model"]["name"]).name,
+        "stages": None if "test" not in summary["settings"]["evaluation"]["splits"] else kept_stages(result),
+    }
+
+
 def main():
     options = arguments()
-    results = {}
-    for seed in options.seeds:
-        for name in options.only:
-            config = config_of(name, options, seed)
-            if options.finished and not is_finished(run_folder(prepare(load_config(config, options.overrides)).config)):
-                continue
-            result = cl_mlm.run(config, *options.overrides, progress=False)
-            summary, cost = result.summary, result.summary["cost"]
-            shown = (
-                f"{name} seed {seed}: {cost['train_seconds']:.0f} s training, {cost['eval_seconds']:.0f} s evaluation"
-            )
-            if options.validation:
-                own = [row[i] for i, row in enumerate(summary["validation_matrix"])]
-                print(shown, "validation", [round(100 * value, 1) for value in own], flush=True)
-                continue
-            print(shown, flush=True)
-            stream = summary["settings"]["stream"]
-            metric = (stream["options"] or {}).get("metric")
-            kept = {"objective": stream["objective"] + (f", {metric}" if metric else ""), "seeds": {}}
-            kept["model"] = Path(summary["model"]["name"]).name
-            results.setdefault(name, kept)["seeds"][seed] = kept_stages(result)
+    results, workers = {}, {}
+    for seed, name in itertools.product(options.seeds, options.only):
+        config = config_of(name, options, seed)
+        resolved = load_config(config, options.overrides)
+        if options.finished and not is_finished(run_folder(prepare(resolved).config)):
+            continue
+        precision = resolved.training.precision
+        if precision not in workers:  # one process runs one precision
+            workers[precision] = ProcessPoolExecutor(1, get_context("spawn"))
+        found = workers[precision].submit(measure, config, options.overrides).result()
+        cost = found["cost"]
+        shown = f"{name} seed {seed}: {cost['train_seconds']:.0f} s training, {cost['eval_seconds']:.0f} s evaluation"
+        if options.validation:
+            shown += f", validation {[round(100 * value, 1) for value in found['validation']]}"
+        else:
+            kept = {"objective": found["objective"], "model": found["model"], "seeds": {}}
+            results.setdefault(name, kept)["seeds"][seed] = found["stages"]
+        print(shown, flush=True)
     if results:
         text = table(results)
         print(text)

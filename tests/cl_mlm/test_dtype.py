@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from killing import die_at
 from safetensors.torch import load_file
 
 import cl_mlm
@@ -14,7 +15,6 @@ from cl_mlm.config import ModelConfig
 from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare
 from cl_mlm.stream import Stage, Stream
-from tests.killing import die_at
 
 BF16 = {"training.precision=bf16", "model.dtype=bfloat16"}
 

@@ -4,10 +4,10 @@ import json
 import signal
 
 import pytest
+from killing import die_at
 
 import cl_mlm
 from cl_mlm.strategy import Strategy
-from tests.killing import die_at
 
 TOPICS = {"sky": ["sun", "moon", "star"], "sea": ["fish", "wave", "salt"]}
 SIZES = {"train": 10, "validation": 2, "test": 6}

@@ -4,9 +4,9 @@ import json
 import signal
 
 import pytest
+from killing import die_at
 
 import cl_mlm
-from tests.killing import die_at
 
 TOPICS = {"sky": ["sun", "moon", "star", "cloud"], "sea": ["fish", "wave", "salt", "boat"]}
 SIZES = {"train": 8, "validation": 3, "test": 4}

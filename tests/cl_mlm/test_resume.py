@@ -5,9 +5,9 @@ import signal
 from typing import Any
 
 import pytest
+from killing import Restless, die_at, signalled_at
 
 import cl_mlm
-from tests.killing import Restless, die_at, signalled_at
 
 NUM_STEPS = 48  # two stages of 24
 # Facts about clock and machine, which no second run can have alike.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from killing import die_at
 
 import cl_mlm
 from cl_mlm.backbone import load_backbone
@@ -25,7 +26,6 @@ from cl_mlm.view import Run
 from strategies.ewc import Ewc
 from strategies.lwf import Lwf
 from strategies.replay import Replay
-from tests.killing import die_at
 
 FAMILIES = ("bert", "gpt2", "llama", "t5")
 GUARDS = {"naive": list, "replay+ewc": lambda: [Replay(capacity=8), Ewc(weight=1.0)], "lwf": lambda: [Lwf()]}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from killing import die_at
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import cl_mlm
 from cl_mlm.stream import SPLITS, Stage, Stream
-from tests.killing import die_at
 
 WORDS = {"north": {"ice": "cold", "snow": "white"}, "south": {"sun": "hot", "sand": "dry"}}
 STRATEGIES = {

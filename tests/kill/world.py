@@ -8,12 +8,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from killing import Restless
 from marks import Watch
 from mirror import differences
 from verdict import compare
 
 import cl_mlm
-from tests.killing import Restless
 
 # Two stages of two labels each; a label shows in the words of its rows.
 WORDS = {

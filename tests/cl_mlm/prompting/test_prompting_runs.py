@@ -7,12 +7,12 @@ import signal
 import pytest
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from killing import die_at
 
 import cl_mlm
 from cl_mlm.comparison import compare
 from cl_mlm.report import prompting_table
 from cl_mlm.stream import Stage, Stream
-from tests.killing import die_at
 
 TEMPLATE = "{{ source }}\nOutput:"
 PROMPTING = {"template": TEMPLATE, "delimiter": "\n", "shots": [0, 2]}
