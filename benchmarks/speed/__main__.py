@@ -164,6 +164,10 @@ def main() -> None:
 
 def show(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Prints the table and draws the figure, one table for each machine, model and number of threads."""
+    from benchmarks.speed.rows import all_rows
+
+    order = list(all_rows())
+    rows = sorted(rows, key=lambda row: (order.index(row["name"]), row["setting"] == "long"))
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         title = (

@@ -74,9 +74,31 @@ def plain(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the table as Markdown."""
-    lines = [list(HEADER), ["---"] * len(HEADER), *map(cells, rows)]
+    """Returns the table as Markdown, a line for what both settings measure.
+
+    In brackets the 95 % interval and the number of quads where there are several; bold: the target is missed; *: of
+    stages and splits cut with `--rows`.
+    """
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    found = {(row["name"], row["setting"]): row for row in rows}
+    head = ["what", *(heading for setting in settings for heading in ("target", setting))]
+    lines = [head, ["---"] * len(head)]
+    for name, title in {row["name"]: row["title"] for row in rows}.items():
+        of_settings = [found.get((name, setting)) for setting in settings]
+        lines.append([title, *(cell for row in of_settings for cell in _short(row))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _short(row: dict[str, Any] | None) -> tuple[str, str]:
+    """Returns a row's target and what was measured."""
+    if row is None:
+        return "", ""
+    name, title, setting, value, interval, target, met, quads, note = cells(row)
+    del name, title, setting, note
+    value = f"**{value}**" if met == "NO" else value
+    star = "*" * ("--rows" in row.get("command", ""))
+    within = [interval] * (interval != "-") + [f"{quads} quads"] * (quads != "1")
+    return target, value + star + f" ({'; '.join(within)})" * bool(within)
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -187,11 +187,25 @@ def test_a_new_row_replaces_its_predecessor_and_leaves_the_others(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["speed.json"]
 
 
-@pytest.mark.parametrize("form", [plain, markdown])
-def test_the_table_shows_a_missed_target_and_a_wide_interval(form):
+def test_the_table_shows_a_missed_target_and_a_wide_interval():
     row = make_row(value=0.9, met=False, low=0.8, high=1.0, quads=3, note="", reached=False)
-    last = form([row]).splitlines()[-1]
+    last = plain([row]).splitlines()[-1]
     assert all(text in last for text in ("0.900", "0.800 to 1.000", "≥ 0.97", "NO", "interval wider than asked"))
+
+
+def test_the_table_of_the_docs_has_both_settings_in_a_line():
+    shared = {"note": "", "reached": True, "is_ratio": True}
+    rows = [
+        make_row(value=0.9, met=False, low=0.8, high=1.0, quads=3, **shared),
+        make_row(value=1.2, quads=1, setting="long", command="python -m benchmarks.speed --rows 16", **shared),
+        make_row("train.trainer", value=1.5, quads=1, title="u", target=None, **shared),
+    ]
+    assert markdown(rows).splitlines() == [
+        "| what | target | short | target | long |",
+        "| --- | --- | --- | --- | --- |",
+        "| t | ≥ 0.97 | **0.900** (0.800 to 1.000; 3 quads) | ≥ 0.97 | 1.200* |",
+        "| u | - | 1.500 |  |  |",
+    ]
 
 
 def test_rows_are_cut_alike_for_every_label():
