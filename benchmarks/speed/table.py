@@ -76,7 +76,7 @@ def plain(rows: Sequence[dict[str, Any]]) -> str:
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the table as Markdown, a line for what both settings measure.
 
-    In brackets the 95 % interval and the number of quads where there are several; bold: the target is missed; *: of
+    In brackets the 95 % interval and the number of quads where there are several; bold: the target is missed; †: of
     stages and splits cut with `--rows`.
     """
     settings = list(dict.fromkeys(row["setting"] for row in rows))
@@ -96,7 +96,7 @@ def _short(row: dict[str, Any] | None) -> tuple[str, str]:
     name, title, setting, value, interval, target, met, quads, note = cells(row)
     del name, title, setting, note
     value = f"**{value}**" if met == "NO" else value
-    star = "*" * ("--rows" in row.get("command", ""))
+    star = "†" * ("--rows" in row.get("command", ""))
     within = [interval] * (interval != "-") + [f"{quads} quads"] * (quads != "1")
     return target, value + star + f" ({'; '.join(within)})" * bool(within)
 

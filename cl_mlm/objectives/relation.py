@@ -45,6 +45,8 @@ class Relation(Classification):
         faults = [*word_faults(rows, "tokens", where), *text_faults(rows, ["label"], where)]
         for column in SPANS:
             bad = [i for i, span in enumerate(rows[column]) if not _fits(span, rows["tokens"][i])]
+            # One fraction makes every number of a column a fraction: the row that has it is the one to name.
+            bad = [i for i in bad if not _fits(_as_whole(rows[column][i]), rows["tokens"][i])] or bad
             if bad:
                 words, span = rows["tokens"][bad[0]], rows[column][bad[0]]
                 size = len(words) if isinstance(words, list) else 0
@@ -85,6 +87,13 @@ def _fits(span: Any, words: Any) -> bool:
     if not isinstance(span, list) or len(span) != 2 or not all(type(place) is int for place in span):
         return False
     return isinstance(words, list) and 0 <= span[0] < span[1] <= len(words)
+
+
+def _as_whole(span: Any) -> Any:
+    """Returns a span whose fractions are whole numbers, such as 2.0, with integers; any other as it is."""
+    if isinstance(span, list) and all(isinstance(place, float) and place.is_integer() for place in span):
+        return [int(place) for place in span]
+    return span
 
 
 def _all_marked(rows: Rows) -> list[tuple[list[str], list[Span]]]:

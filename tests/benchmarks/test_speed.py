@@ -203,7 +203,7 @@ def test_the_table_of_the_docs_has_both_settings_in_a_line():
     assert markdown(rows).splitlines() == [
         "| what | target | short | target | long |",
         "| --- | --- | --- | --- | --- |",
-        "| t | ≥ 0.97 | **0.900** (0.800 to 1.000; 3 quads) | ≥ 0.97 | 1.200* |",
+        "| t | ≥ 0.97 | **0.900** (0.800 to 1.000; 3 quads) | ≥ 0.97 | 1.200† |",
         "| u | - | 1.500 |  |  |",
     ]
 

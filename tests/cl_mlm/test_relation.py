@@ -117,6 +117,12 @@ def test_a_span_outside_the_text_is_refused(column, span):
     )
 
 
+def test_the_row_with_the_fraction_is_named_where_it_made_fractions_of_all():
+    rows = {"tokens": [["a", "b", "c"]] * 3, "head": [[0, 1]] * 3, "label": ["r"] * 3}
+    (line,) = OBJECTIVE.validate({**rows, "tail": [[2.0, 3.0], [1.5, 3.0], [2.0, 3.0]]}, "here")
+    assert line.endswith("got [1.5, 3.0] for 3 words in row 1 (1 such rows)")
+
+
 def test_empty_labels_and_missing_columns_are_refused():
     assert fault(label="") == "here: label must be a non-empty string, got '' in row 1 (1 such rows)"
     assert OBJECTIVE.validate({"tokens": [["a"]], "label": ["r"]}, "here") == [
