@@ -68,12 +68,12 @@ def tasks():
     slots = {"stages_by": "types", "types_per_stage": 13, "objective": "tagging"}
     entities = {"stages_by": "types", "types_per_stage": 3, "objective": "tagging"}
     relations = {"stages_by": "labels", "labels_per_stage": 10, "objective": "relation", "rows": {"test": 800}}
-    questions = {"stream": whole("xquad_en", "question_answering"), "training": {"max_length": 256, "steps": 100}}
+    questions = {"stream": whole("xquad_en", "question_answering"), "training": {"max_length": 256, "steps": 250}}
     classified = ["sgd_intent", "sst2", "chnsenticorp_htl", *(f"cl15_{name}" for name in CL15)]
     return {
         "snips_slots": {"stream": {"path": "snips_slots", **slots}, **TAGGER},
         "wnut17": {"stream": {"path": "wnut17", **entities}, **TAGGER},
-        "fewrel80": {"stream": {"path": "fewrel80", **relations}},
+        "fewrel80": {"stream": {"path": "fewrel80", **relations}, "training": {"steps": 120}},
         "xquad_en": questions,
         "multi30k_en_de": written("multi30k_en_de", "tiny-encoder-decoder", "chrf"),
         "dialogsum": written("dialogsum", "tiny-encoder-decoder", "chrf"),
