@@ -93,12 +93,11 @@ def _short(row: dict[str, Any] | None) -> tuple[str, str]:
     """Returns a row's target and what was measured."""
     if row is None:
         return "", ""
-    name, title, setting, value, interval, target, met, quads, note = cells(row)
-    del name, title, setting, note
+    *_, value, interval, target, met, quads, _ = cells(row)
     value = f"**{value}**" if met == "NO" else value
-    star = "†" * ("--rows" in row.get("command", ""))
+    cut = "†" * ("--rows" in row.get("command", ""))
     within = [interval] * (interval != "-") + [f"{quads} quads"] * (quads != "1")
-    return target, value + star + f" ({'; '.join(within)})" * bool(within)
+    return target, value + cut + f" ({'; '.join(within)})" * bool(within)
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -68,6 +68,7 @@ def beside(make_fast, tmp_path_factory):
     config = make_fast(tmp_path_factory.mktemp("beside"))
     config["training"] |= {"steps": 6, "epochs": 1}
     cl_mlm.run(config, progress=False)
+    assert cl_mlm.run(config, progress=False, strategies=["replay"]).summary["reused"]  # there is something to share
     return config["output"]
 
 
