@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 import cl_mlm
-from cl_mlm.label_scores import per_class
 from cl_mlm.metrics import mean_interval
+from cl_mlm.scores.labels import per_class
 
 CONFIG = Path(__file__).parent.parent / "configs" / "sentiment.yaml"
 MEASURES = ("precision", "recall", "f1")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.label_scores import per_class
 from cl_mlm.objective import Batch, Encoded, Objective, Outputs, Predictions, Predictor, ProblemType, Rows, Sites
 from cl_mlm.objectives.classification import collate_texts, encode_texts
+from cl_mlm.scores.labels import per_class
 from cl_mlm.texts import text_faults, text_keys
 
 if TYPE_CHECKING:

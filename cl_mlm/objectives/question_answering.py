@@ -15,8 +15,8 @@ from typing_extensions import override
 from cl_mlm.errors import ConfigError
 from cl_mlm.lengths import UNCUT, Lengths
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.scores.squad import squad_scores
 from cl_mlm.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
-from cl_mlm.squad import squad_scores
 from cl_mlm.texts import padded, text_faults
 from cl_mlm.windows import cut
 

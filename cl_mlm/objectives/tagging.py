@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
-from cl_mlm.entity_scores import micro_scores, type_scores
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
+from cl_mlm.scores.entities import micro_scores, type_scores
 from cl_mlm.texts import masked_logits, padded
 from cl_mlm.words import encode_words, word_faults
 

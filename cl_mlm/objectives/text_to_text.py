@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm import text_scores
 from cl_mlm.generation import decoder_start_token, end_token, generate_texts
-from cl_mlm.label_scores import per_class
 from cl_mlm.lengths import Lengths, input_lengths
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.scores import generated_text as text_scores
+from cl_mlm.scores.labels import per_class
 from cl_mlm.texts import padded, text_faults
 from cl_mlm.token_sites import NO_TARGET, token_losses, token_sites
 

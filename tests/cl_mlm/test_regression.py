@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cl_mlm.correlation import mean_ranks, pearson, spearman
 from cl_mlm.errors import ConfigError
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.regression import Regression
+from cl_mlm.scores.correlation import mean_ranks, pearson, spearman
 from cl_mlm.tiny import letter_tokenizer
 
 OBJECTIVE = Regression()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cl_mlm.squad import exact_match, normalised, squad_scores, token_f1
+from cl_mlm.scores.squad import exact_match, normalised, squad_scores, token_f1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from cl_mlm.bio import OUTSIDE, only, type_of
+from cl_mlm.scores.bio import OUTSIDE, only, type_of
 
 Tags = Sequence[Sequence[str]]
 

@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from cl_mlm.text_scores import bleu, chrf, exact_match, folded, format_failures, rouge_l
+from cl_mlm.scores.generated_text import bleu, chrf, exact_match, folded, format_failures, rouge_l
 
 WRITTEN = ["the cat sat on the mat", "a dog", "", "für Elise ist ein Stück"]
 RIGHT = ["the cat lay on the mat", "a dog", "nothing here", "ein Stück für Elise"]

@@ -1,0 +1,1 @@
+"""From answers to numbers: the scores of each kind of answer."""
