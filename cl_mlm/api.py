@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.config import Config
 from cl_mlm.errors import ConfigError, RunFolderError, nearest
 from cl_mlm.loading import load_config
-from cl_mlm.slugs import slug
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
+from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
-    from cl_mlm.journal import Status
     from cl_mlm.preparation import Prepared
     from cl_mlm.prompting.later import Prompted
     from cl_mlm.sameness import Continuation
+    from cl_mlm.tracking.journal import Status
 
 log = logging.getLogger(__name__)
 
@@ -169,9 +169,9 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
 
 def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: bool | None) -> Result:
     from cl_mlm.experiment import Experiment
-    from cl_mlm.journal import Journal
     from cl_mlm.progress import Progress
-    from cl_mlm.tracking import MlflowSender
+    from cl_mlm.tracking.journal import Journal
+    from cl_mlm.tracking.mlflow_sender import MlflowSender
 
     with Journal(folder / "journal.jsonl", is_exact=continuation.is_exact) as journal:
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
@@ -217,7 +217,7 @@ def is_finished(folder: Path) -> bool:
     except RunFolderError as error:  # the last checkpoint gives it again
         log.warning("%s; the run goes on and writes it again", error)
         return False
-    from cl_mlm.journal import read_lines
+    from cl_mlm.tracking.journal import read_lines
 
     states = [line for line, _ in read_lines(folder / "journal.jsonl") if line["kind"] == "status"]
     return bool(states) and states[-1]["stage"] is None and states[-1]["value"] == "FINISHED"

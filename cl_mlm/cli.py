@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cl_mlm.errors import ClMlmError
-from cl_mlm.journal import without_credentials
+from cl_mlm.tracking.journal import without_credentials
 
 if TYPE_CHECKING:
     from cl_mlm.api import Result
@@ -195,8 +195,8 @@ def list_(
 @app.command()
 def sync(folder: RunFolder) -> None:
     """Sends what an unreachable tracking server has missed."""
-    from cl_mlm.delivery import Link
-    from cl_mlm.tracking import sync as send
+    from cl_mlm.tracking.mlflow_delivery import Link
+    from cl_mlm.tracking.mlflow_sender import sync as send
 
     number, link = send(folder), Link.load(folder)
     _print_lines([f"sent {number} journal lines" + (f" to {link.uri}" if link else "")])
@@ -212,7 +212,7 @@ def ui(
     """Opens the MLflow UI on the store that runs write to."""
     import subprocess
 
-    from cl_mlm.tracking import tracking_uri, ui_command
+    from cl_mlm.tracking.mlflow_sender import tracking_uri, ui_command
 
     address = tracking_uri(uri)
     if address.startswith("http"):

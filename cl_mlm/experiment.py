@@ -29,7 +29,6 @@ from cl_mlm.config import Config
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
-from cl_mlm.journal import Journal, without_credentials
 from cl_mlm.loop import train_stage
 from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
@@ -39,8 +38,9 @@ from cl_mlm.report import write_run_report
 from cl_mlm.reuse import FOLDER as SHARED_FOLDER
 from cl_mlm.reuse import SharedStages
 from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
-from cl_mlm.slugs import slugs
 from cl_mlm.tasks import Tasks
+from cl_mlm.tracking.journal import Journal, without_credentials
+from cl_mlm.tracking.slugs import slugs
 from cl_mlm.view import Run
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from cl_mlm.section import make_base, restage, with_probes
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 from cl_mlm.tasks import Tasks, foreign_columns, objectives_of
-from cl_mlm.tracking import tracking_uri
+from cl_mlm.tracking.mlflow_sender import tracking_uri
 
 if TYPE_CHECKING:
     from cl_mlm.objective import Objective

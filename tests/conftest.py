@@ -46,7 +46,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database that holds no run; copying it is faster than MLflow's migrations."""
-    from cl_mlm.store import open_store
+    from cl_mlm.tracking.mlflow_store import open_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_store(f"sqlite:///{path}")

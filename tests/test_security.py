@@ -20,10 +20,10 @@ from cl_mlm.checkpoint import MANIFEST, damage, last_good, read_entry, write_ent
 from cl_mlm.config import ModelConfig
 from cl_mlm.encoding import EncodedRows
 from cl_mlm.errors import ConfigError, DataError, RunFolderError
-from cl_mlm.journal import without_credentials
 from cl_mlm.loading import load_config
 from cl_mlm.model_files import check_model
-from cl_mlm.slugs import slug, slugs
+from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.slugs import slug, slugs
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for package in ("cl_mlm", "streams", "strategies") for path in (ROOT / package).rglob("*.py"))
@@ -353,8 +353,8 @@ def test_a_cache_array_that_is_a_pickle_is_refused_and_not_read(tmp_path):
 
 @pytest.mark.parametrize("path", ["../secret", "{absolute}"])
 def test_a_journal_that_names_a_file_elsewhere_sends_nothing_of_it(tmp_path, own_store, path):
-    from cl_mlm.journal import Journal
-    from cl_mlm.tracking import sync
+    from cl_mlm.tracking.journal import Journal
+    from cl_mlm.tracking.mlflow_sender import sync
 
     secret, folder = tmp_path / "secret", tmp_path / "run"
     secret.write_text(CANARY)

@@ -22,11 +22,11 @@ import pytest
 
 import cl_mlm
 from cl_mlm import api
-from cl_mlm.delivery import Delivery, Link
 from cl_mlm.experiment import Experiment
-from cl_mlm.journal import Journal, read_lines
-from cl_mlm.store import TrackingError
-from cl_mlm.tracking import MlflowSender, sync
+from cl_mlm.tracking.journal import Journal, read_lines
+from cl_mlm.tracking.mlflow_delivery import Delivery, Link
+from cl_mlm.tracking.mlflow_sender import MlflowSender, sync
+from cl_mlm.tracking.mlflow_store import TrackingError
 
 differences = runpy.run_path(str(Path(__file__).parent / "kill" / "mirror.py"))["differences"]
 GUARD_SECONDS = 60  # a test that waits longer has failed

@@ -25,11 +25,11 @@ class Ours:
     ) -> None:
         from cl_mlm.experiment import Experiment
         from cl_mlm.hardware import resolve_hardware
-        from cl_mlm.journal import Journal
         from cl_mlm.loading import load_config
         from cl_mlm.objectives.classification import Classification
         from cl_mlm.preparation import Prepared, make_strategies, with_objects
         from cl_mlm.progress import Progress
+        from cl_mlm.tracking.journal import Journal
 
         settings = work.settings(strategies=dict(strategies or {}), **sections)
         config = with_objects(resolve_hardware(load_config(settings, needs_stream=False)), work.stream, None)
@@ -124,7 +124,7 @@ class Sender:
     """
 
     def __init__(self, ours: Ours, uri: str) -> None:
-        from cl_mlm.tracking import MlflowSender
+        from cl_mlm.tracking.mlflow_sender import MlflowSender
 
         self._folder: Path = ours.folder
         self._journal = ours.journal.path
@@ -139,7 +139,7 @@ class Sender:
 
     def drain(self) -> None:
         """Waits until everything written so far is sent, so that a block bears what its own lines cost."""
-        from cl_mlm.delivery import Link
+        from cl_mlm.tracking.mlflow_delivery import Link
 
         while True:
             link = Link.load(self._folder)

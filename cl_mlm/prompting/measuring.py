@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from cl_mlm.prompting.columns import Prompting
 from cl_mlm.prompting.reader import Reader
 from cl_mlm.prompting.scoring import score_column
-from cl_mlm.slugs import slugs
+from cl_mlm.tracking.slugs import slugs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from cl_mlm.journal import Journal
     from cl_mlm.record import Record
+    from cl_mlm.tracking.journal import Journal
     from cl_mlm.view import Run
 
 FILLED = "its score before training is that of zero-shot prompts, as the model did not know all its labels"

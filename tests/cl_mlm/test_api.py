@@ -10,11 +10,11 @@ from typing_extensions import override
 
 import cl_mlm
 from cl_mlm.api import is_finished, locked, read_summary, run_folder
-from cl_mlm.delivery import Delivery
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare, with_objects
 from cl_mlm.strategy import Strategy
+from cl_mlm.tracking.mlflow_delivery import Delivery
 from strategies.ewc import Ewc
 from strategies.replay import Replay
 

@@ -14,8 +14,8 @@ import pytest
 
 import cl_mlm
 from cl_mlm.errors import TrainingError
-from cl_mlm.journal import read_lines
 from cl_mlm.strategy import Strategy
+from cl_mlm.tracking.journal import read_lines
 
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")

@@ -49,13 +49,13 @@ MARKS = (
     Mark("checkpoint", "safetensors.torch:save_file"),
     Mark("checkpoint", "cl_mlm.checkpoint:_flush"),
     Mark("checkpoint", "pathlib:Path.rename"),
-    Mark("tracking", "cl_mlm.journal:Journal._write", share=8),
+    Mark("tracking", "cl_mlm.tracking.journal:Journal._write", share=8),
     Mark("tracking", "mlflow:MlflowClient.create_run"),
     Mark("tracking", "mlflow:MlflowClient.log_batch", share=3),
     Mark("tracking", "mlflow:MlflowClient.log_artifact"),
     Mark("tracking", "mlflow:MlflowClient.log_artifacts"),
     Mark("tracking", "mlflow:MlflowClient.set_terminated"),
-    Mark("tracking", "cl_mlm.delivery:Link.save"),
+    Mark("tracking", "cl_mlm.tracking.mlflow_delivery:Link.save"),
 )
 
 

@@ -96,7 +96,7 @@ def draw(random, phase, whole, passed):
     name = random.choices([*marks], [mark.share for mark in marks.values()])[0]
     left = max(1, whole.calls[name] - passed[name])
     mean = whole.seconds[name] / whole.calls[name]
-    moments = [BEFORE, WITHIN, AFTER] + [TORN] * (marks[name].place == "cl_mlm.journal:Journal._write")
+    moments = [BEFORE, WITHIN, AFTER] + [TORN] * (marks[name].place == "cl_mlm.tracking.journal:Journal._write")
     moment = random.choices(moments, [1, 4, 1, 1][: len(moments)])[0]
     return Cut(phase, name, random.randint(1, left), moment, random.uniform(0, 1.2 * mean))
 

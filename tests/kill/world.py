@@ -59,7 +59,7 @@ class World:
             raise RuntimeError((self.root / "log.txt").read_text())
 
     def _make_store(self, _pipe):
-        from cl_mlm.store import open_store
+        from cl_mlm.tracking.mlflow_store import open_store
 
         open_store(f"sqlite:///{self.root / 'empty.db'}")
 
@@ -80,7 +80,7 @@ class World:
         import torch
         from mlflow import MlflowClient
 
-        from cl_mlm.tracking import MlflowSender, sync
+        from cl_mlm.tracking.mlflow_sender import MlflowSender, sync
 
         torch.set_num_threads(1)
         os.chdir(folder)  # relative addresses: the settings of all runs of an arm are then equal

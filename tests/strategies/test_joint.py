@@ -4,9 +4,9 @@ import pytest
 
 from cl_mlm.config import Config, TrainingConfig
 from cl_mlm.experiment import Experiment
-from cl_mlm.journal import Journal
 from cl_mlm.preparation import prepare
 from cl_mlm.progress import Progress
+from cl_mlm.tracking.journal import Journal
 from strategies.joint import Joint
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cl_mlm.errors import ClMlmError
-from cl_mlm.journal import without_credentials
-from cl_mlm.slugs import slug
+from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.journal import Journal, read_lines, without_credentials
+from cl_mlm.tracking.journal import Journal, read_lines, without_credentials
 
 
 def started(path: Path) -> Journal:

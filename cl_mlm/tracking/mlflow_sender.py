@@ -8,10 +8,10 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from cl_mlm.delivery import Delivery, Link
 from cl_mlm.errors import ClMlmError, ConfigError, RunFolderError
-from cl_mlm.journal import without_credentials
-from cl_mlm.store import TrackingError, is_server, sqlite_path
+from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.mlflow_delivery import Delivery, Link
+from cl_mlm.tracking.mlflow_store import TrackingError, is_server, sqlite_path
 
 JOURNAL_FILE: Final = "journal.jsonl"
 

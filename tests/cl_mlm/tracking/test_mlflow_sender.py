@@ -20,12 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl_mlm import delivery, store
-from cl_mlm.delivery import Link
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.journal import Journal, read_lines
-from cl_mlm.store import TrackingError
-from cl_mlm.tracking import MlflowSender, sync, tracking_uri, ui_command
+from cl_mlm.tracking import mlflow_delivery as delivery
+from cl_mlm.tracking import mlflow_store as store
+from cl_mlm.tracking.journal import Journal, read_lines
+from cl_mlm.tracking.mlflow_delivery import Link
+from cl_mlm.tracking.mlflow_sender import MlflowSender, sync, tracking_uri, ui_command
+from cl_mlm.tracking.mlflow_store import TrackingError
 
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -34,8 +35,8 @@ TIMEOUT = 60
 NEW_PROCESS = """
 import os, sys
 from pathlib import Path
-from cl_mlm.store import TrackingError
-from cl_mlm.tracking import MlflowSender
+from cl_mlm.tracking.mlflow_store import TrackingError
+from cl_mlm.tracking.mlflow_sender import MlflowSender
 assert "mlflow" not in sys.modules
 folder = Path(sys.argv[1])
 sender = MlflowSender(folder, folder / "journal.jsonl", sys.argv[2])

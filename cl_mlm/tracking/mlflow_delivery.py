@@ -21,8 +21,17 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.journal import read_lines, without_credentials
-from cl_mlm.store import TrackingError, experiment_id, has_run, is_server, knock, open_store, quiet, refuse_deleted
+from cl_mlm.tracking.journal import read_lines, without_credentials
+from cl_mlm.tracking.mlflow_store import (
+    TrackingError,
+    experiment_id,
+    has_run,
+    is_server,
+    knock,
+    open_store,
+    quiet,
+    refuse_deleted,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,7 +47,7 @@ TAG_LENGTH: Final = 8000
 # A request may have 1 MB, and a character up to 6 bytes in JSON.
 CHARACTERS_A_BATCH: Final = 150_000
 LINES_AT_ONCE: Final = 2000
-SOURCE_TAG: Final = "cl_mlm.journal"
+SOURCE_TAG: Final = "cl_mlm.tracking.journal"
 # Answers that another try does not change.
 HOPELESS: Final = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
 

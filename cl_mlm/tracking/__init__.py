@@ -1,0 +1,1 @@
+"""Where measurements go: the journal on disk first, MLflow second."""
