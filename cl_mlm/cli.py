@@ -138,7 +138,7 @@ def compare(
     """Compares runs: one row for each strategy over seeds, and forgetting curves in one figure."""
     from rich.console import Console
 
-    from cl_mlm.comparison import compare as compare_runs
+    from cl_mlm.results.comparison import compare as compare_runs
 
     found = compare_runs(folder, output)
     console = Console()
@@ -257,7 +257,7 @@ def _show(result: Result) -> None:
     """Prints the metrics of a run and where everything lies."""
     from rich.console import Console
 
-    from cl_mlm.report import metrics_table, notes, prompting_table
+    from cl_mlm.results.run_report import metrics_table, notes, prompting_table
 
     console = Console()
     if not result.is_new:
@@ -290,7 +290,7 @@ def _show(result: Result) -> None:
 
 def _in_a_line(result: Result) -> str:
     """Returns the gist of one run among several; the comparison that follows has the rest."""
-    from cl_mlm.report import hundredths
+    from cl_mlm.results.run_report import hundredths
 
     metrics, cost, flags = (result.summary[key] for key in ("metrics", "cost", "flags"))
     state = f"{cost['train_seconds'] + cost['eval_seconds']:.0f} s" if result.is_new else "already finished"

@@ -34,7 +34,7 @@ from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
 from cl_mlm.prompting.measuring import measure_prompts
 from cl_mlm.record import Record, summary, versions
-from cl_mlm.report import write_run_report
+from cl_mlm.results.run_report import write_run_report
 from cl_mlm.reuse import FOLDER as SHARED_FOLDER
 from cl_mlm.reuse import SharedStages
 from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat

@@ -10,7 +10,7 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.comparison import compare
+from cl_mlm.results.comparison import compare
 from cl_mlm.strategy import Strategy
 
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.

@@ -10,8 +10,8 @@ from datasets import Dataset
 from killing import die_at
 
 import cl_mlm
-from cl_mlm.comparison import compare
-from cl_mlm.report import prompting_table
+from cl_mlm.results.comparison import compare
+from cl_mlm.results.run_report import prompting_table
 from cl_mlm.stream import Stage, Stream
 
 TEMPLATE = "{{ source }}\nOutput:"

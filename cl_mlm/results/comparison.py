@@ -14,8 +14,17 @@ import numpy as np
 
 from cl_mlm.errors import ClMlmError
 from cl_mlm.metrics import DEFINITIONS, mean_interval
-from cl_mlm.report import PROBE, PROBE_PREFIX, UNDEFINED, hundredths, is_probe, is_undefined, unit_of, write_csv
-from cl_mlm.summaries import MAX_DEPTH, RunSummary, load_runs, unfinished_runs
+from cl_mlm.results.run_report import (
+    PROBE,
+    PROBE_PREFIX,
+    UNDEFINED,
+    hundredths,
+    is_probe,
+    is_undefined,
+    unit_of,
+    write_csv,
+)
+from cl_mlm.results.runs import MAX_DEPTH, RunSummary, load_runs, unfinished_runs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -256,7 +265,7 @@ def _shortest_unique(keys: Sequence[str]) -> dict[str, str]:
 
 def _write(section: StreamTable, folder: Path, suffix: str) -> list[Path]:
     """Writes the three files of one table."""
-    from cl_mlm import figures
+    from cl_mlm.results import figures
 
     header = ["stream", "fingerprint", "group", "seeds"]
     header += [column for name in section.metrics for column in (name, f"{name}_ci95")]

@@ -29,7 +29,7 @@ DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forget
 
 def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
     """Writes matrices (CSV, JSON) and figures (PNG) of one run into its folder and returns their paths."""
-    from cl_mlm import figures
+    from cl_mlm.results import figures
 
     stages, columns, home = stage_names(summary), list(summary["columns"]), summary["home"]
     accuracy, validation = as_matrix(summary["accuracy_matrix"]), as_matrix(summary["validation_matrix"])

@@ -13,7 +13,7 @@ import numpy as np
 from cl_mlm.errors import RunFolderError
 from cl_mlm.metrics import FloatArray, as_matrix
 from cl_mlm.prompting.summaries import mean_scores
-from cl_mlm.report import probe_changes
+from cl_mlm.results.run_report import probe_changes
 
 MAX_DEPTH: Final = 3
 REQUIRED: Final = ("label", "seed", "settings", "stream", "columns", "home", "accuracy_matrix", "metrics", "cost")

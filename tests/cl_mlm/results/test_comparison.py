@@ -6,12 +6,12 @@ import math
 import pytest
 from rich.console import Console
 
-from cl_mlm import figures
-from cl_mlm.comparison import compare, make_table
 from cl_mlm.errors import ClMlmError, RunFolderError
-from cl_mlm.figures import Curves, comparison_curves
 from cl_mlm.metrics import as_matrix, mean_interval, summarise
-from cl_mlm.summaries import load_runs, unfinished_runs
+from cl_mlm.results import figures
+from cl_mlm.results.comparison import compare, make_table
+from cl_mlm.results.figures import Curves, comparison_curves
+from cl_mlm.results.runs import load_runs, unfinished_runs
 
 JOINT = [[None, None], [0.9, 0.8]]
 

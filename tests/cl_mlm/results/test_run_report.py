@@ -6,7 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
-from cl_mlm.report import hundredths, metrics_table, notes, write_run_report
+from cl_mlm.results.run_report import hundredths, metrics_table, notes, write_run_report
 
 
 def make_summary(num_stages=3, names=None):

@@ -1,0 +1,1 @@
+"""What finished runs say: summaries, tables, figures, comparisons. Imports no torch."""
