@@ -48,7 +48,7 @@ def ours(model, rows):
     """Returns the prompting, labels, words, and for each number of shots log-likelihoods and accuracies."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from cl_mlm.loading import load_config
+    from cl_mlm.config.loading import load_config
     from cl_mlm.preparation import prepare
     from cl_mlm.prompting.likelihood import likelihoods
     from cl_mlm.prompting.reader import Reader

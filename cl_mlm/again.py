@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cl_mlm import api
-from cl_mlm.config import Config
+from cl_mlm.config.loading import load_config
+from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.loading import load_config
 
 
 def resume_run(folder: Path, *, allow_inexact: bool = False) -> api.Result:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config import Config
+from cl_mlm.config.loading import load_config
+from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError, nearest
-from cl_mlm.loading import load_config
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 from cl_mlm.tracking.slugs import slug

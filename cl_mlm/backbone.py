@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.encoding import tokenizer_hash
 from cl_mlm.errors import ConfigError
 from cl_mlm.model_files import check_model, refuse_own_code

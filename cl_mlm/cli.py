@@ -58,8 +58,8 @@ def run(
 ) -> None:
     """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
     from cl_mlm.api import run_prepared
-    from cl_mlm.loading import load_config
-    from cl_mlm.plan import planned
+    from cl_mlm.config.arms import planned
+    from cl_mlm.config.loading import load_config
     from cl_mlm.preparation import prepare
 
     variants = planned(config, arm or [], seed or [])
@@ -166,9 +166,9 @@ def check(
     """Validates config and data and says what a run would do: rows, tokens, steps, memory, disk; trains nothing."""
     import json
 
+    from cl_mlm.config.arms import describe, planned
+    from cl_mlm.config.loading import load_config
     from cl_mlm.early_look import early_look
-    from cl_mlm.loading import load_config
-    from cl_mlm.plan import describe, planned
     from cl_mlm.preparation import prepare
 
     extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
@@ -187,7 +187,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="strategies, streams, objectives, or configs.", metavar="WHAT")],
 ) -> None:
     """Lists what a config may name, with a line on each."""
-    from cl_mlm.plan import listing
+    from cl_mlm.config.arms import listing
 
     _print_lines(listing(what))
 

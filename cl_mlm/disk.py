@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_mlm.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
-from cl_mlm.components import make_objective
-from cl_mlm.config import Config
+from cl_mlm.config.components import make_objective
+from cl_mlm.config.schema import Config
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.tasks import Tasks
 

@@ -25,7 +25,7 @@ from cl_mlm.checkpoint import (
     write_step,
     write_text_whole,
 )
-from cl_mlm.config import Config
+from cl_mlm.config.schema import Config
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cl_mlm.config import Config
+from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:

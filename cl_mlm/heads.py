@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from cl_mlm.backbone import Backbone, load_backbone, model_settings
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.objective import Batch, Head, Outputs
 from cl_mlm.tasks import Tasks

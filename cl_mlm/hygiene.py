@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
-from cl_mlm.components import make_objective
-from cl_mlm.config import Overlap
+from cl_mlm.config.components import make_objective
+from cl_mlm.config.schema import Overlap
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.labels import label_codes

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cl_mlm.batching import training_batches
-from cl_mlm.config import Config
+from cl_mlm.config.schema import Config
 from cl_mlm.evaluation import evaluate
 from cl_mlm.optimisation import make_optimizer, make_scheduler
 from cl_mlm.step import StageCost, Step, not_finite

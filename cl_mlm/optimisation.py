@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config import TrainingConfig
+from cl_mlm.config.schema import TrainingConfig
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cl_mlm.astext import as_text
 from cl_mlm.backbone import model_settings
-from cl_mlm.components import find
-from cl_mlm.config import Config
+from cl_mlm.config.components import find
+from cl_mlm.config.schema import Config
+from cl_mlm.config.stream_keys import make_base, restage, with_probes
 from cl_mlm.disk import size_of_tasks
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
 from cl_mlm.hardware import resolve_hardware
@@ -20,7 +21,6 @@ from cl_mlm.model_files import check_model
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
 from cl_mlm.prompting.reader import model_limits
 from cl_mlm.scenarios import RESTAGING
-from cl_mlm.section import make_base, restage, with_probes
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 from cl_mlm.tasks import Tasks, foreign_columns, objectives_of

@@ -19,7 +19,7 @@ from cl_mlm.record import versions
 from cl_mlm.tracking.journal import read_lines, without_credentials
 
 if TYPE_CHECKING:
-    from cl_mlm.config import Config
+    from cl_mlm.config.schema import Config
     from cl_mlm.preparation import Prepared
 
 INEXACT_TAG = "inexact"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import pick
 from cl_mlm.labels import label_codes, label_counts

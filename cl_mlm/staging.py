@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.randomness import numpy_generator

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.labels import LabelSpace
 from cl_mlm.stream import Column, Stage, Stream, unpack_row_ids
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.tiny import TINY, letter_tokenizer
 

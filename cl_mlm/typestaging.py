@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.scores.bio import only, types_of

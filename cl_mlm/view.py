@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.backbone import Backbone
 from cl_mlm.batching import sorted_batches
-from cl_mlm.config import Config
+from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError
 from cl_mlm.features import FrozenFeatures
 from cl_mlm.labels import LabelSpace

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.checking import check, unknown_keys
+from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.labels import rarest_labels
 from cl_mlm.picking import pick_rows, picked_notes, rows_faults
 from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
 from cl_mlm.stream import Scenario, Stage, Stream
 from cl_mlm.tables import find_folder, read_splits
-from cl_mlm.typecheck import check, unknown_keys
 from cl_mlm.typestaging import by_types, row_types
 
 if TYPE_CHECKING:

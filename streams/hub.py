@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.picking import pick_rows, picked_notes, rows_faults

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.staging import by_source

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.objective import Objective
 from cl_mlm.staging import by_field, by_labels, by_source, column_codes, stage_order

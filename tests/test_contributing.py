@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cl_mlm
-from cl_mlm.components import find
+from cl_mlm.config.components import find
 from cl_mlm.stream import Stream
 
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.

@@ -23,9 +23,9 @@ class Ours:
     def __init__(
         self, work: Workload, strategies: Mapping[str, Any] | None = None, stage: int | None = None, **sections: Any
     ) -> None:
+        from cl_mlm.config.loading import load_config
         from cl_mlm.experiment import Experiment
         from cl_mlm.hardware import resolve_hardware
-        from cl_mlm.loading import load_config
         from cl_mlm.objectives.classification import Classification
         from cl_mlm.preparation import Prepared, make_strategies, with_objects
         from cl_mlm.progress import Progress

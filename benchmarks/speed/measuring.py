@@ -171,7 +171,7 @@ def frozen(epochs: int) -> Callable[[Workload, Effort], Measured]:
     """Returns a measurement of a frozen encoder's training, cached features over none."""
 
     def measure(work: Workload, effort: Effort) -> Measured:
-        from cl_mlm.config import FinetuningConfig
+        from cl_mlm.config.schema import FinetuningConfig
 
         if "cache_features" not in FinetuningConfig.__dataclass_fields__:
             raise SkippedError("finetuning.cache_features is not there")

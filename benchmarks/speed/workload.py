@@ -141,7 +141,7 @@ def stream_settings() -> dict[str, Any]:
 
 def short_stream() -> Any:
     """Returns the rows of `stream_settings`."""
-    from cl_mlm.components import make_stream
+    from cl_mlm.config.components import make_stream
 
     settings = stream_settings()
     return make_stream(settings.pop("name"), {k: v for k, v in settings.items() if k != "overlap"})

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.components import make_objective
-from cl_mlm.config import Config, PromptingConfig
+from cl_mlm.config.components import make_objective
+from cl_mlm.config.schema import Config, PromptingConfig
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, nearest
 from cl_mlm.objective import Head, Objective
 from cl_mlm.prompting.shots import draw_shots, shot_faults

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config import Config
+from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _config(
     *,
     needs_stream: bool,
 ) -> Config:
-    from cl_mlm.loading import load_config, read_layer
+    from cl_mlm.config.loading import load_config, read_layer
 
     path = folder / "config.yaml"
     if not path.is_file():

@@ -15,8 +15,8 @@ from benchmarks.objectives import (
     table,
     tasks,
 )
-from cl_mlm.components import make_objective
-from cl_mlm.loading import load_config
+from cl_mlm.config.components import make_objective
+from cl_mlm.config.loading import load_config
 
 ROWS = 400
 

@@ -9,9 +9,9 @@ from datasets import Dataset
 
 import cl_mlm
 from cl_mlm.astext import as_text
+from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.hygiene import clean, limit
-from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare
 from cl_mlm.stream import SPLITS
 

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from cl_mlm.backbone import Backbone, leading, load_backbone
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.model_files import check_model
 from cl_mlm.objective import Batch

@@ -6,10 +6,10 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.config import Config, ModelConfig
+from cl_mlm.config.loading import load_config
+from cl_mlm.config.schema import Config, ModelConfig
 from cl_mlm.disk import BYTES, disk_lines, model_size, shown
 from cl_mlm.errors import ConfigError
-from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
+from cl_mlm.config.loading import load_config
 from cl_mlm.early_look import early_look
 from cl_mlm.early_look_text import aligned, duration, look_lines
 from cl_mlm.errors import ConfigError
-from cl_mlm.loading import load_config
 from cl_mlm.preparation import prepare
 
 

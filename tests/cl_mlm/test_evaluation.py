@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch import nn
 from typing_extensions import override
 
-from cl_mlm.config import Config, EvaluationConfig, TrainingConfig
+from cl_mlm.config.schema import Config, EvaluationConfig, TrainingConfig
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.labels import LabelSpace

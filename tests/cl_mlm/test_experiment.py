@@ -188,7 +188,7 @@ class TestFinishedRun:
         assert cost["train_seconds"] > 0
 
     def test_the_kept_config_is_resolved(self, undisturbed):
-        from cl_mlm.loading import load_config
+        from cl_mlm.config.loading import load_config
 
         config = load_config(undisturbed / "config.yaml")
         assert config.run_name == undisturbed.name

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from cl_mlm.config import Config, TrainingConfig
+from cl_mlm.config.schema import Config, TrainingConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.hardware import describe_hardware, make_accelerator, peak_memory_bytes, resolve_hardware
 

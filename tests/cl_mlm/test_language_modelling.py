@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from cl_mlm.backbone import load_backbone
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.masking import masked_tokens
 from cl_mlm.objective import Outputs

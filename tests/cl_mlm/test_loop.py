@@ -15,7 +15,7 @@ from typing_extensions import override
 
 import cl_mlm.loop
 from cl_mlm.backbone import Backbone
-from cl_mlm.config import Config, TrackingConfig, TrainingConfig
+from cl_mlm.config.schema import Config, TrackingConfig, TrainingConfig
 from cl_mlm.errors import TrainingError
 from cl_mlm.evaluation import evaluate
 from cl_mlm.hardware import make_accelerator

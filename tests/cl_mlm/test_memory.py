@@ -2,9 +2,9 @@
 
 import pytest
 
+from cl_mlm.config.loading import load_config
 from cl_mlm.disk import size_of_tasks
 from cl_mlm.experiment import assemble
-from cl_mlm.loading import load_config
 from cl_mlm.loop import Work, begin_stage, training_ids
 from cl_mlm.memory import memory_need
 from cl_mlm.preparation import prepare

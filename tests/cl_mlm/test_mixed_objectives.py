@@ -296,8 +296,8 @@ def loaded(data, model_folder):
     """Heads for the stages of a stream, and its training rows: `loaded("bert", KEYS)`."""
 
     def load(kind, stages):
-        from cl_mlm.components import make_stream
-        from cl_mlm.config import ModelConfig
+        from cl_mlm.config.components import make_stream
+        from cl_mlm.config.schema import ModelConfig
         from cl_mlm.heads import load_heads
         from cl_mlm.rows import Rows
         from cl_mlm.tasks import Tasks
@@ -391,7 +391,7 @@ def test_a_language_model_stands_on_the_same_body_and_is_tied_to_it(kind, readin
 
 
 def test_two_stages_of_one_objective_share_its_head_and_labels(data):
-    from cl_mlm.components import make_stream
+    from cl_mlm.config.components import make_stream
     from cl_mlm.tasks import Tasks
 
     stages = [{"path": KEYS[0]}, {"path": KEYS[1], "objective": KEYS[1]}, {"path": KEYS[0], "options": {"reject": "x"}}]
@@ -478,7 +478,7 @@ def test_the_same_stream_as_text_shares_one_model_that_writes(strategies, layer,
 def test_a_shipped_config_names_two_objectives():
     from pathlib import Path
 
-    from cl_mlm.loading import load_config
+    from cl_mlm.config.loading import load_config
 
     stages = load_config(Path(__file__).parents[2] / "configs" / "snips.yaml").stream["stages"]
     assert [stage.get("objective") for stage in stages] == [None, "tagging"]
@@ -492,8 +492,8 @@ def test_rows_of_several_objectives_are_not_dealt_out_together(layer, tmp_path):
 
 
 def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
+    from cl_mlm.config.loading import load_config
     from cl_mlm.disk import size_of_tasks
-    from cl_mlm.loading import load_config
     from cl_mlm.preparation import prepare
     from cl_mlm.tasks import Tasks
 

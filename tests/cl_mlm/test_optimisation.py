@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cl_mlm.config import TrainingConfig
+from cl_mlm.config.schema import TrainingConfig
 from cl_mlm.optimisation import learning_rate_factor, make_optimizer, make_scheduler
 
 

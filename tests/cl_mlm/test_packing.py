@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cl_mlm import encoding
 from cl_mlm.backbone import load_backbone
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.encoding import encode_rows
 from cl_mlm.errors import ConfigError
 from cl_mlm.objectives.language_modelling import LanguageModelling

@@ -13,7 +13,7 @@ from killing import die_at
 
 import cl_mlm
 from cl_mlm.backbone import load_backbone
-from cl_mlm.config import Config, ModelConfig, TrackingConfig, TrainingConfig
+from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
 from cl_mlm.evaluation import evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.labels import LabelSpace

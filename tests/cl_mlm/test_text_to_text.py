@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
 from cl_mlm.backbone import load_backbone
-from cl_mlm.components import make_objective
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.components import make_objective
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.text_to_text import TextToText, left_padded_prompts

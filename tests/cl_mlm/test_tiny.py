@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from cl_mlm.backbone import load_backbone
-from cl_mlm.config import ModelConfig
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.tiny import POSITIONS, TINY, letter_tokenizer, tiny_config
 
 TOKENIZER = letter_tokenizer()

@@ -190,7 +190,7 @@ def test_a_limit_leaves_a_training_row_of_every_type():
 def test_training_on_all_stages_at_once_is_refused_where_their_tags_contradict_each_other(tmp_path, strategy):
     import json
 
-    from cl_mlm.loading import load_config
+    from cl_mlm.config.loading import load_config
     from cl_mlm.preparation import prepare
 
     for split in ("train", "validation", "test"):

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from cl_mlm.backbone import Backbone, load_backbone
 from cl_mlm.checkpoint import join_state, split_state
-from cl_mlm.config import Config, ModelConfig, TrackingConfig, TrainingConfig
+from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
 from cl_mlm.evaluation import evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.labels import LabelSpace

@@ -7,7 +7,7 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 
 from cl_mlm.backbone import load_backbone
-from cl_mlm.config import Config, ModelConfig, TrainingConfig
+from cl_mlm.config.schema import Config, ModelConfig, TrainingConfig
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.labels import LabelSpace
 from cl_mlm.objectives.question_answering import QuestionAnswering

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from cl_mlm.config import Config, TrainingConfig
+from cl_mlm.config.schema import Config, TrainingConfig
 from cl_mlm.experiment import Experiment
 from cl_mlm.preparation import prepare
 from cl_mlm.progress import Progress

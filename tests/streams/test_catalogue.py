@@ -8,7 +8,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from cl_mlm.components import make_objective
+from cl_mlm.config.components import make_objective
 from cl_mlm.stream import SPLITS
 from streams._catalogue import SOURCES
 from streams._rows import take

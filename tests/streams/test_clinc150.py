@@ -7,7 +7,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from cl_mlm.components import make_stream
+from cl_mlm.config.components import make_stream
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS
 from streams.clinc150 import DOMAIN_OF, INTENTS, REVISION, clinc150

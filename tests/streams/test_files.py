@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_mlm.components import make_stream
+from cl_mlm.config.components import make_stream
 from cl_mlm.errors import ConfigError, DataError
 from streams.files import files
 

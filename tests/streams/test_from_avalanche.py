@@ -7,8 +7,8 @@ from datasets import Dataset
 
 import cl_mlm
 from cl_mlm import ConfigError, DataError, Stage, Stream
-from cl_mlm.components import make_stream as build
-from cl_mlm.components import names
+from cl_mlm.config.components import make_stream as build
+from cl_mlm.config.components import names
 from streams.avalanche import from_avalanche, to_avalanche
 
 MODULE = """

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cl_mlm.astext import as_text
-from cl_mlm.components import make_stream
+from cl_mlm.config.components import make_stream
+from cl_mlm.config.stream_keys import make_base
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.hygiene import clean
-from cl_mlm.section import make_base
 from cl_mlm.stream import SPLITS
 from streams.sequence import sequence
 

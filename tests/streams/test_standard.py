@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_mlm.components import make_stream
+from cl_mlm.config.components import make_stream
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.hygiene import clean
 from cl_mlm.stream import SPLITS

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 import cl_mlm
-from cl_mlm.loading import load_config
+from cl_mlm.config.loading import load_config
 from cl_mlm.preparation import prepare
 from cl_mlm.stream import Stage, Stream
 

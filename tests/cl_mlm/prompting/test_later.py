@@ -5,9 +5,9 @@ import json
 import pytest
 
 import cl_mlm
+from cl_mlm.config.arms import describe
+from cl_mlm.config.loading import load_config
 from cl_mlm.errors import RunFolderError
-from cl_mlm.loading import load_config
-from cl_mlm.plan import describe
 from cl_mlm.preparation import prepare
 
 SECTION = {"template": "{{ source }}\nOutput:", "shots": [0]}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cl_mlm.config import Config
+from cl_mlm.config.arms import planned
+from cl_mlm.config.loading import arm_layers, load_config, read_layer
+from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError
-from cl_mlm.loading import arm_layers, load_config, read_layer
-from cl_mlm.plan import planned
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))

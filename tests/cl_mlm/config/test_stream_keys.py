@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cl_mlm import ConfigError, DataError
-from cl_mlm.loading import load_config
+from cl_mlm.config.loading import load_config
 from cl_mlm.preparation import prepare
 
 LABELS = ("a", "b", "c", "d")

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cl_mlm.config.checking import check
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.objective import Objective
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
-from cl_mlm.typecheck import check
 
 PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl_mlm.typecheck import build, check, defaults, describe
+from cl_mlm.config.checking import build, check, defaults, describe
 
 
 @dataclass(frozen=True)

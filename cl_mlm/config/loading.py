@@ -8,12 +8,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from cl_mlm.components import find, parameters
-from cl_mlm.config import Config, Overlap, PromptingConfig
+from cl_mlm.config.checking import build, check, defaults, describe, unknown_keys
+from cl_mlm.config.components import find, parameters
+from cl_mlm.config.schema import Config, Overlap, PromptingConfig
+from cl_mlm.config.stream_keys import SECTION, prefixed, take_keys
 from cl_mlm.errors import ConfigError, nearest
-from cl_mlm.section import SECTION, prefixed, take_keys
 from cl_mlm.strategy import Strategy
-from cl_mlm.typecheck import build, check, defaults, describe, unknown_keys
 
 ARMS = "arms"
 

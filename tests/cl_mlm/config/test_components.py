@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from cl_mlm.components import find, make_objective, make_stream, names, parameters
+from cl_mlm.config.components import find, make_objective, make_stream, names, parameters
 from cl_mlm.errors import ConfigError
 from cl_mlm.strategy import Strategy
 from strategies.ewc import Ewc
