@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.evaluation import Evaluated
 from cl_mlm.results.run_report import write_csv
 from cl_mlm.stream import Stream, unpack_row_ids
-from cl_mlm.tasks import Tasks
 from cl_mlm.view import Run
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from cl_mlm.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
 from cl_mlm.config.components import make_objective
 from cl_mlm.config.schema import Config
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.errors import UnreachableModelError
-from cl_mlm.tasks import Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.api import run_folder
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.disk import ModelSize, disk_lines, size_of_tasks
 from cl_mlm.errors import ConfigError, UnreachableModelError
 from cl_mlm.lengths import Lengths, StreamLengths, digest, joined, stream_lengths
 from cl_mlm.memory import MemoryNeed, memory_need
 from cl_mlm.stream import SPLITS
-from cl_mlm.tasks import Tasks
 from cl_mlm.tokenizer import load_tokenizer
 from cl_mlm.workload import StageWork, workload
 

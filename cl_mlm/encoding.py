@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.cache import building, cache_folder
+from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import DataError
 from cl_mlm.fingerprint import arrow_batches
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.stream import Stream, unpack_row_ids
-from cl_mlm.tasks import Tasks
 from cl_mlm.view import Run
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from cl_mlm.checkpoint import (
     write_text_whole,
 )
 from cl_mlm.config.schema import Config
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
@@ -38,7 +39,6 @@ from cl_mlm.results.run_report import write_run_report
 from cl_mlm.reuse import FOLDER as SHARED_FOLDER
 from cl_mlm.reuse import SharedStages
 from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
-from cl_mlm.tasks import Tasks
 from cl_mlm.tracking.journal import Journal, without_credentials
 from cl_mlm.tracking.slugs import slugs
 from cl_mlm.view import Run

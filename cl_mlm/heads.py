@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from cl_mlm.backbone import Backbone, load_backbone, model_settings
 from cl_mlm.config.schema import ModelConfig
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.errors import ConfigError
 from cl_mlm.objective import Batch, Head, Outputs
-from cl_mlm.tasks import Tasks
 
 # Models that write: their head is the output embedding, which tasks of one form share, and so the whole model.
 WRITING: tuple[Head, ...] = ("causal", "masked", "seq2seq")

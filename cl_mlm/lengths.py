@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.cache import building, cache_folder
+from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import DataError
 from cl_mlm.stream import SPLITS, Stream
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from cl_mlm.data.tasks import Tasks
     from cl_mlm.objective import Objective, Rows
-    from cl_mlm.tasks import Tasks
 
     Numbers = npt.NDArray[np.int64]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.data.label_columns import LabelSpace
+from cl_mlm.data.tasks import Task, Tasks
 from cl_mlm.encoding import EncodedRows, encode_rows
-from cl_mlm.labels import LabelSpace
 from cl_mlm.objective import Batch, Objective
 from cl_mlm.stream import Stream, pack_row_ids, unpack_row_ids
-from cl_mlm.tasks import Task, Tasks
 
 if TYPE_CHECKING:
     import numpy as np

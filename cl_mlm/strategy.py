@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from cl_mlm.labels import LabelSpace
+    from cl_mlm.data.label_columns import LabelSpace
+    from cl_mlm.data.tasks import Task
     from cl_mlm.objective import Batch, Head, Objective, Outputs, Sites
     from cl_mlm.stream import Stage, Stream
-    from cl_mlm.tasks import Task
 
 Regime = Literal["sequential", "cumulative", "joint"]
 Need = Literal["task_id", "old_rows", "old_model", "future"]

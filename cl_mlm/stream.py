@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Scenario = Literal["class_incremental", "task_incremental", "domain_incremental"]
 SCENARIOS: tuple[str, ...] = get_args(Scenario)
 SPLITS = ("train", "validation", "test")
-Restaged = Literal["instance_incremental", "online", "blurry"]  # see cl_mlm/scenarios.py
+Restaged = Literal["instance_incremental", "online", "blurry"]  # see cl_mlm/data/scenarios.py
 POSITION_BITS = 40
 
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.backbone import Backbone
 from cl_mlm.batching import sorted_batches
 from cl_mlm.config.schema import Config
+from cl_mlm.data.label_columns import LabelSpace
+from cl_mlm.data.tasks import Task, Tasks
 from cl_mlm.errors import ConfigError
 from cl_mlm.features import FrozenFeatures
-from cl_mlm.labels import LabelSpace
 from cl_mlm.objective import Batch, Head, Objective, Outputs, Predictor, Sites
 from cl_mlm.randomness import torch_generator
 from cl_mlm.rows import Rows
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import SPLITS, Stream
-from cl_mlm.tasks import Task, Tasks
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.evaluation import known_parts
 from cl_mlm.lengths import BLOCK, StreamLengths
 from cl_mlm.loop import num_steps, steps_per_epoch
 from cl_mlm.stream import SPLITS
-from cl_mlm.tasks import Tasks
 
 if TYPE_CHECKING:
     from cl_mlm.preparation import Prepared

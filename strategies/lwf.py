@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from cl_mlm.labels import LabelSpace
+    from cl_mlm.data.label_columns import LabelSpace
 
     SitesOf = Callable[[Batch, Outputs], tuple[torch.Tensor, torch.Tensor]]
     Group = list[int] | None  # classes that are one distribution; None: all that a site has

@@ -124,7 +124,7 @@ def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_
     benchmark's `label_names` and `stage_names` are those of the stream.
 
     Args:
-        stream: classification stages, passed by `cl_mlm.hygiene.clean`.
+        stream: classification stages, passed by `cl_mlm.data.hygiene.clean`.
         tokenizer: turns text into token ids and pads them; None: rows stay texts (`{"text": ..., "text_pair": ...}`),
             for a data set of Avalanche's to be worked on and read back with `from_avalanche`, which wants a column a
             stage.

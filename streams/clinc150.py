@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cl_mlm.data.files import find_folder, read_splits
+from cl_mlm.data.staging import StageFields, by_field, by_labels, column_codes
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import pick
-from cl_mlm.staging import StageFields, by_field, by_labels, column_codes
 from cl_mlm.stream import SPLITS, Scenario, Stream
-from cl_mlm.tables import find_folder, read_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset

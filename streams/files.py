@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.config.checking import check, unknown_keys
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.entity_staging import by_types, row_types
+from cl_mlm.data.files import find_folder, read_splits
+from cl_mlm.data.label_columns import rarest_labels
+from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
+from cl_mlm.data.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
 from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.labels import rarest_labels
-from cl_mlm.picking import pick_rows, picked_notes, rows_faults
-from cl_mlm.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
 from cl_mlm.stream import Scenario, Stage, Stream
-from cl_mlm.tables import find_folder, read_splits
-from cl_mlm.typestaging import by_types, row_types
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.astext import as_text
+from cl_mlm.data.as_text import as_text
 from cl_mlm.errors import ConfigError
 from cl_mlm.fingerprint import pick
 from cl_mlm.stream import Column, Stage, Stream, column_of

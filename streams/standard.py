@@ -7,12 +7,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.entity_staging import by_types, row_types
+from cl_mlm.data.files import find_folder
+from cl_mlm.data.staging import by_field, by_labels, by_source, column_codes, stage_order
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.objective import Objective
-from cl_mlm.staging import by_field, by_labels, by_source, column_codes, stage_order
 from cl_mlm.stream import SPLITS, Scenario, Stream
-from cl_mlm.tables import find_folder
-from cl_mlm.typestaging import by_types, row_types
 from streams._catalogue import SOURCES
 from streams._sources import Limits, find_local, load_splits
 

@@ -55,7 +55,7 @@ class Workload:
     @cached_property
     def stream(self) -> Any:
         """The stream, cleaned as a run's is."""
-        from cl_mlm.hygiene import clean
+        from cl_mlm.data.hygiene import clean
 
         stream = short_stream()
         if self.kind == "long":

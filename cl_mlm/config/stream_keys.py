@@ -10,15 +10,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from cl_mlm.astext import as_text
 from cl_mlm.config.checking import check
 from cl_mlm.config.components import find, make_objective, make_stream, parameters
+from cl_mlm.data.as_text import as_text
+from cl_mlm.data.files import find_folder, read_splits
+from cl_mlm.data.scenarios import KEYS, RESTAGING
+from cl_mlm.data.staging import by_source, reordered
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import pick
-from cl_mlm.scenarios import KEYS, RESTAGING
-from cl_mlm.staging import by_source, reordered
 from cl_mlm.stream import SCENARIOS, Column, Scenario, Stream, column_of
-from cl_mlm.tables import find_folder, read_splits
 
 if TYPE_CHECKING:
     from cl_mlm.objective import Objective

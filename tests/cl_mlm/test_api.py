@@ -131,7 +131,7 @@ def test_a_stream_object_without_cut_keeps_the_name_of_its_run(fast, small_strea
 def test_data_sets_in_memory_are_staged_and_trained_on(quick, kind):
     from datasets import Dataset
 
-    from cl_mlm.staging import by_field, by_labels
+    from cl_mlm.data.staging import by_field, by_labels
 
     def rows(split):
         found = [(f"{label} {k} {split}", label, "ab"[k % 2]) for k in range(4) for label in ("w", "x", "y", "z")]

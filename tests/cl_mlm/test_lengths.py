@@ -7,10 +7,10 @@ from datasets import Dataset
 from cl_mlm import DataError, Stage, Stream
 from cl_mlm import lengths as module
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.tasks import Tasks
 from cl_mlm.encoding import encode_rows
 from cl_mlm.lengths import Lengths, digest, joined, split_lengths, stream_lengths
 from cl_mlm.stream import Column
-from cl_mlm.tasks import Tasks
 
 
 @pytest.fixture(scope="module")

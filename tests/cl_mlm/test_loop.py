@@ -16,10 +16,10 @@ from typing_extensions import override
 import cl_mlm.loop
 from cl_mlm.backbone import Backbone
 from cl_mlm.config.schema import Config, TrackingConfig, TrainingConfig
+from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.errors import TrainingError
 from cl_mlm.evaluation import evaluate
 from cl_mlm.hardware import make_accelerator
-from cl_mlm.labels import LabelSpace
 from cl_mlm.loop import LIMITED_STEPS, train_stage
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.step import Meter

@@ -298,9 +298,9 @@ def loaded(data, model_folder):
     def load(kind, stages):
         from cl_mlm.config.components import make_stream
         from cl_mlm.config.schema import ModelConfig
+        from cl_mlm.data.tasks import Tasks
         from cl_mlm.heads import load_heads
         from cl_mlm.rows import Rows
-        from cl_mlm.tasks import Tasks
 
         options = {"question_answering": {"stride": 16}}
         stages = [
@@ -392,7 +392,7 @@ def test_a_language_model_stands_on_the_same_body_and_is_tied_to_it(kind, readin
 
 def test_two_stages_of_one_objective_share_its_head_and_labels(data):
     from cl_mlm.config.components import make_stream
-    from cl_mlm.tasks import Tasks
+    from cl_mlm.data.tasks import Tasks
 
     stages = [{"path": KEYS[0]}, {"path": KEYS[1], "objective": KEYS[1]}, {"path": KEYS[0], "options": {"reject": "x"}}]
     stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
@@ -493,9 +493,9 @@ def test_rows_of_several_objectives_are_not_dealt_out_together(layer, tmp_path):
 
 def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
     from cl_mlm.config.loading import load_config
+    from cl_mlm.data.tasks import Tasks
     from cl_mlm.disk import size_of_tasks
     from cl_mlm.preparation import prepare
-    from cl_mlm.tasks import Tasks
 
     prepared = prepare(load_config(layer(tmp_path, ["naive"])))
     tasks = Tasks.of_stream(prepared.stream)

@@ -181,7 +181,7 @@ def test_a_threshold_that_is_no_probability_is_named(threshold):
 def test_a_stage_has_the_labels_of_its_rows():
     from datasets import Dataset
 
-    from cl_mlm.staging import by_field
+    from cl_mlm.data.staging import by_field
 
     rows = [
         {"text": f"{domain} {i} {split}", "labels": labels, "domain": domain}
@@ -206,7 +206,7 @@ def test_stages_by_label_are_refused_with_what_is_allowed(write_rows, tmp_path):
 def test_a_null_among_the_labels_is_refused_with_its_row():
     from datasets import Dataset
 
-    from cl_mlm.hygiene import clean
+    from cl_mlm.data.hygiene import clean
     from cl_mlm.stream import Stage, Stream
 
     def rows(split, labels):

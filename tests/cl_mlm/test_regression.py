@@ -137,8 +137,8 @@ def test_a_pair_has_a_key_of_its_own():
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_values_come_through_files(ending, tmp_path):
+    from cl_mlm.data.files import read_table
     from cl_mlm.encoding import encode_rows
-    from cl_mlm.tables import read_table
 
     lines = {
         "jsonl": '{"text": "ice", "value": 1}\n{"text": "sun", "value": 2.5}\n',

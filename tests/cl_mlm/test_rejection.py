@@ -117,8 +117,8 @@ def test_a_rejected_label_among_training_rows_is_refused(layer):
 def test_stages_by_folder_leave_the_rejected_label_out():
     from datasets import Dataset
 
-    from cl_mlm.hygiene import clean
-    from cl_mlm.staging import by_source
+    from cl_mlm.data.hygiene import clean
+    from cl_mlm.data.staging import by_source
 
     splits = {
         split: Dataset.from_list([{"text": f"{label} {split}", "label": label} for label in labels])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from cl_mlm.labels import LabelSpace
+from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.rows import Rows
 from cl_mlm.stream import Stage, Stream, pack_row_ids

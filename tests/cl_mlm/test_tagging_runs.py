@@ -14,14 +14,14 @@ from killing import die_at
 import cl_mlm
 from cl_mlm.backbone import load_backbone
 from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
+from cl_mlm.data.entity_staging import by_types
+from cl_mlm.data.label_columns import LabelSpace
+from cl_mlm.data.staging import by_labels
 from cl_mlm.evaluation import evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
-from cl_mlm.labels import LabelSpace
 from cl_mlm.loop import train_stage
 from cl_mlm.objectives.relation import Relation
 from cl_mlm.objectives.tagging import Tagging
-from cl_mlm.staging import by_labels
-from cl_mlm.typestaging import by_types
 from cl_mlm.view import Run
 from strategies.ewc import Ewc
 from strategies.lwf import Lwf
@@ -234,7 +234,7 @@ def test_the_table_of_types_counts_an_entity_in_its_own_column_only(config, tmp_
 @pytest.mark.real_data
 @pytest.mark.skipif(not (DATA / "snips_slots").is_dir(), reason="the public data sets are not here")
 def test_slots_of_real_data_are_cut_into_stages():
-    from cl_mlm.hygiene import clean
+    from cl_mlm.data.hygiene import clean
     from streams.files import files
 
     stream = files(path=str(DATA / "snips_slots"), stages_by="types", types_per_stage=13, objective="tagging")
@@ -249,7 +249,7 @@ def test_slots_of_real_data_are_cut_into_stages():
 @pytest.mark.real_data
 @pytest.mark.skipif(not (DATA / "fewrel80").is_dir(), reason="the public data sets are not here")
 def test_relations_of_real_data_are_sound_and_keep_their_spans():
-    from cl_mlm.hygiene import clean
+    from cl_mlm.data.hygiene import clean
     from cl_mlm.tiny import letter_tokenizer
     from streams.files import files
 

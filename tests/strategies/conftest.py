@@ -14,9 +14,9 @@ from typing_extensions import override
 from cl_mlm.backbone import Backbone, load_backbone
 from cl_mlm.checkpoint import join_state, split_state
 from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
+from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.evaluation import evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
-from cl_mlm.labels import LabelSpace
 from cl_mlm.loop import train_stage
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.strategy import Strategy

@@ -274,7 +274,7 @@ def test_a_label_outside_the_stream_is_refused_by_stage_and_split(tokenizer):
 def test_importing_the_packages_loads_nothing_heavy():
     code = """
 import sys
-import cl_mlm, cl_mlm.hygiene, streams, strategies, streams.avalanche
+import cl_mlm, cl_mlm.data.hygiene, streams, strategies, streams.avalanche
 heavy = ("avalanche", "transformers", "mlflow", "torchvision", "torch", "datasets", "pyarrow", "pandas", "matplotlib")
 print([name for name in heavy if name in sys.modules])
 """

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cl_mlm.config.components import make_stream
+from cl_mlm.data.hygiene import clean
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.hygiene import clean
 from cl_mlm.stream import SPLITS
 from streams.standard import standard
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.label_columns import label_counts
+from cl_mlm.data.split_owners import Part, parts_of
+from cl_mlm.data.tasks import identity, objectives_of
 from cl_mlm.errors import nearest
-from cl_mlm.labels import label_counts
-from cl_mlm.parts import Part, parts_of
 from cl_mlm.stream import SPLITS, Stream
-from cl_mlm.tasks import identity, objectives_of
 
 Counts = Mapping[str, int]  # label to rows
 

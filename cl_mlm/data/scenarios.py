@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.label_columns import label_codes, label_counts
+from cl_mlm.data.staging import column_codes
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import pick
-from cl_mlm.labels import label_codes, label_counts
 from cl_mlm.randomness import numpy_generator
-from cl_mlm.staging import column_codes
 from cl_mlm.stream import SPLITS, Column, Restaged, Stage, Stream, column_of
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cl_mlm.data.staging import by_field, by_labels, by_source, carve_validation, column_codes, stage_order
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.staging import by_field, by_labels, by_source, carve_validation, column_codes, stage_order
 
 
 def make(labels, **more):

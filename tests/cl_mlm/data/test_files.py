@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from cl_mlm.data.files import BLOCK_ROWS, MAX_FAULTS, find_folder, read_splits, read_table
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.tables import BLOCK_ROWS, MAX_FAULTS, find_folder, read_splits, read_table
 
 ROWS = [{"text": "how are you", "label": "greet"}, {"text": 'a "quoted", thing\nover lines', "label": "é"}]
 
@@ -345,7 +345,7 @@ def test_a_folder_that_is_nowhere_is_named_with_the_places():
 MEASURE = """
 import sys, threading
 from pathlib import Path
-from cl_mlm.tables import read_table
+from cl_mlm.data.files import read_table
 
 def anonymous():
     line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.cache import building, cache_folder
+from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:

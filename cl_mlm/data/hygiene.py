@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, get_args
 
 from cl_mlm.config.components import make_objective
 from cl_mlm.config.schema import Overlap
+from cl_mlm.data.consistency import row_problems, stream_problems
+from cl_mlm.data.label_columns import label_codes
+from cl_mlm.data.split_owners import Part, parts_of, with_splits
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import arrow_batches, pick
-from cl_mlm.labels import label_codes
-from cl_mlm.parts import Part, parts_of, with_splits
-from cl_mlm.soundness import row_problems, stream_problems
 from cl_mlm.stream import SPLITS, Stream
 
 if TYPE_CHECKING:

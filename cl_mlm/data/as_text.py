@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.data.split_owners import Part, parts_of, with_splits
+from cl_mlm.data.tasks import Task, Tasks, identity
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.fingerprint import arrow_batches
-from cl_mlm.parts import Part, parts_of, with_splits
 from cl_mlm.stream import Column, Stage, Stream
-from cl_mlm.tasks import Task, Tasks, identity
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from cl_mlm.labels import LabelSpace
+from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.stream import Stage, Stream
 
 NOTHING = Dataset.from_dict({"text": [], "label": []})

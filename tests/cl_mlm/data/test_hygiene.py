@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl_mlm import ConfigError, DataError, Stage, Stream
+from cl_mlm.data.hygiene import clean, limit
 from cl_mlm.fingerprint import fingerprint
-from cl_mlm.hygiene import clean, limit
 
 SPLITS = ("train", "validation", "test")
 DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")

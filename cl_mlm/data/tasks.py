@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cl_mlm.config.components import make_objective
-from cl_mlm.labels import LabelSpace
+from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.stream import Column, Stage, Stream, unpack_row_ids
 
 if TYPE_CHECKING:

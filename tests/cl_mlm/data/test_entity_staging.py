@@ -1,10 +1,10 @@
 import pytest
 from datasets import Dataset
 
+from cl_mlm.data.entity_staging import by_types
+from cl_mlm.data.hygiene import clean, limit
+from cl_mlm.data.label_columns import rarest_labels
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.hygiene import clean, limit
-from cl_mlm.labels import rarest_labels
-from cl_mlm.typestaging import by_types
 
 TAGS = [
     ["B-per", "O", "B-loc", "I-loc"],

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl_mlm import ConfigError, DataError
+from cl_mlm.data.hygiene import clean
+from cl_mlm.data.scenarios import blurry, instance_incremental, online
+from cl_mlm.data.staging import by_labels, by_source
 from cl_mlm.fingerprint import fingerprint
-from cl_mlm.hygiene import clean
-from cl_mlm.scenarios import blurry, instance_incremental, online
-from cl_mlm.staging import by_labels, by_source
 from cl_mlm.stream import Stage, Stream
 
 LETTERS = "abcdef"

@@ -8,10 +8,10 @@ import pytest
 from datasets import Dataset
 
 import cl_mlm
-from cl_mlm.astext import as_text
 from cl_mlm.config.loading import load_config
+from cl_mlm.data.as_text import as_text
+from cl_mlm.data.hygiene import clean, limit
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.hygiene import clean, limit
 from cl_mlm.preparation import prepare
 from cl_mlm.stream import SPLITS
 

@@ -1,0 +1,1 @@
+"""From files to a stream that may be trained on."""
