@@ -30,7 +30,7 @@ def saved(folder):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from cl_mlm.tiny import letter_tokenizer, tiny_config
+    from cl_mlm.models.tiny import letter_tokenizer, tiny_config
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config("tiny-decoder", None, 128))

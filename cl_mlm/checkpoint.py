@@ -18,7 +18,7 @@ from cl_mlm.errors import RunFolderError
 if TYPE_CHECKING:
     import torch
 
-    from cl_mlm.backbone import Backbone
+    from cl_mlm.models.backbone import Backbone
 
 MANIFEST = "manifest.json"
 MODELS = "models"  # of the tasks that are not the present stage's

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_mlm.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
 from cl_mlm.config.components import make_objective
 from cl_mlm.config.schema import Config
 from cl_mlm.data.tasks import Tasks
 from cl_mlm.errors import UnreachableModelError
+from cl_mlm.models.backbone import AUTO_CLASSES, body_parameters, find_head, model_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -114,7 +114,7 @@ def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
     import torch
     import transformers
 
-    from cl_mlm.heads import WRITING, share_body
+    from cl_mlm.models.shared_body import WRITING, share_body
 
     models: dict[str, PreTrainedModel] = {}
     kinds: dict[str, Head] = {}

@@ -12,8 +12,8 @@ from cl_mlm.disk import ModelSize, disk_lines, size_of_tasks
 from cl_mlm.errors import ConfigError, UnreachableModelError
 from cl_mlm.lengths import Lengths, StreamLengths, digest, joined, stream_lengths
 from cl_mlm.memory import MemoryNeed, memory_need
+from cl_mlm.models.tokenizers import load_tokenizer
 from cl_mlm.stream import SPLITS
-from cl_mlm.tokenizer import load_tokenizer
 from cl_mlm.workload import StageWork, workload
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from cl_mlm.answers import write_per_class, write_predictions
-from cl_mlm.backbone import Backbone, load_backbone
 from cl_mlm.checkpoint import (
     MODELS,
     in_order,
@@ -31,6 +30,7 @@ from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
 from cl_mlm.loop import train_stage
+from cl_mlm.models.backbone import Backbone, load_backbone
 from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
 from cl_mlm.prompting.measuring import measure_prompts
@@ -316,7 +316,7 @@ def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
     """Returns the model with its head, or with one for every task, from a checkpoint where there is one."""
     training = config.training
     if len(tasks) > 1:
-        from cl_mlm.heads import load_heads
+        from cl_mlm.models.shared_body import load_heads
 
         folders = None
         if kept is not None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cl_mlm.backbone import model_settings
 from cl_mlm.config.components import find
 from cl_mlm.config.schema import Config
 from cl_mlm.config.stream_keys import make_base, restage, with_probes
@@ -19,7 +18,8 @@ from cl_mlm.data.tasks import Tasks, foreign_columns, objectives_of
 from cl_mlm.disk import size_of_tasks
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
 from cl_mlm.hardware import resolve_hardware
-from cl_mlm.model_files import check_model
+from cl_mlm.models.backbone import model_settings
+from cl_mlm.models.file_safety import check_model
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
 from cl_mlm.prompting.reader import model_limits
 from cl_mlm.strategy import Strategy

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.backbone import leading
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.backbone import leading
 from cl_mlm.objective import Batch, Objective, Sites
 from cl_mlm.per_example import SquaredGradients
 from cl_mlm.randomness import numpy_generator

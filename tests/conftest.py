@@ -144,7 +144,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], st
         import torch
         from transformers import AutoConfig, AutoModel
 
-        from cl_mlm.tiny import letter_tokenizer
+        from cl_mlm.models.tiny import letter_tokenizer
 
         folder, tokenizer = tmp_path_factory.mktemp(kind), letter_tokenizer()
         torch.manual_seed(3)

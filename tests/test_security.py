@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 import cl_mlm
 from cl_mlm.api import run_folder
-from cl_mlm.backbone import load_backbone
 from cl_mlm.checkpoint import MANIFEST, damage, last_good, read_entry, write_entry
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.encoding import EncodedRows
 from cl_mlm.errors import ConfigError, DataError, RunFolderError
-from cl_mlm.model_files import check_model
+from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.file_safety import check_model
 from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.slugs import slug, slugs
 
@@ -140,7 +140,7 @@ def model_folder(tmp_path):
     """A folder with a small sound model, free to change."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    from cl_mlm.tiny import letter_tokenizer
+    from cl_mlm.models.tiny import letter_tokenizer
 
     tokenizer = letter_tokenizer()
     config = BertConfig(
@@ -195,7 +195,7 @@ def test_a_model_folder_with_code_of_its_own_is_refused_and_the_code_not_run(mod
 def test_a_model_of_the_hub_with_code_of_its_own_is_refused(model_folder, monkeypatch):
     """What is not a local folder is seen when its config has been loaded."""
     change_json(model_folder / "config.json", auto_map={"AutoConfig": "own.C"})
-    monkeypatch.setattr("cl_mlm.backbone.check_model", lambda config: None)
+    monkeypatch.setattr("cl_mlm.models.backbone.check_model", lambda config: None)
     with pytest.raises(ConfigError, match="brings code of its own"):
         load(model_folder)
 

@@ -13,7 +13,7 @@ from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
-    from cl_mlm.backbone import Backbone
+    from cl_mlm.models.backbone import Backbone
     from cl_mlm.preparation import Prepared
     from cl_mlm.stream import Stream
 
@@ -114,7 +114,7 @@ def _stage_index(stage: int | str, num_stages: int) -> int:
 
 
 def _load(folder: Path, prepared: Prepared, index: int) -> Backbone:
-    from cl_mlm.backbone import load_backbone
+    from cl_mlm.models.backbone import load_backbone
 
     config, model = prepared.config, prepared.config.model
     if index >= 0:

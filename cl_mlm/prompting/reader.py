@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import ConfigError
-from cl_mlm.generation import decoder_start_token
+from cl_mlm.models.generation import decoder_start_token
 from cl_mlm.objective import Head
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_mlm.generation import generate_texts
+from cl_mlm.models.generation import generate_texts
 from cl_mlm.prompting.cloze import cloze_likelihoods
 from cl_mlm.prompting.columns import PromptColumn, Prompting
 from cl_mlm.prompting.likelihood import Likelihoods, likelihoods

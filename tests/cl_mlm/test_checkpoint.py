@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
-from cl_mlm.backbone import Backbone
 from cl_mlm.checkpoint import (
     damage,
     in_order,
@@ -25,7 +24,8 @@ from cl_mlm.checkpoint import (
     write_step,
 )
 from cl_mlm.errors import RunFolderError
-from cl_mlm.tiny import letter_tokenizer
+from cl_mlm.models.backbone import Backbone
+from cl_mlm.models.tiny import letter_tokenizer
 
 STATES = {"0": {"anchor": {"head.weight": torch.arange(6.0).reshape(2, 3)}, "constant": 0.5}, "1": {}}
 RECORD = {"next_stage": 1, "matrix": [[0.5, None]]}

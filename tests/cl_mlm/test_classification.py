@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Batch, Outputs
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.tiny import letter_tokenizer
 
 OBJECTIVE = Classification()
 LOGITS = [[1.0, 2.0, 3.0], [0.5, -1.0, 0.0]]

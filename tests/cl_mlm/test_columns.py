@@ -14,10 +14,10 @@ from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.data.split_owners import parts_of, with_splits
 from cl_mlm.fingerprint import fingerprint
 from cl_mlm.metrics import average_incremental_accuracy, forgetting, forward_transfer, summarise
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.rows import Rows
 from cl_mlm.stream import Column, Stage, Stream, column_of, unpack_row_ids
-from cl_mlm.tiny import letter_tokenizer
 
 NAN = math.nan
 

@@ -41,7 +41,7 @@ def settings():
 
 
 def test_the_size_of_a_model_is_that_of_one_with_weights(settings):
-    from cl_mlm.backbone import load_backbone
+    from cl_mlm.models.backbone import load_backbone
 
     model = load_backbone(ModelConfig(), list("abcd"), 0, 128).model
     numbers = sum(p.numel() for p in model.parameters())

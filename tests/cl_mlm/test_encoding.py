@@ -5,8 +5,8 @@ import pytest
 from datasets import Dataset
 
 from cl_mlm.encoding import CHUNK_ROWS, encode_rows
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.tiny import letter_tokenizer
 
 TOKENIZER = letter_tokenizer()
 LABELS = {"x": 0, "y": 1, "z": 2}

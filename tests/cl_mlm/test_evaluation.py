@@ -14,12 +14,12 @@ from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.data.tasks import Tasks
 from cl_mlm.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.scores.labels import macro_f1, per_class
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream, pack_row_ids
-from cl_mlm.tiny import letter_tokenizer
 from cl_mlm.view import Run
 
 TOKENIZER = letter_tokenizer()

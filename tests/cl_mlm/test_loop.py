@@ -14,18 +14,18 @@ from transformers import BertConfig, BertForSequenceClassification
 from typing_extensions import override
 
 import cl_mlm.loop
-from cl_mlm.backbone import Backbone
 from cl_mlm.config.schema import Config, TrackingConfig, TrainingConfig
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.errors import TrainingError
 from cl_mlm.evaluation import evaluate
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.loop import LIMITED_STEPS, train_stage
+from cl_mlm.models.backbone import Backbone
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.step import Meter
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
-from cl_mlm.tiny import letter_tokenizer
 from cl_mlm.view import Run, mean_loss
 
 TOKENIZER = letter_tokenizer()

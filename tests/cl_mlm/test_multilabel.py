@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from cl_mlm.errors import DataError
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.multilabel import Multilabel
-from cl_mlm.tiny import letter_tokenizer
 
 OBJECTIVE = Multilabel()
 CLASSES = ["wet", "cold", "loud"]

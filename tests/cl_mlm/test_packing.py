@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl_mlm import encoding
-from cl_mlm.backbone import load_backbone
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.encoding import encode_rows
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.language_modelling import LanguageModelling
 from cl_mlm.packing import packed
-from cl_mlm.tiny import letter_tokenizer
 from cl_mlm.token_sites import NO_TARGET
 
 PACKED = LanguageModelling(pack=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.spans import best_spans
-from cl_mlm.tiny import letter_tokenizer
 
 SHORT = "The cat sat in a red house."
 LONG = " ".join(f"word{i} is here" for i in range(30))

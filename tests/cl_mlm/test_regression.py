@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.regression import Regression
 from cl_mlm.scores.correlation import mean_ranks, pearson, spearman
-from cl_mlm.tiny import letter_tokenizer
 
 OBJECTIVE = Regression()
 ROWS = {"text": ["ice", "sun and sun", "drum"], "value": [0.5, 2, "1.25"]}

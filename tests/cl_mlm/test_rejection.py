@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import cl_mlm
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Batch, Outputs
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.tiny import letter_tokenizer
 
 OBJECTIVE = Classification(reject="oos", reject_below=0.6)
 P = [[0.7, 0.3], [0.5, 0.5], [0.35, 0.65]]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.relation import Relation
-from cl_mlm.tiny import letter_tokenizer
 
 OBJECTIVE = Relation()
 WORDS = ["a", "b", "c", "d"]

@@ -12,7 +12,6 @@ from datasets import Dataset
 from killing import die_at
 
 import cl_mlm
-from cl_mlm.backbone import load_backbone
 from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
 from cl_mlm.data.entity_staging import by_types
 from cl_mlm.data.label_columns import LabelSpace
@@ -20,6 +19,7 @@ from cl_mlm.data.staging import by_labels
 from cl_mlm.evaluation import evaluate, known_columns
 from cl_mlm.hardware import make_accelerator
 from cl_mlm.loop import train_stage
+from cl_mlm.models.backbone import load_backbone
 from cl_mlm.objectives.relation import Relation
 from cl_mlm.objectives.tagging import Tagging
 from cl_mlm.view import Run
@@ -250,7 +250,7 @@ def test_slots_of_real_data_are_cut_into_stages():
 @pytest.mark.skipif(not (DATA / "fewrel80").is_dir(), reason="the public data sets are not here")
 def test_relations_of_real_data_are_sound_and_keep_their_spans():
     from cl_mlm.data.hygiene import clean
-    from cl_mlm.tiny import letter_tokenizer
+    from cl_mlm.models.tiny import letter_tokenizer
     from streams.files import files
 
     stream = files(path=str(DATA / "fewrel80"), labels_per_stage=40, objective="relation")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import strategies.ewc as module
-from cl_mlm.backbone import leading
+from cl_mlm.models.backbone import leading
 from cl_mlm.randomness import numpy_generator
 from strategies.ewc import Ewc, fisher_information
 from strategies.lwf import Lwf

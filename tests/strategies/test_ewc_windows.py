@@ -6,10 +6,10 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 
-from cl_mlm.backbone import load_backbone
 from cl_mlm.config.schema import Config, ModelConfig, TrainingConfig
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.hardware import make_accelerator
+from cl_mlm.models.backbone import load_backbone
 from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.per_example import SquaredGradients
 from cl_mlm.randomness import numpy_generator

@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.tiny import letter_tokenizer, tiny_config
 from cl_mlm.prompting import likelihood
 from cl_mlm.prompting.likelihood import likelihoods
 from cl_mlm.prompting.reader import Reader
 from cl_mlm.prompting.scoring import normalised
-from cl_mlm.tiny import letter_tokenizer, tiny_config
 
 PROMPTS = ["the film was long.\nIt was", "good", "a very very very long one, which nobody has seen. It was "]
 ANSWERS = [" terrible", " ok", " good indeed", " x"]

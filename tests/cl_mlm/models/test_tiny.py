@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from cl_mlm.backbone import load_backbone
 from cl_mlm.config.schema import ModelConfig
-from cl_mlm.tiny import POSITIONS, TINY, letter_tokenizer, tiny_config
+from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.tiny import POSITIONS, TINY, letter_tokenizer, tiny_config
 
 TOKENIZER = letter_tokenizer()
 HARD = ["😀👍🏽", "中文 字符", "HELLO World", "a", " \t", "", "é Ünï ﬁ", "\x00", "\u200b", "naïve-1234567!", "ǆ ﷺ"]

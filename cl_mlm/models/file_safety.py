@@ -9,7 +9,7 @@ from typing import Any
 
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
-from cl_mlm.tiny import TINY
+from cl_mlm.models.tiny import TINY
 
 # What torch and others keep as pickles, which run code when they are read.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

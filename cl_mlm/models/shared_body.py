@@ -15,10 +15,10 @@ import torch
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from cl_mlm.backbone import Backbone, load_backbone, model_settings
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.data.tasks import Tasks
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.backbone import Backbone, load_backbone, model_settings
 from cl_mlm.objective import Batch, Head, Outputs
 
 # Models that write: their head is the output embedding, which tasks of one form share, and so the whole model.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import UnreachableModelError
-from cl_mlm.tiny import TINY, letter_tokenizer
+from cl_mlm.models.tiny import TINY, letter_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

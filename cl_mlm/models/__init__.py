@@ -1,0 +1,1 @@
+"""Loading, growing, saving and generating with transformers models."""
