@@ -100,7 +100,7 @@ def stream_lengths(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerB
     Raises:
         DataError: what the cache holds is damaged.
     """
-    from cl_mlm.encoding import tokenizer_hash
+    from cl_mlm.tokens.encoding import tokenizer_hash
 
     objectives = [[task.objective.name, task.objective.options(), list(task.labels.index)] for task in tasks]
     asked = [VERSION, stream.fingerprint, objectives, tasks.keys, tasks.column_keys, max_length, MOST_ROWS]
@@ -130,7 +130,7 @@ def packed_lengths(
     rows_fingerprint: str,
 ) -> dict[str, Lengths]:
     """Returns the tokens of every block that a split's rows are joined and cut into; see `encode_rows`."""
-    from cl_mlm.encoding import encode_rows
+    from cl_mlm.tokens.encoding import encode_rows
 
     table = encode_rows(dataset, objective, tokenizer, labels, max_length, rows_fingerprint)
     return {BLOCK: Lengths.of(max_length, table.lengths.tolist())}

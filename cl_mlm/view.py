@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.batching import sorted_batches
 from cl_mlm.config.schema import Config
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.data.tasks import Task, Tasks
@@ -16,9 +15,10 @@ from cl_mlm.features import FrozenFeatures
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.objective import Batch, Head, Objective, Outputs, Predictor, Sites
 from cl_mlm.randomness import torch_generator
-from cl_mlm.rows import Rows
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import SPLITS, Stream
+from cl_mlm.tokens.batching import sorted_batches
+from cl_mlm.tokens.split_rows import Rows
 
 if TYPE_CHECKING:
     import numpy as np

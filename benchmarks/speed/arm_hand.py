@@ -15,7 +15,7 @@ def train(work: Workload, tick: Tick) -> None:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from cl_mlm.batching import training_batches
+    from cl_mlm.tokens.batching import training_batches
 
     torch.set_num_threads(work.threads)
     columns = work.encoded(work.last)

@@ -20,8 +20,8 @@ REPEATS = 3
 
 def encode(work: Workload, effort: Effort) -> Measured:
     """Measures wall-clock seconds from raw rows to encoded ones on disk, and with the entry in place."""
-    from cl_mlm.encoding import EncodedRows, encode_rows
     from cl_mlm.objectives.classification import Classification
+    from cl_mlm.tokens.encoding import EncodedRows, encode_rows
 
     rows = made_rows(NUM_ROWS if work.rows is None else work.rows)
     found: EncodedRows | None = None

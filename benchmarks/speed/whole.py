@@ -91,7 +91,7 @@ def memory(work: Workload, effort: Effort) -> Measured:
 
 def growth(work: Workload, effort: Effort) -> Measured:
     """Measures the slope of processor time per padded token over the stages from the second, in % of their median."""
-    from cl_mlm.batching import training_batches
+    from cl_mlm.tokens.batching import training_batches
 
     costs = []
     with closing(Ours(work, stage=0)) as ours:

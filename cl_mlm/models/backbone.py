@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.schema import ModelConfig
-from cl_mlm.encoding import tokenizer_hash
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.file_safety import check_model, refuse_own_code
 from cl_mlm.models.tiny import TINY, tiny_config
 from cl_mlm.models.tokenizers import cannot_load, load_tokenizer
 from cl_mlm.objective import Batch, Head, Objective, Outputs, ProblemType
 from cl_mlm.randomness import seed_everything
+from cl_mlm.tokens.encoding import tokenizer_hash
 
 if TYPE_CHECKING:
     import torch

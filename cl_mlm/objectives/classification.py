@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from cl_mlm.objective import Batch, Encoded, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.scores.labels import accuracy, macro_f1, per_class
-from cl_mlm.texts import masked_logits, padded, text_faults, text_keys
+from cl_mlm.tokens.text_rows import masked_logits, padded, text_faults, text_keys
 
 if TYPE_CHECKING:
     import torch

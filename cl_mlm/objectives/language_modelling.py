@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from cl_mlm.errors import ConfigError
-from cl_mlm.masking import masked_tokens
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
-from cl_mlm.packing import packed
 from cl_mlm.randomness import numpy_generator
-from cl_mlm.texts import padded, text_faults
-from cl_mlm.token_sites import NO_TARGET, token_losses, token_sites
+from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
+from cl_mlm.tokens.masking import masked_tokens
+from cl_mlm.tokens.packing import packed
+from cl_mlm.tokens.text_rows import padded, text_faults
 
 if TYPE_CHECKING:
     import torch

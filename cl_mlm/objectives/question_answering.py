@@ -16,9 +16,9 @@ from cl_mlm.errors import ConfigError
 from cl_mlm.lengths import UNCUT, Lengths
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.scores.squad import squad_scores
-from cl_mlm.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
-from cl_mlm.texts import padded, text_faults
-from cl_mlm.windows import cut
+from cl_mlm.tokens.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
+from cl_mlm.tokens.text_rows import padded, text_faults
+from cl_mlm.tokens.windows import cut
 
 if TYPE_CHECKING:
     import torch

@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from cl_mlm.objective import Encoded, Rows
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.texts import text_faults
-from cl_mlm.words import encode_words, word_faults
+from cl_mlm.tokens.text_rows import text_faults
+from cl_mlm.tokens.word_tokens import encode_words, word_faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

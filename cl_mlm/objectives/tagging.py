@@ -10,8 +10,8 @@ from typing_extensions import override
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
 from cl_mlm.scores.entities import micro_scores, type_scores
-from cl_mlm.texts import masked_logits, padded
-from cl_mlm.words import encode_words, word_faults
+from cl_mlm.tokens.text_rows import masked_logits, padded
+from cl_mlm.tokens.word_tokens import encode_words, word_faults
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,8 @@ from cl_mlm.models.generation import decoder_start_token, end_token, generate_te
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.scores import generated_text as text_scores
 from cl_mlm.scores.labels import per_class
-from cl_mlm.texts import padded, text_faults
-from cl_mlm.token_sites import NO_TARGET, token_losses, token_sites
+from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
+from cl_mlm.tokens.text_rows import padded, text_faults
 
 if TYPE_CHECKING:
     import torch

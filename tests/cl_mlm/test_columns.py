@@ -16,8 +16,8 @@ from cl_mlm.fingerprint import fingerprint
 from cl_mlm.metrics import average_incremental_accuracy, forgetting, forward_transfer, summarise
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.rows import Rows
 from cl_mlm.stream import Column, Stage, Stream, column_of, unpack_row_ids
+from cl_mlm.tokens.split_rows import Rows
 
 NAN = math.nan
 

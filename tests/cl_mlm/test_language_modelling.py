@@ -9,13 +9,13 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
-from cl_mlm.masking import masked_tokens
 from cl_mlm.models.backbone import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.language_modelling import LanguageModelling
 from cl_mlm.randomness import torch_generator
-from cl_mlm.token_sites import NO_TARGET
+from cl_mlm.tokens.logits import NO_TARGET
+from cl_mlm.tokens.masking import masked_tokens
 
 ROWS = {"text": ["how cold is it", "one", "the long way round the hill and back again"]}
 MAX_LENGTH = 64

@@ -8,9 +8,9 @@ from cl_mlm import DataError, Stage, Stream
 from cl_mlm import lengths as module
 from cl_mlm.config.components import make_objective
 from cl_mlm.data.tasks import Tasks
-from cl_mlm.encoding import encode_rows
 from cl_mlm.lengths import Lengths, digest, joined, split_lengths, stream_lengths
 from cl_mlm.stream import Column
+from cl_mlm.tokens.encoding import encode_rows
 
 
 @pytest.fixture(scope="module")

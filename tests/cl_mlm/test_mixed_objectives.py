@@ -300,7 +300,7 @@ def loaded(data, model_folder):
         from cl_mlm.config.schema import ModelConfig
         from cl_mlm.data.tasks import Tasks
         from cl_mlm.models.shared_body import load_heads
-        from cl_mlm.rows import Rows
+        from cl_mlm.tokens.split_rows import Rows
 
         options = {"question_answering": {"stride": 16}}
         stages = [

@@ -10,7 +10,7 @@ from cl_mlm.errors import ConfigError
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.question_answering import QuestionAnswering
-from cl_mlm.spans import best_spans
+from cl_mlm.tokens.spans import best_spans
 
 SHORT = "The cat sat in a red house."
 LONG = " ".join(f"word{i} is here" for i in range(30))

@@ -138,7 +138,7 @@ def test_a_pair_has_a_key_of_its_own():
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_values_come_through_files(ending, tmp_path):
     from cl_mlm.data.files import read_table
-    from cl_mlm.encoding import encode_rows
+    from cl_mlm.tokens.encoding import encode_rows
 
     lines = {
         "jsonl": '{"text": "ice", "value": 1}\n{"text": "sun", "value": 2.5}\n',
@@ -155,7 +155,7 @@ def test_values_come_through_files(ending, tmp_path):
 def test_whole_numbers_first_do_not_cut_fractions_in_later_chunks(monkeypatch):
     from datasets import Dataset
 
-    from cl_mlm import encoding
+    from cl_mlm.tokens import encoding
 
     monkeypatch.setattr(encoding, "CHUNK_ROWS", 1)
     table = Dataset.from_dict({"text": ["ice", "sun"], "value": ["1", "2.5"]})

@@ -12,7 +12,7 @@ from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.tagging import Tagging
 from cl_mlm.scores.bio import is_tag, only, repaired, stray, types_of
-from cl_mlm.words import encode_words
+from cl_mlm.tokens.word_tokens import encode_words
 
 OBJECTIVE = Tagging()
 LABELS = {"per": 0, "loc": 1}

@@ -14,7 +14,7 @@ from cl_mlm.models.backbone import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objective import Outputs
 from cl_mlm.objectives.text_to_text import TextToText, left_padded_prompts
-from cl_mlm.token_sites import NO_TARGET
+from cl_mlm.tokens.logits import NO_TARGET
 
 DECODERS, PAIRS = ["gpt2", "llama"], ["t5", "bart"]
 ROWS = {

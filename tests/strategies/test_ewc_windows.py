@@ -14,8 +14,8 @@ from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.per_example import SquaredGradients
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import Stage, Stream
+from cl_mlm.tokens.windows import by_row
 from cl_mlm.view import Run
-from cl_mlm.windows import by_row
 from strategies.ewc import fisher_information
 
 WORDS = (5, 60, 9, 33, 4)  # of each row's context: one window, or several

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from cl_mlm.batching import training_batches
 from cl_mlm.data.hygiene import clean
 from cl_mlm.data.tasks import Tasks, foreign_columns, objectives_of
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import Column, Stage, Stream, pack_row_ids
+from cl_mlm.tokens.batching import training_batches
 
 TAGS = {"red": ["B-red", "O"], "blue": ["O", "B-blue"]}
 

@@ -9,15 +9,15 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cl_mlm import encoding
 from cl_mlm.config.schema import ModelConfig
-from cl_mlm.encoding import encode_rows
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.language_modelling import LanguageModelling
-from cl_mlm.packing import packed
-from cl_mlm.token_sites import NO_TARGET
+from cl_mlm.tokens import encoding
+from cl_mlm.tokens.encoding import encode_rows
+from cl_mlm.tokens.logits import NO_TARGET
+from cl_mlm.tokens.packing import packed
 
 PACKED = LanguageModelling(pack=True)
 MASKED = LanguageModelling("masked", mask_share=0.5, pack=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.data.tasks import Task, Tasks
-from cl_mlm.encoding import EncodedRows, encode_rows
 from cl_mlm.objective import Batch, Objective
 from cl_mlm.stream import Stream, pack_row_ids, unpack_row_ids
+from cl_mlm.tokens.encoding import EncodedRows, encode_rows
 
 if TYPE_CHECKING:
     import numpy as np

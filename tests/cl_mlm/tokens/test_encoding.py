@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from cl_mlm.encoding import CHUNK_ROWS, encode_rows
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
+from cl_mlm.tokens.encoding import CHUNK_ROWS, encode_rows
 
 TOKENIZER = letter_tokenizer()
 LABELS = {"x": 0, "y": 1, "z": 2}

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_mlm.batching import GROUP_BATCHES, sorted_batches, training_batches
+from cl_mlm.tokens.batching import GROUP_BATCHES, sorted_batches, training_batches
 
 LENGTHS = st.lists(st.integers(1, 500), max_size=400).map(lambda values: np.array(values, dtype=np.int32))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cl_mlm.token_sites import NO_TARGET
+from cl_mlm.tokens.logits import NO_TARGET
 
 if TYPE_CHECKING:
     import torch
