@@ -347,7 +347,7 @@ def test_squares_of_gradients_are_those_of_body_and_active_head(loaded):
     """Hooks against one backward pass a row; parameters of the other heads have none."""
     import torch
 
-    from cl_mlm.per_example import SquaredGradients
+    from cl_mlm.mechanisms.per_example import SquaredGradients
 
     backbone, rows, tasks = loaded("bert", KEYS)
     parameters = dict(backbone.model.named_parameters())

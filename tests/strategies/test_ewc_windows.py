@@ -9,9 +9,9 @@ from datasets import Dataset
 from cl_mlm.config.schema import Config, ModelConfig, TrainingConfig
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.hardware import make_accelerator
+from cl_mlm.mechanisms.per_example import SquaredGradients
 from cl_mlm.models.backbone import load_backbone
 from cl_mlm.objectives.question_answering import QuestionAnswering
-from cl_mlm.per_example import SquaredGradients
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import Stage, Stream
 from cl_mlm.tokens.windows import by_row

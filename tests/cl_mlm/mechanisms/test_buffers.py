@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cl_mlm.buffer import Reservoir
 from cl_mlm.checkpoint import join_state, split_state
+from cl_mlm.mechanisms.buffers import Reservoir
 
 
 def filled(capacity, sizes, seed=0):

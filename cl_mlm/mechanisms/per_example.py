@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from cl_mlm.graph_uses import count_uses
+from cl_mlm.mechanisms.graph_uses import count_uses
 from cl_mlm.tokens.windows import by_row
 
 if TYPE_CHECKING:

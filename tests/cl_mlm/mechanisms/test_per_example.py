@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 
-from cl_mlm.per_example import SquaredGradients
+from cl_mlm.mechanisms.per_example import SquaredGradients
 
 NUM_LABELS, VOCABULARY, PAD, EOS = 3, 40, 1, 2
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -398,7 +398,7 @@ def test_the_slow_way_is_announced_once_with_its_reason(caplog):
         squared = SquaredGradients(model, dict(model.named_parameters()))
         for _ in range(2):
             squared.add(lambda: model(input_ids=ids).sum(1))
-    assert [record.name for record in caplog.records] == ["cl_mlm.per_example"]
+    assert [record.name for record in caplog.records] == ["cl_mlm.mechanisms.per_example"]
     assert "slow" in caplog.text
     assert "shift: no rule for Small" in caplog.text
 

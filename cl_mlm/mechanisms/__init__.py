@@ -1,0 +1,1 @@
+"""What several strategies share: buffers, per-example gradients."""
