@@ -74,7 +74,7 @@ def _kept_config(folder: Path) -> Config:
 
 def _on_a_device_there(config: Config) -> Config:
     """Returns `config`, or where this machine lacks its device, with the choice of one left open."""
-    from cl_mlm.hardware import resolve_hardware
+    from cl_mlm.training.hardware import resolve_hardware
 
     try:
         resolve_hardware(config)

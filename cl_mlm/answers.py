@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cl_mlm.data.tasks import Tasks
-from cl_mlm.evaluation import Evaluated
 from cl_mlm.results.run_report import write_csv
 from cl_mlm.stream import Stream, unpack_row_ids
-from cl_mlm.view import Run
+from cl_mlm.training.evaluation import Evaluated
+from cl_mlm.training.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,7 @@ from cl_mlm.checkpoint import (
 )
 from cl_mlm.config.schema import Config
 from cl_mlm.data.tasks import Tasks
-from cl_mlm.evaluation import Evaluated, evaluate, known_columns
-from cl_mlm.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
 from cl_mlm.interruption import Interruption
-from cl_mlm.loop import train_stage
 from cl_mlm.models.backbone import Backbone, load_backbone
 from cl_mlm.preparation import Prepared
 from cl_mlm.progress import Progress
@@ -41,7 +38,10 @@ from cl_mlm.reuse import SharedStages
 from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.tracking.journal import Journal, without_credentials
 from cl_mlm.tracking.slugs import slugs
-from cl_mlm.view import Run
+from cl_mlm.training.evaluation import Evaluated, evaluate, known_columns
+from cl_mlm.training.hardware import describe_hardware, make_accelerator, memory_advice, peak_memory_bytes
+from cl_mlm.training.loop import train_stage
+from cl_mlm.training.run import Run
 
 log = logging.getLogger(__name__)
 

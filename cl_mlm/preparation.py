@@ -17,7 +17,6 @@ from cl_mlm.data.scenarios import RESTAGING
 from cl_mlm.data.tasks import Tasks, foreign_columns, objectives_of
 from cl_mlm.disk import size_of_tasks
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
-from cl_mlm.hardware import resolve_hardware
 from cl_mlm.models.backbone import model_settings
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
@@ -25,6 +24,7 @@ from cl_mlm.prompting.reader import model_limits
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 from cl_mlm.tracking.mlflow_sender import tracking_uri
+from cl_mlm.training.hardware import resolve_hardware
 
 if TYPE_CHECKING:
     from cl_mlm.objective import Objective

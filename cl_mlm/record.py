@@ -17,8 +17,8 @@ from cl_mlm.data.tasks import objectives_of
 from cl_mlm.metrics import summarise
 from cl_mlm.preparation import Prepared
 from cl_mlm.prompting.summaries import prompting_summary
-from cl_mlm.step import StageCost
 from cl_mlm.stream import Stream
+from cl_mlm.training.step import StageCost
 
 PACKAGES = (
     "torch",

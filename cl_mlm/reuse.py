@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.checkpoint import MANIFEST, damage, read_entry, split_state, write_entry
-from cl_mlm.evaluation import Evaluated
 from cl_mlm.fingerprint import split_digest
-from cl_mlm.hardware import describe_hardware
-from cl_mlm.loop import changing_strategies, columns_in_training
 from cl_mlm.record import versions
 from cl_mlm.strategy import Strategy
-from cl_mlm.view import Run
+from cl_mlm.training.evaluation import Evaluated
+from cl_mlm.training.hardware import describe_hardware
+from cl_mlm.training.loop import changing_strategies, columns_in_training
+from cl_mlm.training.run import Run
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.checkpoint import MANIFEST
 from cl_mlm.errors import RunFolderError
-from cl_mlm.hardware import describe_hardware
 from cl_mlm.record import versions
 from cl_mlm.tracking.journal import read_lines, without_credentials
+from cl_mlm.training.hardware import describe_hardware
 
 if TYPE_CHECKING:
     from cl_mlm.config.schema import Config

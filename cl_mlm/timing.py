@@ -11,11 +11,11 @@ from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from cl_mlm.evaluation import known_columns
 from cl_mlm.experiment import TRAINING_ADVICE, assemble
-from cl_mlm.hardware import memory_advice, peak_memory_bytes
-from cl_mlm.loop import Work, begin_stage, steps_of_epoch, training_ids
 from cl_mlm.tokens.batching import sorted_batches
+from cl_mlm.training.evaluation import known_columns
+from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
+from cl_mlm.training.loop import Work, begin_stage, steps_of_epoch, training_ids
 from cl_mlm.workload import StageWork
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cl_mlm.preparation import Prepared
     from cl_mlm.stream import Stage
-    from cl_mlm.view import Run
+    from cl_mlm.training.run import Run
 
 
 @dataclass(frozen=True)

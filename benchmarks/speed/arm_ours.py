@@ -25,11 +25,11 @@ class Ours:
     ) -> None:
         from cl_mlm.config.loading import load_config
         from cl_mlm.experiment import Experiment
-        from cl_mlm.hardware import resolve_hardware
         from cl_mlm.objectives.classification import Classification
         from cl_mlm.preparation import Prepared, make_strategies, with_objects
         from cl_mlm.progress import Progress
         from cl_mlm.tracking.journal import Journal
+        from cl_mlm.training.hardware import resolve_hardware
 
         settings = work.settings(strategies=dict(strategies or {}), **sections)
         config = with_objects(resolve_hardware(load_config(settings, needs_stream=False)), work.stream, None)
@@ -58,7 +58,7 @@ class Ours:
 
     def train(self, tick: Tick | None = None) -> int:
         """Trains the stage; returns its rows times its epochs."""
-        from cl_mlm.loop import train_stage
+        from cl_mlm.training.loop import train_stage
 
         reporter = Reporter(self.experiment, tick, self.memory_rows)
         train_stage(self.run, reporter)
@@ -71,7 +71,7 @@ class Ours:
 
     def evaluate(self, columns: list[int]) -> int:
         """Scores the test rows of some stages; returns how many there are."""
-        from cl_mlm.evaluation import evaluate
+        from cl_mlm.training.evaluation import evaluate
 
         return len(evaluate(self.run, "test", columns).ids)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cl_mlm.record import Record
     from cl_mlm.tracking.journal import Journal
-    from cl_mlm.view import Run
+    from cl_mlm.training.run import Run
 
 FILLED = "its score before training is that of zero-shot prompts, as the model did not know all its labels"
 

@@ -357,7 +357,7 @@ class TestNotFinite:
         def full(self, outputs, batch):
             raise MemoryError
 
-        monkeypatch.setattr("cl_mlm.view.Run.task_loss", full)
+        monkeypatch.setattr("cl_mlm.training.run.Run.task_loss", full)
         with pytest.raises(TrainingError, match=r"out of memory: .*training\.halve_on_oom=true.*training\.batch_size"):
             cl_mlm.run(fast)
 

@@ -18,7 +18,7 @@ MEASURE = """
 import json, sys, time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from cl_mlm.hardware import peak_memory_bytes
+from cl_mlm.training.hardware import peak_memory_bytes
 from cl_mlm.models.tiny import letter_tokenizer
 
 sizes, folder, config = json.loads(sys.argv[1])

@@ -76,10 +76,10 @@ def beside(make_fast, tmp_path_factory):
 def trained(monkeypatch):
     """Counts the stages that are really trained and the splits that are really scored."""
     import cl_mlm.experiment
-    import cl_mlm.loop
+    import cl_mlm.training.loop
 
     counts = {"trained": 0, "scored": 0}
-    optimise, evaluate = cl_mlm.loop._optimise, cl_mlm.experiment.evaluate
+    optimise, evaluate = cl_mlm.training.loop._optimise, cl_mlm.experiment.evaluate
 
     def count_training(*arguments):
         counts["trained"] += 1
@@ -89,7 +89,7 @@ def trained(monkeypatch):
         counts["scored"] += 1
         return evaluate(*arguments)
 
-    monkeypatch.setattr(cl_mlm.loop, "_optimise", count_training)
+    monkeypatch.setattr(cl_mlm.training.loop, "_optimise", count_training)
     monkeypatch.setattr(cl_mlm.experiment, "evaluate", count_scoring)
     return counts
 

@@ -27,7 +27,7 @@ class PowerCutError(Exception):
 @pytest.fixture(scope="module")
 def interrupted(make_fast, tmp_path_factory):
     """The folder of a run that ended in its first stage, after a checkpoint."""
-    from cl_mlm.loop import Work
+    from cl_mlm.training.loop import Work
 
     output, take = tmp_path_factory.mktemp("interrupted"), Work.take
 

@@ -16,13 +16,13 @@ from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingCo
 from cl_mlm.data.entity_staging import by_types
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.data.staging import by_labels
-from cl_mlm.evaluation import evaluate, known_columns
-from cl_mlm.hardware import make_accelerator
-from cl_mlm.loop import train_stage
 from cl_mlm.models.backbone import load_backbone
 from cl_mlm.objectives.relation import Relation
 from cl_mlm.objectives.tagging import Tagging
-from cl_mlm.view import Run
+from cl_mlm.training.evaluation import evaluate, known_columns
+from cl_mlm.training.hardware import make_accelerator
+from cl_mlm.training.loop import train_stage
+from cl_mlm.training.run import Run
 from strategies.ewc import Ewc
 from strategies.lwf import Lwf
 from strategies.replay import Replay

@@ -52,8 +52,8 @@ def functions(kills):
 
 def markdown(kills, options, seconds):
     """Returns the whole account."""
-    from cl_mlm.hardware import describe_hardware
     from cl_mlm.record import versions
+    from cl_mlm.training.hardware import describe_hardware
 
     rows = Counter(kill["row"] for kill in kills)
     runs = {length: count // length for length, count in sorted(rows.items())}

@@ -39,7 +39,7 @@ class Restless(Strategy):
 @contextmanager
 def signalled_at(step: int, number: int = signal.SIGKILL) -> Iterator[None]:
     """Sends this process a signal at the end of its `step`-th optimiser step."""
-    from cl_mlm.loop import Work
+    from cl_mlm.training.loop import Work
 
     taken, take = [0], Work.take
 

@@ -37,9 +37,9 @@ class Mark:
 
 
 MARKS = (
-    Mark("training", "cl_mlm.loop:Work.take"),
+    Mark("training", "cl_mlm.training.loop:Work.take"),
     Mark("evaluation", "cl_mlm.experiment:evaluate"),
-    Mark("evaluation", "cl_mlm.loop:evaluate"),
+    Mark("evaluation", "cl_mlm.training.loop:evaluate"),
     Mark("consolidation", "cl_mlm.strategy:Strategy.after_stage"),
     Mark("consolidation", "strategies.replay:Replay.after_stage"),
     Mark("consolidation", "strategies.ewc:Ewc.after_stage"),

@@ -8,14 +8,14 @@ from datasets import Dataset
 
 from cl_mlm.config.schema import Config, ModelConfig, TrainingConfig
 from cl_mlm.data.label_columns import LabelSpace
-from cl_mlm.hardware import make_accelerator
 from cl_mlm.mechanisms.per_example import SquaredGradients
 from cl_mlm.models.backbone import load_backbone
 from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import Stage, Stream
 from cl_mlm.tokens.windows import by_row
-from cl_mlm.view import Run
+from cl_mlm.training.hardware import make_accelerator
+from cl_mlm.training.run import Run
 from strategies.ewc import fisher_information
 
 WORDS = (5, 60, 9, 33, 4)  # of each row's context: one window, or several

@@ -150,7 +150,7 @@ def test_end_tokens_between_texts_are_never_masked(cache):
 
 
 def test_a_block_in_which_nothing_can_be_masked_has_no_loss(cache, model_folder, one_thread):
-    from cl_mlm.view import mean_loss
+    from cl_mlm.training.run import mean_loss
 
     backbone = load_backbone(ModelConfig(model_folder("bert")), (), 0, 64, MASKED)
     number = len(joined(TEXTS, backbone.tokenizer))

@@ -11,7 +11,6 @@ from cl_mlm.config.schema import Config
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.data.tasks import Task, Tasks
 from cl_mlm.errors import ConfigError
-from cl_mlm.features import FrozenFeatures
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.objective import Batch, Head, Objective, Outputs, Predictor, Sites
 from cl_mlm.randomness import torch_generator
@@ -19,6 +18,7 @@ from cl_mlm.strategy import Strategy
 from cl_mlm.stream import SPLITS, Stream
 from cl_mlm.tokens.batching import sorted_batches
 from cl_mlm.tokens.split_rows import Rows
+from cl_mlm.training.frozen_features import FrozenFeatures
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.data.tasks import Tasks
 from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.stream import Stream, unpack_row_ids
-from cl_mlm.view import Run
+from cl_mlm.training.run import Run
 
 if TYPE_CHECKING:
     import numpy as np

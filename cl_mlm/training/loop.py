@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cl_mlm.config.schema import Config
-from cl_mlm.evaluation import evaluate
-from cl_mlm.optimisation import make_optimizer, make_scheduler
-from cl_mlm.step import StageCost, Step, not_finite
 from cl_mlm.strategy import Strategy
 from cl_mlm.tokens.batching import training_batches
-from cl_mlm.view import Run
+from cl_mlm.training.evaluation import evaluate
+from cl_mlm.training.optimizer import make_optimizer, make_scheduler
+from cl_mlm.training.run import Run
+from cl_mlm.training.step import StageCost, Step, not_finite
 
 if TYPE_CHECKING:
     import numpy as np

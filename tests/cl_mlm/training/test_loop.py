@@ -13,20 +13,20 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 from typing_extensions import override
 
-import cl_mlm.loop
+import cl_mlm.training.loop
 from cl_mlm.config.schema import Config, TrackingConfig, TrainingConfig
 from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.errors import TrainingError
-from cl_mlm.evaluation import evaluate
-from cl_mlm.hardware import make_accelerator
-from cl_mlm.loop import LIMITED_STEPS, train_stage
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.step import Meter
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
-from cl_mlm.view import Run, mean_loss
+from cl_mlm.training.evaluation import evaluate
+from cl_mlm.training.hardware import make_accelerator
+from cl_mlm.training.loop import LIMITED_STEPS, train_stage
+from cl_mlm.training.run import Run, mean_loss
+from cl_mlm.training.step import Meter
 
 TOKENIZER = letter_tokenizer()
 WORDS = {"cold": "ice snow", "hot": "sun sand", "loud": "drum horn", "quiet": "hush night"}
@@ -365,7 +365,7 @@ def test_weights_after_early_stopping_are_those_of_the_best_epoch_to_the_bit(mon
         kept.append(weights_of(run))
         return next(scores)
 
-    monkeypatch.setattr(cl_mlm.loop, "_validation_score", score)
+    monkeypatch.setattr(cl_mlm.training.loop, "_validation_score", score)
     run = make_run(epochs=9, patience=2)
     cost, _ = train(run)
     assert (cost.steps, len(kept)) == (12, 4)
@@ -634,14 +634,14 @@ def test_run_gradients_are_those_of_the_mean_loss_and_leave_grad_alone():
 
 def test_an_optimiser_is_freed_when_its_stage_ends(monkeypatch):
     """Its state is two copies of the weights: kept for every stage, they would fill the memory."""
-    made, build = [], cl_mlm.loop.make_optimizer
+    made, build = [], cl_mlm.training.loop.make_optimizer
 
     def noting(*args):
         optimizer = build(*args)
         made.append(weakref.ref(optimizer))
         return optimizer
 
-    monkeypatch.setattr(cl_mlm.loop, "make_optimizer", noting)
+    monkeypatch.setattr(cl_mlm.training.loop, "make_optimizer", noting)
     run = make_run(optimizer="adamw")
     train(run, 0)
     assert made[0]() is None

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import TrainingError
-from cl_mlm.hardware import is_out_of_memory
 from cl_mlm.objective import Batch
 from cl_mlm.randomness import seed_everything, torch_generator
-from cl_mlm.view import Run, mean_loss
+from cl_mlm.training.hardware import is_out_of_memory
+from cl_mlm.training.run import Run, mean_loss
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cl_mlm
-from cl_mlm.features import FrozenFeatures
+from cl_mlm.training.frozen_features import FrozenFeatures
 
 OTHERS = ["roberta", "distilbert", "llama", "bart"]
 APART = {"checkpoint": {"reuse_stages": 0}}

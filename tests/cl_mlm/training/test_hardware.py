@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 
 from cl_mlm.config.schema import Config, TrainingConfig
 from cl_mlm.errors import ConfigError
-from cl_mlm.hardware import describe_hardware, make_accelerator, peak_memory_bytes, resolve_hardware
+from cl_mlm.training.hardware import describe_hardware, make_accelerator, peak_memory_bytes, resolve_hardware
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_hardware_is_described_without_a_host_name():
 @pytest.mark.parametrize(("platform", "expected"), [("linux", 3_000 * 1024), ("darwin", 3_000)])
 def test_peak_memory_is_in_bytes_on_every_platform(monkeypatch, platform, expected):
     """Where the kernel does not tell the process's own peak: Linux reports kilobytes, macOS bytes."""
-    monkeypatch.setattr("cl_mlm.hardware._own_peak", lambda: 0)
+    monkeypatch.setattr("cl_mlm.training.hardware._own_peak", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3_000))
     monkeypatch.setattr(sys, "platform", platform)
@@ -112,6 +112,6 @@ def test_peak_memory_of_this_process_is_that_of_one_with_torch_loaded():
 def test_a_childs_peak_memory_does_not_begin_at_its_parents():
     """A parent with 400 MB and a child that holds next to nothing."""
     ballast = bytearray(400_000_000)
-    own = "from cl_mlm.hardware import _own_peak; print(_own_peak())"
+    own = "from cl_mlm.training.hardware import _own_peak; print(_own_peak())"
     found = subprocess.run([sys.executable, "-c", own], capture_output=True, text=True, check=True)
     assert len(ballast) > int(found.stdout) > 1_000_000

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cl_mlm.config.schema import TrainingConfig
-from cl_mlm.optimisation import learning_rate_factor, make_optimizer, make_scheduler
+from cl_mlm.training.optimizer import learning_rate_factor, make_optimizer, make_scheduler
 
 
 class Small(nn.Module):

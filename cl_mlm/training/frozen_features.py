@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from cl_mlm.objective import Batch
-    from cl_mlm.view import Run
+    from cl_mlm.training.run import Run
 
 log = logging.getLogger(__name__)
 

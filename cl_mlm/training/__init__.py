@@ -1,0 +1,1 @@
+"""One stage: the run in progress, the loop, a step, early stopping, evaluation."""
