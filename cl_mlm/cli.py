@@ -122,7 +122,7 @@ def prompt(
     from rich.console import Console
 
     from cl_mlm.prompting.later import prompt_run
-    from cl_mlm.prompting.summaries import later_table
+    from cl_mlm.prompting.summary import later_table
 
     found = prompt_run(folder, *(overrides or []), stage=stage, shots=shots, config=config)
     Console().print(later_table(found.values))

@@ -130,7 +130,7 @@ def _score(prepared: Prepared, backbone: Backbone, index: int) -> dict[str, Any]
     """Returns what the file holds."""
     from cl_mlm.prompting.reader import Reader
     from cl_mlm.prompting.scoring import score_column
-    from cl_mlm.prompting.summaries import prompting_summary
+    from cl_mlm.prompting.summary import prompting_summary
     from cl_mlm.training.hardware import make_accelerator
 
     config, prompting = prepared.config, prepared.prompting

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
-from cl_mlm.prompting.summaries import BEFORE, mean_scores
+from cl_mlm.prompting.summary import BEFORE, mean_scores
 
 if TYPE_CHECKING:
     from rich.table import Table

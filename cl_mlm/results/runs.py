@@ -12,7 +12,7 @@ import numpy as np
 
 from cl_mlm.errors import RunFolderError
 from cl_mlm.metrics import FloatArray, as_matrix
-from cl_mlm.prompting.summaries import mean_scores
+from cl_mlm.prompting.summary import mean_scores
 from cl_mlm.results.run_report import probe_changes
 
 MAX_DEPTH: Final = 3
