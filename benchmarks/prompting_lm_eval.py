@@ -49,7 +49,7 @@ def ours(model, rows):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from cl_mlm.config.loading import load_config
-    from cl_mlm.preparation import prepare
+    from cl_mlm.experiment.preparation import prepare
     from cl_mlm.prompting.likelihood import likelihoods
     from cl_mlm.prompting.reader import Reader
     from cl_mlm.prompting.scoring import normalised

@@ -2,8 +2,8 @@
 
 from cl_mlm.api import Result, run
 from cl_mlm.errors import ClMlmError, ConfigError, DataError
-from cl_mlm.prompting.later import Prompted
-from cl_mlm.prompting.later import prompt_run as prompt
+from cl_mlm.experiment.prompt_run import Prompted
+from cl_mlm.experiment.prompt_run import prompt_run as prompt
 from cl_mlm.strategy import RunView, Strategy
 from cl_mlm.stream import Stage, Stream
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
-    from cl_mlm.preparation import Prepared
-    from cl_mlm.prompting.later import Prompted
-    from cl_mlm.sameness import Continuation
+    from cl_mlm.experiment.continuation import Continuation
+    from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.experiment.prompt_run import Prompted
     from cl_mlm.tracking.journal import Status
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Result:
         stream: Stream | None = None,
     ) -> Prompted:
         """Asks the model after `stage`, or the `untrained` one, by prompts; see `cl_mlm.prompt`."""
-        from cl_mlm.prompting.later import prompt_run
+        from cl_mlm.experiment.prompt_run import prompt_run
 
         return prompt_run(self.folder, *overrides, stage=stage, shots=shots, config=config, stream=stream)
 
@@ -136,7 +136,7 @@ def run(
         RunFolderError: another process works on this run, its folder is damaged, or it was started under other versions
             or on another machine.
     """
-    from cl_mlm.preparation import prepare, with_objects
+    from cl_mlm.experiment.preparation import prepare, with_objects
 
     built = None if isinstance(strategies, str | Mapping) else _strategy_objects(strategies)
     given = stream if isinstance(stream, Stream) else None
@@ -162,14 +162,14 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
     if is_finished(folder):
         return Result(folder, read_summary(folder), is_new=False)
     with locked(folder):
-        from cl_mlm.sameness import check_continuation
+        from cl_mlm.experiment.continuation import check_continuation
 
         return _execute(prepared, folder, check_continuation(folder, prepared, allow_inexact), progress)
 
 
 def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: bool | None) -> Result:
-    from cl_mlm.experiment import Experiment
-    from cl_mlm.progress import Progress
+    from cl_mlm.experiment.progress import Progress
+    from cl_mlm.experiment.running import Experiment
     from cl_mlm.tracking.journal import Journal
     from cl_mlm.tracking.mlflow_sender import MlflowSender
 

@@ -60,7 +60,7 @@ def run(
     from cl_mlm.api import run_prepared
     from cl_mlm.config.arms import planned
     from cl_mlm.config.loading import load_config
-    from cl_mlm.preparation import prepare
+    from cl_mlm.experiment.preparation import prepare
 
     variants = planned(config, arm or [], seed or [])
     extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
@@ -84,7 +84,7 @@ def run(
 @app.command()
 def resume(folder: RunFolder, allow_inexact: AllowInexact = False) -> None:
     """Goes on with an interrupted run from its last checkpoint."""
-    from cl_mlm.again import resume_run
+    from cl_mlm.experiment.resuming import resume_run
 
     with _interruptible():
         result = resume_run(folder, allow_inexact=allow_inexact)
@@ -94,7 +94,7 @@ def resume(folder: RunFolder, allow_inexact: AllowInexact = False) -> None:
 @app.command()
 def rerun(folder: RunFolder) -> None:
     """Runs a finished run again from its resolved config and says whether the accuracy matrix is equal."""
-    from cl_mlm.again import rerun_run
+    from cl_mlm.experiment.resuming import rerun_run
 
     with _interruptible():
         same, lines = rerun_run(folder)
@@ -121,7 +121,7 @@ def prompt(
     """Asks any kept stage of a finished run, or its untrained model, by prompts: zero-shot and few-shot."""
     from rich.console import Console
 
-    from cl_mlm.prompting.later import prompt_run
+    from cl_mlm.experiment.prompt_run import prompt_run
     from cl_mlm.prompting.summary import later_table
 
     found = prompt_run(folder, *(overrides or []), stage=stage, shots=shots, config=config)
@@ -169,7 +169,7 @@ def check(
     from cl_mlm.config.arms import describe, planned
     from cl_mlm.config.loading import load_config
     from cl_mlm.early_look import early_look
-    from cl_mlm.preparation import prepare
+    from cl_mlm.experiment.preparation import prepare
 
     extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
     variants = planned(config, arm or [], [])

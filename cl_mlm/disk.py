@@ -15,8 +15,8 @@ from cl_mlm.models.backbone import AUTO_CLASSES, body_parameters, find_head, mod
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.objective import Head, Objective
-    from cl_mlm.preparation import Prepared
 
 BYTES = 4  # of a number in fp32
 KEPT = 2  # checkpoints of each kind while a run goes on

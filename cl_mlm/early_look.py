@@ -17,7 +17,7 @@ from cl_mlm.stream import SPLITS
 from cl_mlm.workload import StageWork, workload
 
 if TYPE_CHECKING:
-    from cl_mlm.preparation import Prepared
+    from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.timing import Timed
 
 

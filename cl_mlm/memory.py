@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cl_mlm.disk import MOMENTS, ModelSize, number_bytes
 
 if TYPE_CHECKING:
-    from cl_mlm.preparation import Prepared
+    from cl_mlm.experiment.preparation import Prepared
 
 KEEPING_HOOKS = ("training_data", "before_stage", "memory", "after_step", "after_stage", "state_dict")
 

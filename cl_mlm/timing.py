@@ -11,7 +11,7 @@ from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from cl_mlm.experiment import TRAINING_ADVICE, assemble
+from cl_mlm.experiment.running import TRAINING_ADVICE, assemble
 from cl_mlm.tokens.batching import sorted_batches
 from cl_mlm.training.evaluation import known_columns
 from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
@@ -21,7 +21,7 @@ from cl_mlm.workload import StageWork
 if TYPE_CHECKING:
     import torch
 
-    from cl_mlm.preparation import Prepared
+    from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.stream import Stage
     from cl_mlm.training.run import Run
 

@@ -14,7 +14,7 @@ from cl_mlm.training.evaluation import known_parts
 from cl_mlm.training.loop import num_steps, steps_per_epoch
 
 if TYPE_CHECKING:
-    from cl_mlm.preparation import Prepared
+    from cl_mlm.experiment.preparation import Prepared
 
 RowCounts = Mapping[str, Sequence[int | None]]
 

@@ -169,7 +169,7 @@ def settled_imports(empty_store: Path) -> Iterator[None]:
 
     import transformers.models.bert.modeling_bert  # noqa: F401
 
-    import cl_mlm.experiment  # noqa: F401
+    import cl_mlm.experiment.running  # noqa: F401
 
     gc.collect()
     gc.freeze()

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import cl_mlm
 from cl_mlm.api import run_folder
-from cl_mlm.checkpoint import MANIFEST, damage, last_good, read_entry, write_entry
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError, DataError, RunFolderError
+from cl_mlm.experiment.checkpoint import MANIFEST, damage, last_good, read_entry, write_entry
 from cl_mlm.models.backbone import load_backbone
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.tokens.encoding import EncodedRows

@@ -22,7 +22,7 @@ import pytest
 
 import cl_mlm
 from cl_mlm import api
-from cl_mlm.experiment import Experiment
+from cl_mlm.experiment.running import Experiment
 from cl_mlm.tracking.journal import Journal, read_lines
 from cl_mlm.tracking.mlflow_delivery import Delivery, Link
 from cl_mlm.tracking.mlflow_sender import MlflowSender, sync

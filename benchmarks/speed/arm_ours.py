@@ -24,10 +24,10 @@ class Ours:
         self, work: Workload, strategies: Mapping[str, Any] | None = None, stage: int | None = None, **sections: Any
     ) -> None:
         from cl_mlm.config.loading import load_config
-        from cl_mlm.experiment import Experiment
+        from cl_mlm.experiment.preparation import Prepared, make_strategies, with_objects
+        from cl_mlm.experiment.progress import Progress
+        from cl_mlm.experiment.running import Experiment
         from cl_mlm.objectives.classification import Classification
-        from cl_mlm.preparation import Prepared, make_strategies, with_objects
-        from cl_mlm.progress import Progress
         from cl_mlm.tracking.journal import Journal
         from cl_mlm.training.hardware import resolve_hardware
 

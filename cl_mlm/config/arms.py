@@ -17,7 +17,7 @@ from cl_mlm.early_look_text import look_lines
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from cl_mlm.preparation import Prepared
+    from cl_mlm.experiment.preparation import Prepared
 
 KINDS = {"strategies": "strategy", "streams": "stream", "objectives": "objective"}
 

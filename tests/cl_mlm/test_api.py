@@ -12,7 +12,7 @@ import cl_mlm
 from cl_mlm.api import is_finished, locked, read_summary, run_folder
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.preparation import prepare, with_objects
+from cl_mlm.experiment.preparation import prepare, with_objects
 from cl_mlm.strategy import Strategy
 from cl_mlm.tracking.mlflow_delivery import Delivery
 from strategies.ewc import Ewc
@@ -42,7 +42,7 @@ class Watching(Strategy):
 @pytest.fixture
 def quick(fast, monkeypatch):
     """`fast` with two steps a stage and no drawing of figures, for tests that look at neither."""
-    monkeypatch.setattr("cl_mlm.experiment.write_run_report", lambda folder, summary: [])
+    monkeypatch.setattr("cl_mlm.experiment.running.write_run_report", lambda folder, summary: [])
     fast["training"] |= {"steps": 2}
     return fast
 

@@ -10,7 +10,7 @@ from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import Config, ModelConfig
 from cl_mlm.disk import BYTES, disk_lines, model_size, shown
 from cl_mlm.errors import ConfigError
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment.preparation import prepare
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
 
@@ -158,7 +158,7 @@ def test_sizes_are_shown_in_the_unit_that_suits_them(size, text):
 
 def test_what_is_said_is_what_a_run_writes(fast, settings, monkeypatch):
     """Largest folder while running and size afterwards, of a run with a strategy that keeps copies."""
-    from cl_mlm import checkpoint
+    from cl_mlm.experiment import checkpoint
 
     largest, write = {"stages": 0, "steps": 0}, checkpoint._write_whole
 

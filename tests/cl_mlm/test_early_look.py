@@ -10,7 +10,7 @@ from cl_mlm.config.loading import load_config
 from cl_mlm.early_look import early_look
 from cl_mlm.early_look_text import aligned, duration, look_lines
 from cl_mlm.errors import ConfigError
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment.preparation import prepare
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_time_is_told_where_steps_were_timed(look):
 
 
 def test_no_model_is_loaded_unless_steps_are_timed(look, monkeypatch):
-    from cl_mlm import experiment
+    from cl_mlm.experiment import running as experiment
 
     def fail(*arguments, **named):
         raise AssertionError("a model was loaded")

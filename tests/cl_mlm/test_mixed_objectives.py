@@ -215,7 +215,7 @@ class Watch(Strategy):
 def watched(layer, tmp_path, monkeypatch):
     """Runs an arm and returns what a watching strategy has seen beside it."""
 
-    from cl_mlm import preparation
+    from cl_mlm.experiment import preparation
 
     made = preparation.make_strategies
 
@@ -495,7 +495,7 @@ def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
     from cl_mlm.config.loading import load_config
     from cl_mlm.data.tasks import Tasks
     from cl_mlm.disk import size_of_tasks
-    from cl_mlm.preparation import prepare
+    from cl_mlm.experiment.preparation import prepare
 
     prepared = prepare(load_config(layer(tmp_path, ["naive"])))
     tasks = Tasks.of_stream(prepared.stream)

@@ -3,7 +3,7 @@
 import pytest
 
 from cl_mlm.config.loading import load_config
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment.preparation import prepare
 from cl_mlm.timing import Timed, timed_steps
 from cl_mlm.workload import StageWork
 

@@ -3,10 +3,10 @@
 import pytest
 
 import cl_mlm
-from cl_mlm import experiment
 from cl_mlm.config.loading import load_config
 from cl_mlm.early_look import early_look
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment import running as experiment
+from cl_mlm.experiment.preparation import prepare
 from cl_mlm.strategy import Strategy
 from cl_mlm.tracking.journal import read_lines
 from cl_mlm.training import loop

@@ -26,8 +26,8 @@ from trial import Trial, attempt, play
 from world import ARMS, World, in_child
 
 IMPORTS = (
-    "cl_mlm.experiment",
-    "cl_mlm.preparation",
+    "cl_mlm.experiment.running",
+    "cl_mlm.experiment.preparation",
     "datasets",
     "matplotlib.pyplot",
     "mlflow.store.tracking.sqlalchemy_store",

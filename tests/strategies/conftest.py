@@ -11,9 +11,9 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 from typing_extensions import override
 
-from cl_mlm.checkpoint import join_state, split_state
 from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
 from cl_mlm.data.label_columns import LabelSpace
+from cl_mlm.experiment.checkpoint import join_state, split_state
 from cl_mlm.models.backbone import Backbone, load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification

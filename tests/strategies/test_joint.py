@@ -3,9 +3,9 @@ import math
 import pytest
 
 from cl_mlm.config.schema import Config, TrainingConfig
-from cl_mlm.experiment import Experiment
-from cl_mlm.preparation import prepare
-from cl_mlm.progress import Progress
+from cl_mlm.experiment.preparation import prepare
+from cl_mlm.experiment.progress import Progress
+from cl_mlm.experiment.running import Experiment
 from cl_mlm.tracking.journal import Journal
 from strategies.joint import Joint
 

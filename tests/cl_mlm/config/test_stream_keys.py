@@ -7,7 +7,7 @@ import pytest
 
 from cl_mlm import ConfigError, DataError
 from cl_mlm.config.loading import load_config
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment.preparation import prepare
 
 LABELS = ("a", "b", "c", "d")
 

@@ -12,7 +12,7 @@ from cl_mlm.config.loading import load_config
 from cl_mlm.data.as_text import as_text
 from cl_mlm.data.hygiene import clean, limit
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment.preparation import prepare
 from cl_mlm.stream import SPLITS
 
 LABELS = ["cold", "hot", "loud", "quiet"]

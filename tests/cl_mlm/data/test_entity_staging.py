@@ -191,7 +191,7 @@ def test_training_on_all_stages_at_once_is_refused_where_their_tags_contradict_e
     import json
 
     from cl_mlm.config.loading import load_config
-    from cl_mlm.preparation import prepare
+    from cl_mlm.experiment.preparation import prepare
 
     for split in ("train", "validation", "test"):
         rows = [{"tokens": [f"{split}{i}", "ann", "rome"], "tags": ["O", "B-per", "B-loc"]} for i in range(4)]

@@ -5,7 +5,7 @@ from datasets import Dataset
 
 import cl_mlm
 from cl_mlm.config.loading import load_config
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment.preparation import prepare
 from cl_mlm.stream import Stage, Stream
 
 GOOD = {"template": "{{ text }} is"}

@@ -23,8 +23,8 @@ def resume_run(folder: Path, *, allow_inexact: bool = False) -> api.Result:
         RunFolderError: the folder holds no run, or what it was started with is not what its config, the data, the
             versions or the machine are now.
     """
-    from cl_mlm.preparation import prepare
-    from cl_mlm.sameness import find_changes
+    from cl_mlm.experiment.continuation import find_changes
+    from cl_mlm.experiment.preparation import prepare
 
     config = _kept_config(folder)
     prepared = prepare(_on_a_device_there(config) if allow_inexact else config)
@@ -41,7 +41,7 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
     Raises:
         RunFolderError: the folder holds no finished run.
     """
-    from cl_mlm.preparation import prepare
+    from cl_mlm.experiment.preparation import prepare
 
     before = api.read_summary(folder)
     prepared = prepare(_kept_config(folder))

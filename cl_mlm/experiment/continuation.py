@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.checkpoint import MANIFEST
 from cl_mlm.errors import RunFolderError
-from cl_mlm.record import versions
+from cl_mlm.experiment.checkpoint import MANIFEST
+from cl_mlm.experiment.record import versions
 from cl_mlm.tracking.journal import read_lines, without_credentials
 from cl_mlm.training.hardware import describe_hardware
 
 if TYPE_CHECKING:
     from cl_mlm.config.schema import Config
-    from cl_mlm.preparation import Prepared
+    from cl_mlm.experiment.preparation import Prepared
 
 INEXACT_TAG = "inexact"
 BETWEEN_NOTES = "; "

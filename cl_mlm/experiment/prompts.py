@@ -14,7 +14,7 @@ from cl_mlm.tracking.slugs import slugs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from cl_mlm.record import Record
+    from cl_mlm.experiment.record import Record
     from cl_mlm.tracking.journal import Journal
     from cl_mlm.training.run import Run
 

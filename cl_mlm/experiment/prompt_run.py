@@ -13,8 +13,8 @@ from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
+    from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.models.backbone import Backbone
-    from cl_mlm.preparation import Prepared
     from cl_mlm.stream import Stream
 
 UNTRAINED, LAST = "untrained", "last"
@@ -57,7 +57,7 @@ def prompt_run(
         ConfigError, DataError: every fault of the section or the data.
         RunFolderError: there is no such run, or the stage's model was not kept.
     """
-    from cl_mlm.preparation import prepare, with_objects
+    from cl_mlm.experiment.preparation import prepare, with_objects
 
     folder = Path(folder)
     found = _config(folder, overrides, shots, config, needs_stream=stream is None)

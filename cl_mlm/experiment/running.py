@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cl_mlm.answers import write_per_class, write_predictions
-from cl_mlm.checkpoint import (
+from cl_mlm.config.schema import Config
+from cl_mlm.data.tasks import Tasks
+from cl_mlm.experiment.checkpoint import (
     MODELS,
     in_order,
     last_good,
@@ -24,18 +25,17 @@ from cl_mlm.checkpoint import (
     write_step,
     write_text_whole,
 )
-from cl_mlm.config.schema import Config
-from cl_mlm.data.tasks import Tasks
-from cl_mlm.interruption import Interruption
+from cl_mlm.experiment.continuation import BETWEEN_NOTES, INEXACT_TAG, flat
+from cl_mlm.experiment.interruption import Interruption
+from cl_mlm.experiment.predictions import write_per_class, write_predictions
+from cl_mlm.experiment.preparation import Prepared
+from cl_mlm.experiment.progress import Progress
+from cl_mlm.experiment.prompts import measure_prompts
+from cl_mlm.experiment.record import Record, summary, versions
+from cl_mlm.experiment.shared_stages import FOLDER as SHARED_FOLDER
+from cl_mlm.experiment.shared_stages import SharedStages
 from cl_mlm.models.backbone import Backbone, load_backbone
-from cl_mlm.preparation import Prepared
-from cl_mlm.progress import Progress
-from cl_mlm.prompting.measuring import measure_prompts
-from cl_mlm.record import Record, summary, versions
 from cl_mlm.results.run_report import write_run_report
-from cl_mlm.reuse import FOLDER as SHARED_FOLDER
-from cl_mlm.reuse import SharedStages
-from cl_mlm.sameness import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.tracking.journal import Journal, without_credentials
 from cl_mlm.tracking.slugs import slugs
 from cl_mlm.training.evaluation import Evaluated, evaluate, known_columns

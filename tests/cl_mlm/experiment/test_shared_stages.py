@@ -6,7 +6,7 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.reuse import FOLDER
+from cl_mlm.experiment.shared_stages import FOLDER
 from cl_mlm.strategy import RunView, Strategy
 
 WEIGHTS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
@@ -75,11 +75,11 @@ def beside(make_fast, tmp_path_factory):
 @pytest.fixture
 def trained(monkeypatch):
     """Counts the stages that are really trained and the splits that are really scored."""
-    import cl_mlm.experiment
+    import cl_mlm.experiment.running
     import cl_mlm.training.loop
 
     counts = {"trained": 0, "scored": 0}
-    optimise, evaluate = cl_mlm.training.loop._optimise, cl_mlm.experiment.evaluate
+    optimise, evaluate = cl_mlm.training.loop._optimise, cl_mlm.experiment.running.evaluate
 
     def count_training(*arguments):
         counts["trained"] += 1
@@ -90,7 +90,7 @@ def trained(monkeypatch):
         return evaluate(*arguments)
 
     monkeypatch.setattr(cl_mlm.training.loop, "_optimise", count_training)
-    monkeypatch.setattr(cl_mlm.experiment, "evaluate", count_scoring)
+    monkeypatch.setattr(cl_mlm.experiment.running, "evaluate", count_scoring)
     return counts
 
 
@@ -225,7 +225,7 @@ def test_a_reader_beside_a_writer_finds_the_entry_or_trains(tmp_path):
 
     import torch
 
-    from cl_mlm.reuse import SharedStages
+    from cl_mlm.experiment.shared_stages import SharedStages
 
     shared = SharedStages(tmp_path / FOLDER, "one", 1)
     state = {"weights": {"w": torch.zeros(1000)}, "place": {"epoch": 1}}

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 import cl_mlm
-from cl_mlm import sameness
-from cl_mlm.again import resume_run
 from cl_mlm.api import run_in
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import RunFolderError
-from cl_mlm.preparation import prepare
-from cl_mlm.sameness import check_continuation, flat
+from cl_mlm.experiment import continuation as sameness
+from cl_mlm.experiment.continuation import check_continuation, flat
+from cl_mlm.experiment.preparation import prepare
+from cl_mlm.experiment.resuming import resume_run
 from cl_mlm.tracking.journal import read_lines
 
 LATER = 7  # the step, two after the last checkpoint, at which the run is interrupted

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cl_mlm.data.tasks import objectives_of
+from cl_mlm.experiment.preparation import Prepared
 from cl_mlm.metrics import summarise
-from cl_mlm.preparation import Prepared
 from cl_mlm.prompting.summary import prompting_summary
 from cl_mlm.stream import Stream
 from cl_mlm.training.step import StageCost

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.checkpoint import MANIFEST, damage, read_entry, split_state, write_entry
+from cl_mlm.experiment.checkpoint import MANIFEST, damage, read_entry, split_state, write_entry
+from cl_mlm.experiment.record import versions
 from cl_mlm.fingerprint import split_digest
-from cl_mlm.record import versions
 from cl_mlm.strategy import Strategy
 from cl_mlm.training.evaluation import Evaluated
 from cl_mlm.training.hardware import describe_hardware

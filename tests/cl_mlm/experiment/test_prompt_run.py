@@ -8,7 +8,7 @@ import cl_mlm
 from cl_mlm.config.arms import describe
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import RunFolderError
-from cl_mlm.preparation import prepare
+from cl_mlm.experiment.preparation import prepare
 
 SECTION = {"template": "{{ source }}\nOutput:", "shots": [0]}
 

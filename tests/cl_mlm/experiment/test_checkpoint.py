@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
-from cl_mlm.checkpoint import (
+from cl_mlm.errors import RunFolderError
+from cl_mlm.experiment.checkpoint import (
     damage,
     in_order,
     join_state,
@@ -23,7 +24,6 @@ from cl_mlm.checkpoint import (
     write_stage,
     write_step,
 )
-from cl_mlm.errors import RunFolderError
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.models.tiny import letter_tokenizer
 
@@ -288,7 +288,7 @@ def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
 
 
 def test_steps_of_another_stage_are_not_taken_for_newer_ones(tmp_path):
-    from cl_mlm.checkpoint import read_step, write_step
+    from cl_mlm.experiment.checkpoint import read_step, write_step
 
     for stage_index, step in ((3, 10), (3, 20), (2, 10)):
         write_step(tmp_path, stage_index, step, {"at": step})

@@ -216,7 +216,7 @@ class TestRepeating:
         def fail(*arguments):
             raise AssertionError("trained again")
 
-        monkeypatch.setattr("cl_mlm.experiment.train_stage", fail)
+        monkeypatch.setattr("cl_mlm.experiment.running.train_stage", fail)
         said = cli("run", config)
         assert (said.code, said.out) == (0, f"already finished (--again runs it once more): {copied}\n")
 

@@ -1,0 +1,1 @@
+"""One run, from refusal to summary, and its folder."""
