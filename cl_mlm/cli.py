@@ -166,9 +166,9 @@ def check(
     """Validates config and data and says what a run would do: rows, tokens, steps, memory, disk; trains nothing."""
     import json
 
+    from cl_mlm.check.look import early_look
     from cl_mlm.config.arms import describe, planned
     from cl_mlm.config.loading import load_config
-    from cl_mlm.early_look import early_look
     from cl_mlm.experiment.preparation import prepare
 
     extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from cl_mlm.check.token_lengths import Lengths, input_lengths
 from cl_mlm.errors import ConfigError
-from cl_mlm.lengths import Lengths, input_lengths
 
 if TYPE_CHECKING:
     import torch

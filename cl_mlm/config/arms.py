@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cl_mlm.check.look import early_look
+from cl_mlm.check.look_text import look_lines
 from cl_mlm.config.components import PACKAGES, find, names
 from cl_mlm.config.loading import arm_layers, read_layer
-from cl_mlm.early_look import early_look
-from cl_mlm.early_look_text import look_lines
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:

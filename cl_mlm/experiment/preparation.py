@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cl_mlm.check.disk import size_of_tasks
 from cl_mlm.config.components import find
 from cl_mlm.config.schema import Config
 from cl_mlm.config.stream_keys import make_base, restage, with_probes
@@ -15,7 +16,6 @@ from cl_mlm.data.as_text import as_text
 from cl_mlm.data.hygiene import clean, limit
 from cl_mlm.data.scenarios import RESTAGING
 from cl_mlm.data.tasks import Tasks, foreign_columns, objectives_of
-from cl_mlm.disk import size_of_tasks
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
 from cl_mlm.models.backbone import model_settings
 from cl_mlm.models.file_safety import check_model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.lengths import Lengths, input_lengths
+from cl_mlm.check.token_lengths import Lengths, input_lengths
 from cl_mlm.models.generation import decoder_start_token, end_token, generate_texts
 from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
 from cl_mlm.scores import generated_text as text_scores

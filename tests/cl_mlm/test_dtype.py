@@ -126,7 +126,7 @@ def test_a_killed_run_with_gradient_checkpointing_ends_as_if_it_had_not_been(go,
 
 
 def test_half_of_the_disk_is_told(fast):
-    from cl_mlm.disk import disk_lines
+    from cl_mlm.check.disk import disk_lines
 
     (wide, *_), (half, *_) = (disk_lines(prepare(load_config(fast, [*extra]))) for extra in ((), BF16))
     told = [float(line.partition("stage checkpoints of ")[2].partition(" MB")[0]) for line in (wide, half)]

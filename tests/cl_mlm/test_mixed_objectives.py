@@ -492,9 +492,9 @@ def test_rows_of_several_objectives_are_not_dealt_out_together(layer, tmp_path):
 
 
 def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
+    from cl_mlm.check.disk import size_of_tasks
     from cl_mlm.config.loading import load_config
     from cl_mlm.data.tasks import Tasks
-    from cl_mlm.disk import size_of_tasks
     from cl_mlm.experiment.preparation import prepare
 
     prepared = prepare(load_config(layer(tmp_path, ["naive"])))

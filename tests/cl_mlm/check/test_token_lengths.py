@@ -5,10 +5,10 @@ import pytest
 from datasets import Dataset
 
 from cl_mlm import DataError, Stage, Stream
-from cl_mlm import lengths as module
+from cl_mlm.check import token_lengths as module
+from cl_mlm.check.token_lengths import Lengths, digest, joined, split_lengths, stream_lengths
 from cl_mlm.config.components import make_objective
 from cl_mlm.data.tasks import Tasks
-from cl_mlm.lengths import Lengths, digest, joined, split_lengths, stream_lengths
 from cl_mlm.stream import Column
 from cl_mlm.tokens.encoding import encode_rows
 

@@ -6,9 +6,9 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
+from cl_mlm.check.disk import BYTES, disk_lines, model_size, shown
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import Config, ModelConfig
-from cl_mlm.disk import BYTES, disk_lines, model_size, shown
 from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.strategy import Strategy

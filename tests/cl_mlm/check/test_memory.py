@@ -2,12 +2,12 @@
 
 import pytest
 
+from cl_mlm.check.disk import size_of_tasks
+from cl_mlm.check.memory import memory_need
 from cl_mlm.config.loading import load_config
 from cl_mlm.data.tasks import Tasks
-from cl_mlm.disk import size_of_tasks
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.experiment.running import assemble
-from cl_mlm.memory import memory_need
 from cl_mlm.strategy import Strategy
 from cl_mlm.training.loop import Work, begin_stage, training_ids
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cl_mlm.api import run_folder
-from cl_mlm.disk import shown
-from cl_mlm.early_look import EarlyLook
-from cl_mlm.lengths import BLOCK
-from cl_mlm.memory import MemoryNeed
+from cl_mlm.check.disk import shown
+from cl_mlm.check.look import EarlyLook
+from cl_mlm.check.memory import MemoryNeed
+from cl_mlm.check.token_lengths import BLOCK
 from cl_mlm.stream import SPLITS
 
 MOST_LINES = 30  # of a table; of more only so many:

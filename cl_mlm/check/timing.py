@@ -11,12 +11,12 @@ from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
+from cl_mlm.check.workload import StageWork
 from cl_mlm.experiment.running import TRAINING_ADVICE, assemble
 from cl_mlm.tokens.batching import sorted_batches
 from cl_mlm.training.evaluation import known_columns
 from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
 from cl_mlm.training.loop import Work, begin_stage, steps_of_epoch, training_ids
-from cl_mlm.workload import StageWork
 
 if TYPE_CHECKING:
     import torch

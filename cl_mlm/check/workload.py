@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cl_mlm.check.token_lengths import BLOCK, StreamLengths
 from cl_mlm.data.tasks import Tasks
-from cl_mlm.lengths import BLOCK, StreamLengths
 from cl_mlm.stream import SPLITS
 from cl_mlm.training.evaluation import known_parts
 from cl_mlm.training.loop import num_steps, steps_per_epoch

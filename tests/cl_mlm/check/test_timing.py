@@ -2,10 +2,10 @@
 
 import pytest
 
+from cl_mlm.check.timing import Timed, timed_steps
+from cl_mlm.check.workload import StageWork
 from cl_mlm.config.loading import load_config
 from cl_mlm.experiment.preparation import prepare
-from cl_mlm.timing import Timed, timed_steps
-from cl_mlm.workload import StageWork
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_more_steps_than_an_epoch_has_can_be_timed(fast):
 
 def test_a_frozen_body_counts_once_a_row(fast, monkeypatch):
     """The first step takes 9 s, the further ones 1 s: 8 s for the 16 rows that the body read in it."""
-    from cl_mlm import timing
+    from cl_mlm.check import timing
 
     seconds = iter([0, 9.0, 1.0, 1.0, *[0.5] * 9])
 

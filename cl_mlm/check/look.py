@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.api import run_folder
+from cl_mlm.check.disk import ModelSize, disk_lines, size_of_tasks
+from cl_mlm.check.memory import MemoryNeed, memory_need
+from cl_mlm.check.token_lengths import Lengths, StreamLengths, digest, joined, stream_lengths
+from cl_mlm.check.workload import StageWork, workload
 from cl_mlm.data.tasks import Tasks
-from cl_mlm.disk import ModelSize, disk_lines, size_of_tasks
 from cl_mlm.errors import ConfigError, UnreachableModelError
-from cl_mlm.lengths import Lengths, StreamLengths, digest, joined, stream_lengths
-from cl_mlm.memory import MemoryNeed, memory_need
 from cl_mlm.models.tokenizers import load_tokenizer
 from cl_mlm.stream import SPLITS
-from cl_mlm.workload import StageWork, workload
 
 if TYPE_CHECKING:
+    from cl_mlm.check.timing import Timed
     from cl_mlm.experiment.preparation import Prepared
-    from cl_mlm.timing import Timed
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
     if measured_steps:
         if unreachable:
             raise ConfigError(f"--measure: needs the model itself; {unreachable}")
-        from cl_mlm.timing import timed_steps
+        from cl_mlm.check.timing import timed_steps
 
         timed = timed_steps(prepared, measured_steps)
     return EarlyLook(

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from cl_mlm.check.look import early_look
+from cl_mlm.check.look_text import aligned, duration, look_lines
 from cl_mlm.config.loading import load_config
-from cl_mlm.early_look import early_look
-from cl_mlm.early_look_text import aligned, duration, look_lines
 from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.preparation import prepare
 

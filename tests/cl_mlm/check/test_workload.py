@@ -3,14 +3,14 @@
 import pytest
 
 import cl_mlm
+from cl_mlm.check.look import early_look
+from cl_mlm.check.workload import workload
 from cl_mlm.config.loading import load_config
-from cl_mlm.early_look import early_look
 from cl_mlm.experiment import running as experiment
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.strategy import Strategy
 from cl_mlm.tracking.journal import read_lines
 from cl_mlm.training import loop
-from cl_mlm.workload import workload
 
 
 class Chooser(Strategy):
