@@ -252,7 +252,7 @@ def cli(capsys: pytest.CaptureFixture[str], one_thread: None) -> Iterator[Callab
     handler = signal.getsignal(signal.SIGTERM)
 
     def call(*arguments: object) -> Said:
-        from cl_mlm.cli import main
+        from cl_mlm.cli.app import main
 
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:

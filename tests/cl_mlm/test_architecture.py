@@ -89,7 +89,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_help_loads_nothing_heavy():
-    heavy, run = loaded_by("from cl_mlm.cli import main; main(['--help'])")
+    heavy, run = loaded_by("from cl_mlm.cli.app import main; main(['--help'])")
     assert (heavy, run.returncode) == ([], 0)
     assert "rerun" in run.stdout
 
