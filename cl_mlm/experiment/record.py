@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cl_mlm
 from cl_mlm.data.tasks import objectives_of
 from cl_mlm.experiment.preparation import Prepared
 from cl_mlm.metrics import summarise
@@ -188,7 +189,7 @@ def source() -> str:
 
     The commit says less: it does not see what is changed and not committed, and an installed copy has none.
     """
-    root = Path(__file__).parent.parent
+    root = Path(cl_mlm.__file__).parent.parent
     digest = hashlib.sha256()
     for path in sorted(path for package in SOURCE_PACKAGES for path in (root / package).rglob("*.py")):
         content = path.read_bytes()
@@ -203,7 +204,7 @@ def commit() -> str:
 
     As it is when first asked for: the code that runs does not change with the checkout.
     """
-    folder = Path(__file__).parent.parent
+    folder = Path(cl_mlm.__file__).parent.parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         changed = subprocess.run(

@@ -14,7 +14,7 @@ from cl_mlm.config.loading import arm_layers, load_config, read_layer
 from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
 ARMS = [(path, arm) for path in SHIPPED for arm in (None, *arm_layers(read_layer(path)))]
 BASE = {"stream": "phrasebook"}

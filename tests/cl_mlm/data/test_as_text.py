@@ -16,7 +16,7 @@ from cl_mlm.experiment.preparation import prepare
 from cl_mlm.stream import SPLITS
 
 LABELS = ["cold", "hot", "loud", "quiet"]
-DATA = Path(os.environ.get("CL_MLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("CL_MLM_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def test_source_is_the_text_and_target_the_label(small_stream):

@@ -16,7 +16,7 @@ from cl_mlm.data.hygiene import clean, limit
 from cl_mlm.fingerprint import fingerprint
 
 SPLITS = ("train", "validation", "test")
-DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[3].parent / "shared" / "data")
 
 
 def set_batch_rows(monkeypatch, rows):

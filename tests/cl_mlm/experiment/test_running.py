@@ -20,7 +20,7 @@ from cl_mlm.tracking.journal import read_lines
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HALTING = """
 import os
 import signal

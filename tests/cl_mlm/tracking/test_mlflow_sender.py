@@ -137,7 +137,7 @@ def beginning(tmp_path_factory) -> Beginning:
         stderr=subprocess.STDOUT,
         text=True,
         env={key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     sent = sync(mine, uri)
     output, _ = process.communicate(timeout=120)

@@ -28,7 +28,7 @@ from cl_mlm.tracking.mlflow_delivery import Delivery, Link
 from cl_mlm.tracking.mlflow_sender import MlflowSender, sync
 from cl_mlm.tracking.mlflow_store import TrackingError
 
-differences = runpy.run_path(str(Path(__file__).parent / "kill" / "mirror.py"))["differences"]
+differences = runpy.run_path(str(Path(__file__).parents[1] / "kill" / "mirror.py"))["differences"]
 GUARD_SECONDS = 60  # a test that waits longer has failed
 PASS, ERROR, CUT, HOLD = "pass", "error", "cut", "hold"
 

@@ -353,7 +353,7 @@ def test_a_tokenizer_without_offsets_is_refused():
         encoded_of(tokenizer=slow)
 
 
-XQUAD = Path(os.environ.get("CL_MLM_DATA", Path(__file__).parents[3] / "shared" / "data")) / "xquad_en"
+XQUAD = Path(os.environ.get("CL_MLM_DATA", Path(__file__).parents[4] / "shared" / "data")) / "xquad_en"
 
 
 @pytest.mark.real_data

@@ -14,7 +14,7 @@ import pytest
 
 import cl_mlm
 
-CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 START_SECONDS = 90
 
 

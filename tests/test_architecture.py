@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PACKAGES = ("cl_mlm", "streams", "strategies")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 HEAVY = ("torch", "transformers", "mlflow", "torchvision", "avalanche", "datasets", "pandas", "pyarrow", "matplotlib")

@@ -25,7 +25,7 @@ from cl_mlm.tokens.encoding import EncodedRows
 from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.slugs import slug, slugs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for package in ("cl_mlm", "streams", "strategies") for path in (ROOT / package).rglob("*.py"))
 CANARY = "canary8b1f"
 SECRETS = (
