@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import cl_mlm
-from cl_mlm.api import is_finished, run_folder
 from cl_mlm.config.components import make_objective
 from cl_mlm.config.loading import load_config
+from cl_mlm.experiment.folder import is_finished, run_folder
 from cl_mlm.experiment.preparation import prepare
 
 RESAMPLES, RESAMPLING_SEED = 100, 0

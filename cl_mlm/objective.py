@@ -1,4 +1,4 @@
-"""What a row means to a model: the contract that every file of `objectives/` fulfils.
+"""What a row means to a model: the contract that every file of `cl_mlm/objectives/` fulfils.
 
 Axes: R rows, I inputs (sequences that go through the model: R, or more where a row is cut into windows), T tokens,
 C classes, S sites (places where the model chooses among classes).
@@ -9,17 +9,21 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from cl_mlm.check.token_lengths import Lengths, input_lengths
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Numbers = npt.NDArray[np.int64]
 
 # The form of model that an objective needs: one choice a sequence, one a token, start and end of a span, or the next,
 # the masked, or the answer's tokens.
@@ -29,158 +33,59 @@ Rows = Mapping[str, Sequence[Any]]
 Encoded = dict[str, list[list[int]] | list[int] | list[float]]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Collated rows on one device.
-
-    Attributes:
-        inputs: arguments of the model, each (I, T).
-        targets: what the loss compares with, first axis I.
-        ids: names of the rows, int64 (R,), on the CPU.
-        count: number of loss items of every row, float (R,), on the CPU; known before the forward pass, so that
-            accumulation weighs every item alike without waiting for the device.
-        num_tokens: tokens of all rows, padding left out.
-        allowed: classes that a row may be given, bool (R, C); None: all that the model has.
-        row_weight: factor on every row's loss, (R,); None: 1.
-        split: where the rows are from.
-        origin: `stage` for the step's own rows, `memory` for rows that a strategy brings back.
-        extra: further tensors of the objective's own, first axis I.
-        input_row: position in the batch of every input's row, int64 (I,), ascending; None: every row is one input.
-        task: key of the rows' task, whose objective and head they are for; a batch holds rows of one.
-    """
-
-    inputs: dict[str, torch.Tensor]
-    targets: torch.Tensor
-    ids: torch.Tensor
-    count: torch.Tensor
-    num_tokens: int = 0
-    allowed: torch.Tensor | None = None
-    row_weight: torch.Tensor | None = None
-    split: str = "train"
-    origin: Literal["stage", "memory"] = "stage"
-    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    input_row: torch.Tensor | None = None
-    task: str = ""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors are."""
-        return self.targets.device
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def with_origin(self, origin: Literal["stage", "memory"]) -> Batch:
-        """Returns the same batch under another origin."""
-        return replace(self, origin=origin)
-
-    def with_allowed(self, allowed: torch.Tensor) -> Batch:
-        """Returns the same batch with a mask of allowed classes, bool (R, C)."""
-        return replace(self, allowed=allowed)
-
-    def parts(self, number: int) -> list[Batch]:
-        """Returns the batch cut into at most `number` batches of as equal a number of rows as can be.
-
-        Padding stays that of the whole; `num_tokens` is the whole batch's share by rows, rounded.
-        """
-        size = -(-len(self) // number)
-        if size >= len(self):
-            return [self]
-
-        return [self._part(slice(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
-
-    def _part(self, rows: slice) -> Batch:
-        inputs: Any = rows
-        if self.input_row is not None:
-            inputs = (self.input_row >= rows.start) & (self.input_row < rows.stop)
-
-        def cut(tensor: torch.Tensor | None) -> Any:
-            return None if tensor is None else tensor[rows]
-
-        return replace(
-            self,
-            inputs={name: tensor[inputs] for name, tensor in self.inputs.items()},
-            targets=self.targets[inputs],
-            ids=self.ids[rows],
-            count=self.count[rows],
-            num_tokens=round(self.num_tokens * len(self.ids[rows]) / len(self)),
-            allowed=cut(self.allowed),
-            row_weight=cut(self.row_weight),
-            extra={name: tensor[inputs] for name, tensor in self.extra.items()},
-            input_row=None if self.input_row is None else self.input_row[inputs] - rows.start,
-        )
-
-    def to(self, device: torch.device) -> Batch:
-        """Returns the batch with its tensors on `device`; `ids` and `count` stay on the CPU."""
-        if device.type == "cpu":
-            return self
-
-        def move(tensor: torch.Tensor | None) -> Any:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
-        return replace(
-            self,
-            inputs={name: move(tensor) for name, tensor in self.inputs.items()},
-            targets=move(self.targets),
-            allowed=move(self.allowed),
-            row_weight=move(self.row_weight),
-            extra={name: move(tensor) for name, tensor in self.extra.items()},
-            input_row=move(self.input_row),
-        )
+UNCUT = 1_000_000_000  # tokens; no row has as many
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What a forward pass gives.
+class Lengths:
+    """Tokens of one part of every row, special ones included.
 
     Attributes:
-        logits: (I, C), or (I, T, C).
-        lazy_features: gives the input of the last linear layer, (I, H) or (I, T, H); computed only when asked for.
-        lazy_logits: gives the logits of another task's head, by its key, on the same pass of a shared body; None: there
-            is no other head.
+        limit: tokens at most that a model reads of it at once.
+        whole: of every row, nothing cut, (R,).
+        cut: of every row, that no model will read, (R,).
+        windows: inputs that every row becomes, (R,).
     """
 
-    logits: torch.Tensor
-    lazy_features: Callable[[], torch.Tensor]
-    lazy_logits: Callable[[str], torch.Tensor] | None = None
+    limit: int
+    whole: Numbers
+    cut: Numbers
+    windows: Numbers
 
-    @property
-    def features(self) -> torch.Tensor:
-        """The input of the last linear layer, (I, H) or (I, T, H)."""
-        return self.lazy_features()
+    @classmethod
+    def of(
+        cls, limit: int, whole: Sequence[int], cut: Sequence[int] | None = None, windows: Sequence[int] | None = None
+    ) -> Lengths:
+        """Returns the lengths; `cut` None: what is beyond the limit; `windows` None: one a row."""
+        import numpy as np
 
-
-@dataclass(frozen=True)
-class Sites:
-    """Places where the model chooses among classes; distillation, Fisher labels and calibration read only these.
-
-    Attributes:
-        logits: (S, C); a class that a row may not be given is minus infinity.
-        row: position in the batch of every site's row, int64 (S,).
-        target: the right class, int64 (S,).
-        about: where every site asks yes or no of one class of the model's, that class, int64 (S,); else None, and the
-            classes of a site are the model's.
-    """
-
-    logits: torch.Tensor
-    row: torch.Tensor
-    target: torch.Tensor
-    about: torch.Tensor | None = None
+        own = np.asarray(whole, dtype=np.int64)
+        beyond = np.maximum(own - limit, 0) if cut is None else np.asarray(cut, dtype=np.int64)
+        return cls(limit, own, beyond, np.ones_like(own) if windows is None else np.asarray(windows, dtype=np.int64))
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """One evaluated batch.
+def input_lengths(
+    objective: Objective,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Mapping[str, int],
+    max_length: int,
+) -> Lengths:
+    """Returns the lengths of `input_ids` as the objective itself encodes rows, with and without cutting."""
+    whole = [len(ids) for ids in _input_ids(objective.encode(rows, tokenizer, labels, UNCUT))]
+    long = [i for i, length in enumerate(whole) if length > max_length]
+    cut = [0] * len(whole)
+    if long:
+        picked = {name: [values[i] for i in long] for name, values in rows.items()}
+        seen = _input_ids(objective.encode(picked, tokenizer, labels, max_length))
+        for i, ids in zip(long, seen, strict=True):
+            cut[i] = whole[i] - len(ids)
+    return Lengths.of(max_length, whole, cut)
 
-    Attributes:
-        values: what is predicted for every row, (R,): a label, a list of tags, a text, a number.
-        probability: of the prediction, (R,); None where it is no choice among classes.
-        reference_probability: of the reference, (R,); None likewise.
-    """
 
-    values: list[Any]
-    probability: torch.Tensor | None = None
-    reference_probability: torch.Tensor | None = None
+def _input_ids(encoded: Mapping[str, Any]) -> list[list[int]]:
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
 
 
 class Predictor(Protocol):

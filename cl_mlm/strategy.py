@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from cl_mlm.data.label_columns import LabelSpace
-    from cl_mlm.data.tasks import Task
-    from cl_mlm.objective import Batch, Head, Objective, Outputs, Sites
+    from cl_mlm.batch import Batch, Outputs, Sites
+    from cl_mlm.objective import Head, Objective
     from cl_mlm.stream import Stage, Stream
+    from cl_mlm.task import LabelSpace, Task
 
 Regime = Literal["sequential", "cumulative", "joint"]
 Need = Literal["task_id", "old_rows", "old_model", "future"]

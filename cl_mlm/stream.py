@@ -6,10 +6,14 @@ one int64, so that buffers, caches and journals carry eight bytes a row and neve
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from cl_mlm.arrow import split_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +126,7 @@ class Stream:
     Attributes:
         scenario: `class_incremental`: a row is predicted among all labels seen so far;
             `task_incremental`: among its own stage's labels (the stage is known);
-            `domain_incremental`: every stage has the same labels; the others are made by `cl_mlm.scenarios` of a
+            `domain_incremental`: every stage has the same labels; the others are made by `cl_mlm.data.scenarios` of a
             stream of one of these, `base_scenario`.
         partial: a row may stand in several stages, each time with other targets: what a stage does not ask for is told
             as absent, so that training on all stages at once would contradict itself.
@@ -168,8 +172,8 @@ class Stream:
         """Says whether a row's stage is known at prediction: it is given labels of its own stage or column only."""
         return "task_incremental" in (self.scenario, self.base_scenario)
 
-    def parts(self, split: str) -> Sequence[Stage | Column]:
-        """Returns what the rows of a split belong to, in the order of their ids: stages for `train`, else columns."""
+    def owners(self, split: str) -> Sequence[Stage | Column]:
+        """Returns what owns the rows of a split, in the order of their ids: stages for `train`, else columns."""
         return self.stages if split == "train" else self.columns
 
     def is_measured(self, stage_index: int) -> bool:
@@ -190,8 +194,6 @@ class Stream:
     @cached_property
     def fingerprint(self) -> str:
         """A hash over names, labels and the rows of every split, in order (64 hexadecimal digits)."""
-        from cl_mlm.fingerprint import fingerprint
-
         return fingerprint(self)
 
 
@@ -208,3 +210,34 @@ def unpack_row_ids(ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], n
     import numpy as np
 
     return ids >> POSITION_BITS, ids & ((np.int64(1) << POSITION_BITS) - 1)
+
+
+def fingerprint(stream: Stream) -> str:
+    """Returns a SHA-256 over scenario, names, labels and every row of every split, in order (64 digits).
+
+    Columns that are no stage's own, and probes, are part of it where there are any.
+
+    The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
+    not they are read through an indices mapping. The order of columns does not count.
+    """
+    stages = [
+        {"name": stage.name, "labels": stage.labels, "splits": [split_digest(stage.split(name)) for name in SPLITS]}
+        for stage in stream.stages
+    ]
+    content: dict[str, object] = {"scenario": stream.scenario, "stages": stages}
+    for name, columns in (("columns", stream.given_columns), ("probes", stream.probes)):
+        if columns:
+            content[name] = [
+                {
+                    "name": column.name,
+                    "labels": column.labels,
+                    "home": column.home,
+                    "stages": column.trained_in,
+                    "splits": [split_digest(column.split(split)) for split in SPLITS[1:]],
+                }
+                for column in columns
+            ]
+    if stream.base_scenario is not None:
+        content["base_scenario"] = stream.base_scenario
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

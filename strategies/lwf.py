@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
-from cl_mlm.objective import Batch, Objective, Outputs
+from cl_mlm.batch import Batch, Outputs
+from cl_mlm.objective import Objective
 from cl_mlm.strategy import Need, OtherHead, RunView, Strategy
 from cl_mlm.stream import Stage
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from cl_mlm.data.label_columns import LabelSpace
+    from cl_mlm.task import LabelSpace
 
     SitesOf = Callable[[Batch, Outputs], tuple[torch.Tensor, torch.Tensor]]
     Group = list[int] | None  # classes that are one distribution; None: all that a site has

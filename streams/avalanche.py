@@ -152,7 +152,7 @@ def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_
     experiences = {
         avalanche_name: [
             _experience(rows(part, split), (place or 0) if by_task else 0, collate)
-            for part, place in zip(stream.parts(split), places[split], strict=True)
+            for part, place in zip(stream.owners(split), places[split], strict=True)
         ]
         for split, avalanche_name in STREAM_NAMES.items()
     }

@@ -24,7 +24,8 @@ class Ours:
         self, work: Workload, strategies: Mapping[str, Any] | None = None, stage: int | None = None, **sections: Any
     ) -> None:
         from cl_mlm.config.loading import load_config
-        from cl_mlm.experiment.preparation import Prepared, make_strategies, with_objects
+        from cl_mlm.experiment.composition import make_strategies
+        from cl_mlm.experiment.preparation import Prepared, with_objects
         from cl_mlm.experiment.progress import Progress
         from cl_mlm.experiment.running import Experiment
         from cl_mlm.objectives.classification import Classification

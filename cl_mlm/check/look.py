@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.api import run_folder
-from cl_mlm.check.disk import ModelSize, disk_lines, size_of_tasks
+from cl_mlm.check.disk import disk_lines
 from cl_mlm.check.memory import MemoryNeed, memory_need
-from cl_mlm.check.token_lengths import Lengths, StreamLengths, digest, joined, stream_lengths
+from cl_mlm.check.token_lengths import StreamLengths, digest, joined, stream_lengths
 from cl_mlm.check.workload import StageWork, workload
-from cl_mlm.data.tasks import Tasks
+from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.experiment.folder import run_folder
+from cl_mlm.models.size import ModelSize, size_of_tasks
 from cl_mlm.models.tokenizers import load_tokenizer
+from cl_mlm.objective import Lengths
 from cl_mlm.stream import SPLITS
+from cl_mlm.task import Tasks
 
 if TYPE_CHECKING:
     from cl_mlm.check.timing import Timed
@@ -182,7 +185,7 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
         ConfigError: steps are to be timed, and the model cannot be had.
         TrainingError: steps are to be timed, and memory does not suffice.
     """
-    config, tasks = prepared.config, Tasks.of_stream(prepared.stream)
+    config, tasks = prepared.config, tasks_of(prepared.stream)
     size: ModelSize | None = None
     lengths: StreamLengths | None = None
     unreachable = ""

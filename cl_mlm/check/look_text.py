@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cl_mlm.api import run_folder
 from cl_mlm.check.disk import shown
 from cl_mlm.check.look import EarlyLook
 from cl_mlm.check.memory import MemoryNeed
 from cl_mlm.check.token_lengths import BLOCK
+from cl_mlm.experiment.folder import run_folder
 from cl_mlm.stream import SPLITS
 
 MOST_LINES = 30  # of a table; of more only so many:
@@ -104,7 +104,7 @@ def _packed_lines(look: EarlyLook) -> list[str]:
             continue
         stream = look.prepared.stream
         places = [(i, split) for split in SPLITS for i, key in enumerate(look.tasks.keys_of(split)) if key == task.key]
-        texts = sum(len(stream.parts(split)[i].split(split)) for i, split in places)
+        texts = sum(len(stream.owners(split)[i].split(split)) for i, split in places)
         if look.lengths is None:
             lines.append(f"packed: {texts:,} texts become blocks; how many is not known, nor the steps")
             continue
@@ -145,7 +145,7 @@ def _token_table(look: EarlyLook, part: tuple[str, str]) -> list[str]:
     header = [f"tokens of {what}", "50 %", "90 %", "99 %", "most", f"longer than {every['limit']:,}", "tokens cut"]
     lines = _elided([*header, "windows"] if windows else header, rows, len(own), below)
     places = [(i, split) for split in SPLITS for i, key in enumerate(look.tasks.keys_of(split)) if key == part[0]]
-    number = sum(len(stream.parts(split)[i].split(split)) for i, split in places)
+    number = sum(len(stream.owners(split)[i].split(split)) for i, split in places)
     if part[1] != BLOCK and every["counted_rows"] < number:
         lines.append(f"counted in {every['counted_rows']:,} of {number:,} rows, evenly spread over the large splits")
     return lines

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_mlm.check.disk import MOMENTS, ModelSize, number_bytes
+from cl_mlm.check.disk import MOMENTS
+from cl_mlm.models.size import ModelSize, number_bytes
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared

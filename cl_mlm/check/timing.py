@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from cl_mlm.check.workload import StageWork
-from cl_mlm.experiment.running import TRAINING_ADVICE, assemble
+import numpy as np
+import torch
+
+from cl_mlm.experiment.assembly import assemble
+from cl_mlm.experiment.running import TRAINING_ADVICE
+from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.tokens.batching import sorted_batches
-from cl_mlm.training.evaluation import known_columns
+from cl_mlm.training.evaluation import ids_of_columns, scorable_columns, scoring
 from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
-from cl_mlm.training.loop import Work, begin_stage, steps_of_epoch, training_ids
+from cl_mlm.training.loop import StageTraining, begin_stage, end_stage, steps_of_epoch, training_ids
+from cl_mlm.training.network import caches_features
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable, Sequence
 
+    import numpy.typing as npt
+
+    from cl_mlm.check.workload import StageWork
     from cl_mlm.experiment.preparation import Prepared
-    from cl_mlm.stream import Stage
     from cl_mlm.training.run import Run
 
 
@@ -111,13 +116,7 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
         first = _trial(run, last if is_joint else 0, num_steps)
         later = _trial(run, 1, num_steps) if has_later else None
         scored_row = _seconds_a_scored_row(run, num_steps)
-        keeps = (
-            prepared.config.finetuning.mode == "head"
-            and prepared.config.finetuning.cache_features
-            and run.backbone.kind == "sequence"
-            and not run.backbone.parts()
-        )
-        once = max(0.0, first.first - first.step) / len(training_ids(_at(run, last if is_joint else 0)))
+        once = max(0.0, first.first - first.step) / max(1, len(training_ids(_at(run, last if is_joint else 0))))
         return Timed(
             steps=num_steps,
             step=first.step,
@@ -126,40 +125,31 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
             after_row=first.after_row if later is None else later.after_row,
             first_after_row=first.after_row,
             scored_row=scored_row,
-            frozen_row=once if keeps else 0.0,
+            frozen_row=once if caches_features(run.config, run.network.backbone) else 0.0,
             peak_bytes=peak_memory_bytes(),
-            device=run.device.type,
+            device=run.network.device.type,
         )
 
 
 def _trial(run: Run, stage_index: int, num_steps: int) -> _Trial:
     """Takes one step and `num_steps` timed ones of a stage; mutates the run as training the stage would."""
-    import numpy as np
-
     _at(run, stage_index)
-    run.training_ids = training_ids(run)
-    steps = list(steps_of_epoch(run, run.split_rows["train"].lengths(run.training_ids)))
+    place = run.place
+    place.training_ids = training_ids(run)
+    steps = list(steps_of_epoch(run, run.data.lengths(place.training_ids)))
     taken = list(islice(cycle(steps), num_steps + 1))
     # Strategies prepare for, and learn from, no more rows than are trained on.
-    run.training_ids = np.unique(np.concatenate([ids for step in taken for ids in step]))
+    place.training_ids = np.unique(np.concatenate([ids for step in taken for ids in step]))
     before = _seconds(run, lambda: begin_stage(run))
-    work = Work(run, len(taken))
-    seconds = [_seconds(run, lambda step=step: work.take(step)) for step in taken]  # type: ignore[misc]
-    stage = run.stream.stages[stage_index]
-    after = _seconds(run, partial(_end_stage, run, stage))
-    run.last_trained = stage_index
-    rows = len(run.training_ids)
+    work = StageTraining(run, len(taken))
+    seconds = [_seconds(run, partial(work.take_step, step)) for step in taken]
+    after = _seconds(run, partial(end_stage, run))
+    rows = len(place.training_ids)
     return _Trial(seconds[0], seconds[1:], before / rows, after / rows)
 
 
-def _end_stage(run: Run, stage: Stage) -> None:
-    for strategy in run.strategies:
-        strategy.after_stage(run, stage)
-
-
 def _at(run: Run, stage_index: int) -> Run:
-    run.enter(stage_index)
-    run.epoch = run.step = 0
+    run.begin(stage_index)
     return run
 
 
@@ -168,48 +158,37 @@ def _seconds_a_scored_row(run: Run, num_batches: int) -> float:
 
     Rows are those of the columns known now; 0 where there are none.
     """
-    import numpy as np
-    import torch
-
     split = run.config.evaluation.splits[-1]
-    rows = run.split_rows[split]
-    columns = known_columns(run, split)
-    ids = np.concatenate([rows.ids(j) for j in columns]) if columns else np.zeros(0, dtype=np.int64)
-    run.model.eval()
-    names = [run.stream.columns[j].name for j in columns]
-    with ExitStack() as stack:
-        for strategy in run.strategies:
-            stack.enter_context(strategy.evaluation(run, names))
-        stack.enter_context(torch.inference_mode())
+    columns = scorable_columns(run.stream, run.tasks, split)
+    ids = ids_of_columns(run, split, columns)
 
-        def score(own: np.typing.NDArray[np.int64]) -> None:
-            batch = rows.collate(own).to(run.device)
-            run.task_of(batch).objective.predict(run.predictor(batch), batch)
+    def score(of_batch: npt.NDArray[np.int64]) -> None:
+        batch = run.data.rows(of_batch, split)
+        run.task_of(batch).objective.predict(run.predictor(batch), batch)
 
-        total = 0.0
+    total = 0.0
+    with evaluation_mode(run.network.model), scoring(run, columns):
         for positions in run.tasks.split(ids, split):
-            own = ids[positions]
-            batches = sorted_batches(rows.lengths(own), run.config.evaluation.batch_size)
+            of_task = ids[positions]
+            batches = sorted_batches(run.data.lengths(of_task, split), run.config.evaluation.batch_size)
             chosen = np.unique(np.linspace(0, len(batches) - 1, min(num_batches, len(batches))).round().astype(int))
-            score(own[batches[-1]])
-            taken = [own[batches[i]] for i in chosen.tolist()]
+            score(of_task[batches[-1]])
+            taken = [of_task[batches[i]] for i in chosen.tolist()]
             spent = sum(_seconds(run, partial(score, one)) for one in taken)
-            total += len(own) * spent / sum(map(len, taken))
+            total += len(of_task) * spent / sum(map(len, taken))
     return total / max(1, len(ids))
 
 
 def _seconds(run: Run, work: Callable[[], object]) -> float:
     """Returns the seconds that `work` takes, that of the device included."""
-    _wait(run.device)
+    _wait(run.network.device)
     started = time.perf_counter()
     work()
-    _wait(run.device)
+    _wait(run.network.device)
     return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:
-    import torch
-
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

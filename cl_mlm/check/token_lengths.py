@@ -9,12 +9,12 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import DataError
+from cl_mlm.objective import Lengths
 from cl_mlm.stream import SPLITS, Stream
 
 if TYPE_CHECKING:
@@ -23,69 +23,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from cl_mlm.data.tasks import Tasks
-    from cl_mlm.objective import Objective, Rows
+    from cl_mlm.objective import Objective
+    from cl_mlm.task import Tasks
 
     Numbers = npt.NDArray[np.int64]
 
-UNCUT = 1_000_000_000  # tokens; no row has as many
 CHUNK_ROWS = 2000
 MOST_ROWS = 50_000  # of a split; of a larger one as many, evenly spread, stand for all
 PERCENTILES = (50, 90, 99, 100)
 BLOCK = "block"  # the part of a row that a packed split has
 VERSION = 2
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of one part of every row, special ones included.
-
-    Attributes:
-        limit: tokens at most that a model reads of it at once.
-        whole: of every row, nothing cut, (R,).
-        cut: of every row, that no model will read, (R,).
-        windows: inputs that every row becomes, (R,).
-    """
-
-    limit: int
-    whole: Numbers
-    cut: Numbers
-    windows: Numbers
-
-    @classmethod
-    def of(
-        cls, limit: int, whole: Sequence[int], cut: Sequence[int] | None = None, windows: Sequence[int] | None = None
-    ) -> Lengths:
-        """Returns the lengths; `cut` None: what is beyond the limit; `windows` None: one a row."""
-        import numpy as np
-
-        own = np.asarray(whole, dtype=np.int64)
-        beyond = np.maximum(own - limit, 0) if cut is None else np.asarray(cut, dtype=np.int64)
-        return cls(limit, own, beyond, np.ones_like(own) if windows is None else np.asarray(windows, dtype=np.int64))
-
-
-def input_lengths(
-    objective: Objective,
-    rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
-    labels: Mapping[str, int],
-    max_length: int,
-) -> Lengths:
-    """Returns the lengths of `input_ids` as the objective itself encodes rows, with and without cutting."""
-    whole = [len(ids) for ids in _input_ids(objective.encode(rows, tokenizer, labels, UNCUT))]
-    long = [i for i, length in enumerate(whole) if length > max_length]
-    cut = [0] * len(whole)
-    if long:
-        picked = {name: [values[i] for i in long] for name, values in rows.items()}
-        seen = _input_ids(objective.encode(picked, tokenizer, labels, max_length))
-        for i, ids in zip(long, seen, strict=True):
-            cut[i] = whole[i] - len(ids)
-    return Lengths.of(max_length, whole, cut)
-
-
-def _input_ids(encoded: Mapping[str, Any]) -> list[list[int]]:
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
 
 
 StreamLengths = dict[tuple[int, str], dict[str, Lengths]]
@@ -100,7 +47,7 @@ def stream_lengths(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerB
     Raises:
         DataError: what the cache holds is damaged.
     """
-    from cl_mlm.tokens.encoding import tokenizer_hash
+    from cl_mlm.models.tokenizers import tokenizer_hash
 
     objectives = [[task.objective.name, task.objective.options(), list(task.labels.index)] for task in tasks]
     asked = [VERSION, stream.fingerprint, objectives, tasks.keys, tasks.column_keys, max_length, MOST_ROWS]
@@ -109,7 +56,7 @@ def stream_lengths(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerB
     if not folder.is_dir():
         found: StreamLengths = {}
         for split in SPLITS:
-            for i, part in enumerate(stream.parts(split)):
+            for i, part in enumerate(stream.owners(split)):
                 task, rows = tasks.by_key[tasks.keys_of(split)[i]], part.split(split)
                 asking = (rows, task.objective, tokenizer, task.labels.index, max_length)
                 packs = task.objective.packs and len(rows)

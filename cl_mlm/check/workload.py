@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_mlm.check.token_lengths import BLOCK, StreamLengths
-from cl_mlm.data.tasks import Tasks
+from cl_mlm.data.tasks import tasks_of
 from cl_mlm.stream import SPLITS
-from cl_mlm.training.evaluation import known_parts
+from cl_mlm.task import Tasks
+from cl_mlm.training.evaluation import scorable_columns
 from cl_mlm.training.loop import num_steps, steps_per_epoch
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def row_counts(tasks: Tasks, prepared: Prepared, lengths: StreamLengths | None) 
     counts: dict[str, list[int | None]] = {}
     for split in SPLITS:
         counts[split] = []
-        for i, (part, key) in enumerate(zip(prepared.stream.parts(split), tasks.keys_of(split), strict=True)):
+        for i, (part, key) in enumerate(zip(prepared.stream.owners(split), tasks.keys_of(split), strict=True)):
             number: int | None = len(part.split(split))
             if number and tasks.by_key[key].objective.packs:
                 number = None if lengths is None else len(lengths[i, split][BLOCK].whole)
@@ -60,7 +61,7 @@ def workload(prepared: Prepared, lengths: StreamLengths | None = None) -> list[S
         lengths: of its stream, by which the blocks of packed rows are counted; None: they are not known.
     """
     stream = prepared.stream
-    tasks = Tasks.of_stream(stream)
+    tasks = tasks_of(stream)
     counts = row_counts(tasks, prepared, lengths)
     regimes = {strategy.regime for strategy in prepared.strategies}
     chosen = any(strategy.overrides("training_data") for strategy in prepared.strategies)
@@ -103,16 +104,16 @@ def _columns_by_stage(prepared: Prepared) -> dict[int, set[int]]:
 def _scored_after(prepared: Prepared, tasks: Tasks, counts: RowCounts, stage_index: int) -> int | None:
     if not prepared.stream.is_measured(stage_index):
         return 0
-    tasks.begin(stage_index, -1)
+    tasks.count_labels(stage_index, -1)
     splits = prepared.config.evaluation.splits
-    return _sum([counts[split][j] for split in splits for j in known_parts(prepared.stream, tasks, split)])
+    return _sum([counts[split][j] for split in splits for j in scorable_columns(prepared.stream, tasks, split)])
 
 
 def _scored_before(prepared: Prepared, tasks: Tasks, counts: RowCounts) -> int | None:
     """Returns the test rows of the baseline: columns whose labels the untrained model all knows."""
     if "test" not in prepared.config.evaluation.splits:
         return 0
-    tasks.begin(0, -1)
+    tasks.count_labels(0, -1)
     every = enumerate(prepared.stream.columns)
     return _sum([counts["test"][j] for j, column in every if tasks.of_column(j).labels.known(column.labels)[1]])
 
@@ -123,10 +124,10 @@ def _sum(numbers: Sequence[int | None]) -> int | None:
 
 
 def _steps(prepared: Prepared, task_rows: Sequence[int] | None) -> int | None:
-    if task_rows is None:
-        fixed = prepared.config.training.steps
-        return None if fixed is None else num_steps(prepared.config, [])
-    return num_steps(prepared.config, task_rows)
+    if task_rows is not None:
+        return num_steps(prepared.config, task_rows)
+    # Of rows that a strategy chooses only a fixed number of steps is known, if they are any.
+    return None if prepared.config.training.steps is None else num_steps(prepared.config, [1])
 
 
 def _validated(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cl_mlm.errors import ClMlmError
+from cl_mlm.run_folder import RunFolder
 from cl_mlm.tracking.journal import without_credentials
 
 if TYPE_CHECKING:
-    from cl_mlm.api import Result
+    from cl_mlm.experiment.session import Result
 
 INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
@@ -43,7 +44,7 @@ AllowInexact = Annotated[
     bool,
     typer.Option("--allow-inexact", help="Goes on under other versions or on another machine, too; flags the run."),
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart/<run>.", metavar="RUN")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart/<run>.", metavar="RUN")]
 
 
 @app.command()
@@ -57,10 +58,10 @@ def run(
     allow_inexact: AllowInexact = False,
 ) -> None:
     """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
-    from cl_mlm.api import run_prepared
     from cl_mlm.config.arms import planned
     from cl_mlm.config.loading import load_config
     from cl_mlm.experiment.preparation import prepare
+    from cl_mlm.experiment.session import run_prepared
 
     variants = planned(config, arm or [], seed or [])
     extra = list(overrides or []) + ([f"limit={limit}"] if limit is not None else [])
@@ -82,7 +83,7 @@ def run(
 
 
 @app.command()
-def resume(folder: RunFolder, allow_inexact: AllowInexact = False) -> None:
+def resume(folder: RunArgument, allow_inexact: AllowInexact = False) -> None:
     """Goes on with an interrupted run from its last checkpoint."""
     from cl_mlm.experiment.resuming import resume_run
 
@@ -92,7 +93,7 @@ def resume(folder: RunFolder, allow_inexact: AllowInexact = False) -> None:
 
 
 @app.command()
-def rerun(folder: RunFolder) -> None:
+def rerun(folder: RunArgument) -> None:
     """Runs a finished run again from its resolved config and says whether the accuracy matrix is equal."""
     from cl_mlm.experiment.resuming import rerun_run
 
@@ -105,7 +106,7 @@ def rerun(folder: RunFolder) -> None:
 
 @app.command()
 def prompt(
-    folder: RunFolder,
+    folder: RunArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="key=value of the `prompting` section, such as normalise=bytes.", metavar="[KEY=VALUE]..."),
@@ -122,7 +123,7 @@ def prompt(
     from rich.console import Console
 
     from cl_mlm.experiment.prompt_run import prompt_run
-    from cl_mlm.prompting.summary import later_table
+    from cl_mlm.results.prompt_tables import later_table
 
     found = prompt_run(folder, *(overrides or []), stage=stage, shots=shots, config=config)
     Console().print(later_table(found.values))
@@ -167,7 +168,8 @@ def check(
     import json
 
     from cl_mlm.check.look import early_look
-    from cl_mlm.config.arms import describe, planned
+    from cl_mlm.cli.listing import describe
+    from cl_mlm.config.arms import planned
     from cl_mlm.config.loading import load_config
     from cl_mlm.experiment.preparation import prepare
 
@@ -187,13 +189,13 @@ def list_(
     what: Annotated[str, typer.Argument(help="strategies, streams, objectives, or configs.", metavar="WHAT")],
 ) -> None:
     """Lists what a config may name, with a line on each."""
-    from cl_mlm.config.arms import listing
+    from cl_mlm.cli.listing import listing
 
     _print_lines(listing(what))
 
 
 @app.command()
-def sync(folder: RunFolder) -> None:
+def sync(folder: RunArgument) -> None:
     """Sends what an unreachable tracking server has missed."""
     from cl_mlm.tracking.mlflow_delivery import Link
     from cl_mlm.tracking.mlflow_sender import sync as send
@@ -276,7 +278,7 @@ def _show(result: Result) -> None:
         console.print(prompted)
     cost = result.summary["cost"]
     spent = f"train {cost['train_seconds']:.1f} s, evaluation {cost['eval_seconds']:.1f} s"
-    figures = result.folder / "figures"
+    figures = RunFolder(result.folder).figures
     _print_lines(
         [
             *notes(result.summary),

@@ -23,14 +23,14 @@ from cl_mlm.objective import Objective
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 
-PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
+COMPONENT_PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
 
 
 def names(kind: str) -> list[str]:
     """Returns the names that a config may use for `kind` (stream, strategy or objective), sorted; imports none."""
-    package = importlib.import_module(PACKAGES[kind])
+    package = importlib.import_module(COMPONENT_PACKAGES[kind])
     modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
-    return sorted(name for name in modules if kind != "stream" or _makes_stream(f"{PACKAGES[kind]}.{name}"))
+    return sorted(name for name in modules if kind != "stream" or _makes_stream(f"{COMPONENT_PACKAGES[kind]}.{name}"))
 
 
 def find(kind: str, name: str) -> Any:
@@ -44,7 +44,7 @@ def find(kind: str, name: str) -> Any:
     if name.startswith("_") or name not in names(kind):
         known = names(kind)
         raise ConfigError(f"{kind}: no {kind} is called {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
-    module = importlib.import_module(f"{PACKAGES[kind]}.{name}")
+    module = importlib.import_module(f"{COMPONENT_PACKAGES[kind]}.{name}")
     return _check(kind, name, _only_public(kind, module))
 
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.arrow import arrow_batches
 from cl_mlm.data.split_owners import Part, parts_of, with_splits
-from cl_mlm.data.tasks import Task, Tasks, identity
+from cl_mlm.data.tasks import identity, tasks_of
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.fingerprint import arrow_batches
 from cl_mlm.stream import Column, Stage, Stream
+from cl_mlm.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +36,7 @@ def as_text(stream: Stream) -> Stream:
         ConfigError: rows that are not to be written out, or that are to be predicted among their own stage's labels.
         DataError: columns that are missing or hold no strings, or rows that their objective refuses.
     """
-    tasks = {identity(stream.stages[task.stages[0]]): task for task in Tasks.of_stream(stream)}
+    tasks = {identity(stream.stages[task.stages[0]]): task for task in tasks_of(stream)}
     parts = parts_of(stream)
     others = sorted(
         {part.owner.objective for part in parts}

@@ -10,10 +10,10 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
+from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
 from cl_mlm.data.staging import StageFields, cut_labels
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.scores.bio import only, types_of
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
+from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
 from cl_mlm.config.schema import Overlap
 from cl_mlm.data.consistency import row_problems, stream_problems
-from cl_mlm.data.label_columns import label_codes
 from cl_mlm.data.split_owners import Part, parts_of, with_splits
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.stream import SPLITS, Stream
 
 if TYPE_CHECKING:
@@ -78,23 +77,6 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
     if problems:
         raise DataError(problems)
     return stream, counts
-
-
-def limit(stream: Stream, rows: int) -> Stream:
-    """Returns the stream with at most `rows` rows a split, spread over its labels; its notes say so.
-
-    Rows with many labels are taken by their rarest one.
-
-    A training split keeps at least one row of each of its labels, even where that is more than `rows`. The same
-    stream gives the same rows, in their old order: the first of each label, then the second of each, and so on.
-
-    Raises:
-        ConfigError: `rows` is less than 1.
-    """
-    if rows < 1:
-        raise ConfigError(f"limit: must be at least 1 row a split, got {rows}")
-    splits = [{name: _limit_split(part, name, rows) for name in part.splits} for part in parts_of(stream)]
-    return replace(with_splits(stream, splits), notes=(*stream.notes, f"limited to {rows} rows a split"))
 
 
 def _scan(stream: Stream, problems: list[str]) -> tuple[list[dict[str, Keys]], int]:
@@ -239,20 +221,3 @@ def _drop(stream: Stream, marks: Sequence[Marks]) -> tuple[Stream, dict[str, int
 
 def _without(dataset: Dataset, marked: npt.NDArray[np.bool_]) -> Dataset:
     return pick(dataset, (~marked).nonzero()[0]) if marked.any() else dataset
-
-
-def _limit_split(part: Part, split: str, rows: int) -> Dataset:
-    """Returns at most `rows` rows, taken from the labels in turn; of a training split at least one of each."""
-    import numpy as np
-
-    dataset = part.splits[split]
-    if len(dataset) <= rows:
-        return dataset
-    codes = label_codes(dataset, make_objective(part.owner.objective, part.owner.options))
-    by_label = np.argsort(codes, kind="stable")
-    sizes = np.unique(codes, return_counts=True)[1]
-    turn = np.empty(len(codes), dtype=np.int64)
-    turn[by_label] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    num_kept = max(rows, len(sizes)) if split == "train" else rows
-    kept = np.lexsort((codes, turn))[:num_kept]
-    return dataset.select(np.sort(kept))

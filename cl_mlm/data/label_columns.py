@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cl_mlm.fingerprint import arrow_batches
+from cl_mlm.arrow import arrow_batches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,79 +15,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from cl_mlm.objective import Objective
-    from cl_mlm.stream import Stream
-
-
-class LabelSpace:
-    """The labels of a run, in the order in which stages bring them, and the classes that stand for them.
-
-    `seen` and `old` move forward with `begin`; the model never knows more than `seen`. A class is what the model
-    chooses: the label itself, or with tags `B-` and `I-` of every label beside `O`.
-
-    Args:
-        stream: whose labels.
-        classes: classes for the first k labels, such as `Objective.classes`; None: a label is a class.
-
-    Attributes:
-        names: all labels.
-        index: every label to its place among them.
-        classes: all classes; position = output of the model.
-        shared: indices of the classes that stand for no label.
-    """
-
-    def __init__(self, stream: Stream, classes: Callable[[Sequence[str]], list[str]] | None = None) -> None:
-        self.names: tuple[str, ...] = stream.labels
-        self.index: dict[str, int] = {name: i for i, name in enumerate(self.names)}
-        count = list if classes is None else classes
-        self.classes: tuple[str, ...] = tuple(count(self.names))
-        self._ends = [len(count(self.names[:k])) for k in range(len(self.names) + 1)]
-        self.shared = tuple(range(self._ends[0]))
-        self._by_stage = tuple(tuple(self.index[label] for label in stage.labels) for stage in stream.stages)
-        brought = (max((i + 1 for i in own), default=0) for own in self._by_stage)
-        self._num_by_stage = tuple(accumulate(brought, max, initial=0))
-        self._num_seen = 0
-        self._num_old = 0
-
-    def begin(self, last_stage: int, last_trained: int) -> None:
-        """Counts the labels up to `last_stage` as seen and those up to `last_trained` (-1: none) as old."""
-        self._num_seen, self._num_old = self._through(last_stage), self._through(last_trained)
-
-    def _through(self, stage_index: int) -> int:
-        return self._num_by_stage[min(stage_index + 1, len(self._by_stage))]
-
-    @property
-    def seen(self) -> tuple[str, ...]:
-        """Labels of this stage and of those before it."""
-        return self.names[: self._num_seen]
-
-    @property
-    def old(self) -> tuple[str, ...]:
-        """Labels that the model knew before this stage."""
-        return self.names[: self._num_old]
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the labels seen, shared ones included."""
-        return self._ends[self._num_seen]
-
-    @property
-    def num_old_classes(self) -> int:
-        """Classes that the model knew before this stage; 0 before the first is trained."""
-        return self._ends[self._num_old] if self._num_old else 0
-
-    def of(self, stage_index: int) -> tuple[int, ...]:
-        """Indices of the classes of a stage's own labels, without the shared ones."""
-        return tuple(c for i in self._by_stage[stage_index] for c in range(self._ends[i], self._ends[i + 1]))
-
-    def allowed(self, labels: Sequence[str]) -> list[int]:
-        """Indices of the classes that stand for `labels` or for none, as far as seen."""
-        own = (c for label in labels for c in range(*self._ends[self.index[label] : self.index[label] + 2]))
-        return [c for c in (*self.shared, *own) if c < self.num_classes]
-
-    def known(self, labels: Sequence[str]) -> tuple[bool, bool]:
-        """Says whether any and whether all of `labels` are seen; both where there are none."""
-        seen = [self.index[label] < self._num_seen for label in labels] or [True]
-        return any(seen), all(seen)
 
 
 def rarest_labels(rows: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from cl_mlm.arrow import pick
 from cl_mlm.config.components import make_objective
 from cl_mlm.data.label_columns import label_codes, label_counts
 from cl_mlm.data.staging import column_codes
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.fingerprint import pick
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Column, Restaged, Stage, Stream, column_of
 
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from cl_mlm.objective import Objective
 
     Indices = npt.NDArray[np.int64]
-
-# The keys of a section that each scenario reads beside `scenario_seed`: type, default (`...`: needed), bounds.
-KEYS: Final[Mapping[str, Mapping[str, tuple[Any, Any, Mapping[str, float]]]]] = {
-    "instance_incremental": {"num_stages": (int, ..., {"min": 1})},
-    "online": {"chunk_rows": (int, ..., {"min": 1}), "evaluate_every": (int, 1, {"min": 1})},
-    "blurry": {"blur": (float, ..., {"min": 0, "max": 1})},
-}
 
 
 def instance_incremental(stream: Stream, num_stages: int, seed: int = 0) -> Stream:

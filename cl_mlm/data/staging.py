@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
 from cl_mlm.errors import ConfigError, DataError, nearest
-from cl_mlm.fingerprint import arrow_batches, pick
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 

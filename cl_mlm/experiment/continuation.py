@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.experiment.checkpoint import MANIFEST
-from cl_mlm.experiment.record import versions
+from cl_mlm.experiment.state_files import MANIFEST
+from cl_mlm.experiment.versions import versions
+from cl_mlm.run_folder import RunFolder
 from cl_mlm.tracking.journal import read_lines, without_credentials
 from cl_mlm.training.hardware import describe_hardware
 
@@ -118,7 +119,7 @@ def _written(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the journal's settings as they were first written, and the run's tags as they were written last."""
     params: dict[str, Any] = {}
     tags: dict[str, str] = {}
-    path = folder / "journal.jsonl"
+    path = RunFolder(folder).journal
     for line, _ in read_lines(path) if path.is_file() else ():
         if line["kind"] == "params":
             params = {**line["values"], **params}

@@ -1,4 +1,4 @@
-"""Answers of the model on disk: every evaluated row's, and what they say of every label."""
+"""Writes predictions (one Parquet row for each evaluated row) and the per-label report computed from them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_mlm.data.tasks import Tasks
+from cl_mlm.data.tasks import tasks_of
 from cl_mlm.results.run_report import write_csv
+from cl_mlm.run_folder import RunFolder
 from cl_mlm.stream import Stream, unpack_row_ids
 from cl_mlm.training.evaluation import Evaluated
 from cl_mlm.training.run import Run
@@ -17,29 +18,29 @@ from cl_mlm.training.run import Run
 log = logging.getLogger(__name__)
 
 
-def write_predictions(folder: Path, run: Run, found: Evaluated, name: str) -> None:
+def write_predictions(folder: RunFolder, run: Run, evaluated: Evaluated, name: str) -> None:
     """Writes `predictions/<name>.parquet` of a run folder: a line for every row that was evaluated."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns, _ = unpack_row_ids(found.ids)
+    columns, _ = unpack_row_ids(evaluated.ids)
     names = pa.array([column.name for column in run.stream.columns])
     table = pa.table(
         {
             "column": pa.DictionaryArray.from_arrays(pa.array(columns), names),
-            "id": found.ids,
-            "prediction": _answers(found.predictions, len(run.tasks)),
-            "reference": _answers(found.references, len(run.tasks)),
-            "probability": found.probability,
-            "reference_probability": found.reference_probability,
+            "id": evaluated.ids,
+            "prediction": _answers(evaluated.predictions, len(run.tasks)),
+            "reference": _answers(evaluated.references, len(run.tasks)),
+            "probability": evaluated.probability,
+            "reference_probability": evaluated.reference_probability,
         }
     )
-    path = folder / "predictions" / f"{name}.parquet"
+    path = folder.predictions(name)
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path)
 
 
-def write_per_class(folder: Path, stream: Stream) -> list[Path]:
+def write_per_class(folder: RunFolder, stream: Stream) -> list[Path]:
     """Writes precision, recall and F1 of every label under the final model, from its kept predictions.
 
     Returns the file, or nothing where there is none: no predictions, or objectives without labels.
@@ -48,16 +49,16 @@ def write_per_class(folder: Path, stream: Stream) -> list[Path]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    path = folder / "predictions" / f"{len(stream) - 1}.parquet"
+    path = folder.predictions(str(len(stream) - 1))
     if not path.is_file():
         return []
     try:
         table = pq.read_table(path, columns=["column", "prediction", "reference"])
     except (pa.ArrowInvalid, OSError) as error:
         log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
-        (folder / "per_class.csv").unlink(missing_ok=True)
+        folder.per_class.unlink(missing_ok=True)
         return []
-    tasks, rows = Tasks.of_stream(stream), []
+    tasks, rows = tasks_of(stream), []
     for task in tasks:
         predictions: list[Any] = []
         references: list[Any] = []
@@ -72,7 +73,7 @@ def write_per_class(folder: Path, stream: Stream) -> list[Path]:
     if not rows:
         return []
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return [write_csv(folder / "per_class.csv", names, [[row.get(name) for name in names] for row in rows])]
+    return [write_csv(folder.per_class, names, [[row.get(name) for name in names] for row in rows])]
 
 
 def _answers(values: Sequence[Any], num_tasks: int) -> Any:

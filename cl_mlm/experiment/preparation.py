@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cl_mlm.check.disk import size_of_tasks
-from cl_mlm.config.components import find
 from cl_mlm.config.schema import Config
-from cl_mlm.config.stream_keys import make_base, restage, with_probes
-from cl_mlm.data.as_text import as_text
-from cl_mlm.data.hygiene import clean, limit
-from cl_mlm.data.scenarios import RESTAGING
-from cl_mlm.data.tasks import Tasks, foreign_columns, objectives_of
+from cl_mlm.data.stream_building import build_stream
+from cl_mlm.data.tasks import objectives_of, tasks_of
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
-from cl_mlm.models.backbone import model_settings
+from cl_mlm.experiment.composition import check_arguments, check_composition, make_strategies
 from cl_mlm.models.file_safety import check_model
+from cl_mlm.models.loading import model_settings
+from cl_mlm.models.size import size_of_tasks
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
 from cl_mlm.prompting.reader import model_limits
 from cl_mlm.strategy import Strategy
@@ -67,7 +64,7 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     _collect(faults, lambda: tracking_uri(config.tracking.uri))
     _collect(faults, lambda: check_output(Path(config.output)))
     resolved = _collect(faults, lambda: resolve_hardware(config))
-    cleaned = _collect(faults, lambda: _make_stream(config, stream))
+    cleaned = _collect(faults, lambda: build_stream(config.stream, config.limit, stream))
     if faults:
         problems = [line for fault in faults for line in getattr(fault, "problems", [str(fault)])]
         raise (DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError)(problems)
@@ -122,7 +119,7 @@ def _passes(config: Config, stream: Stream) -> list[str]:
 
 def model_faults(config: Config, stream: Stream) -> list[str]:
     """Returns why the model cannot take the stream's objectives; its config alone is read, where it can be had."""
-    tasks = Tasks.of_stream(stream)
+    tasks = tasks_of(stream)
     try:
         if config.finetuning.mode == "full" and len(tasks) == 1:
             (task,) = tasks
@@ -134,44 +131,6 @@ def model_faults(config: Config, stream: Stream) -> list[str]:
     except ConfigError as error:
         return error.problems
     return []
-
-
-def make_strategies(config: Config) -> list[Strategy]:
-    """Returns the config's strategies, built, in order."""
-    return [find("strategy", name)(**arguments) for name, arguments in config.strategies.items()]
-
-
-def check_arguments(strategies: Sequence[Strategy]) -> None:
-    """Refuses strategies whose arguments are out of range; objects made in Python come here unchecked.
-
-    Raises:
-        ConfigError: every fault of every strategy.
-    """
-    problems = [f"strategies.{strategy.name}.{fault}" for strategy in strategies for fault in strategy.validate()]
-    if problems:
-        raise ConfigError(problems)
-
-
-def check_composition(strategies: Sequence[Strategy]) -> None:
-    """Refuses strategies that cannot work together.
-
-    Raises:
-        ConfigError: a joint or cumulative regime beside another strategy, or one class twice.
-    """
-    names = [strategy.name for strategy in strategies]
-    kinds = [type(strategy) for strategy in strategies]
-    twice = sorted({name for name, kind in zip(names, kinds, strict=True) if kinds.count(kind) > 1})
-    if twice:
-        raise ConfigError(f"strategies: each may be given once, got {', '.join(twice)} twice")
-    alone = [strategy for strategy in strategies if strategy.regime != "sequential"]
-    if alone and len(strategies) > 1:
-        others = ", ".join(name for name in names if name != alone[0].name)
-        raise ConfigError(
-            f"strategies: {alone[0].name} trains on all rows of earlier stages and stands alone, got it with {others}"
-        )
-    choosers = [strategy.name for strategy in strategies if strategy.overrides("training_data")]
-    if len(choosers) > 1:
-        raise ConfigError(f"strategies: only one may choose the training rows, got {', '.join(choosers)}")
 
 
 def check_output(output: Path) -> None:
@@ -189,41 +148,6 @@ def check_output(output: Path) -> None:
         )
 
 
-def _make_stream(config: Config, given: Stream | None) -> tuple[Stream, dict[str, int]]:
-    section = config.stream
-    first_stages, is_restaged = section.get("first_stages"), section.get("scenario") in RESTAGING
-    stream = make_base(section) if given is None else given
-    # Cut before anything is read: settings chosen on the first stages must not have seen the others. Where stages are
-    # made of those of another stream, the gate sees all of that.
-    stream = stream if is_restaged else _first(stream, first_stages)
-    stream = as_text(stream) if section.get("as_text") else stream
-    stream = with_probes(stream, section.get("probes", {}))
-    cleaned, counts = clean(stream, section.get("overlap", "error"))
-    if config.limit is not None:
-        # Of all that is dealt out every stage is to get some.
-        cleaned = limit(cleaned, config.limit * section.get("num_stages", 1) if is_restaged else config.limit)
-    faults = foreign_columns(cleaned)
-    if is_restaged and len({*objectives_of(cleaned)[0]}) > 1:
-        faults.append(
-            f"stream.scenario: {section['scenario']} deals out the rows of one objective, "
-            f"got {', '.join(objectives_of(cleaned)[1])}"
-        )
-    if faults:
-        raise ConfigError(faults)
-    if is_restaged:
-        cleaned = _first(restage(cleaned, section), first_stages)
-    return cleaned, counts
-
-
-def _first(stream: Stream, num_stages: int | None) -> Stream:
-    if num_stages is not None and num_stages > len(stream):
-        raise ConfigError(f"stream.first_stages: must be at most {len(stream)} here, got {num_stages}")
-    cut = stream.first(num_stages)
-    if stream.given_columns and not cut.given_columns:
-        raise ConfigError(f"stream.first_stages: no column is learned after {num_stages} stages, so nothing is scored")
-    return cut
-
-
 def _prompting(config: Config, stream: Stream, objectives: Sequence[Objective]) -> Prompting | None:
     """Returns the prompts that `config` asks for; None: none."""
     if config.prompting is None:
@@ -231,7 +155,7 @@ def _prompting(config: Config, stream: Stream, objectives: Sequence[Objective]) 
     refuse_headless(objectives)
     if isinstance(config.prompting.data, dict):
         try:
-            stream = _make_stream(replace(config, stream=config.prompting.data), None)[0]
+            stream = build_stream(config.prompting.data, config.limit)[0]
         except (ConfigError, DataError) as error:
             marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
             told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]

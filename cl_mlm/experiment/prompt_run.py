@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
-    from cl_mlm.models.backbone import Backbone
+    from cl_mlm.models.backbone import PlainBackbone
     from cl_mlm.stream import Stream
 
 UNTRAINED, LAST = "untrained", "last"
@@ -69,7 +70,7 @@ def prompt_run(
         raise ConfigError(f"--stage: the run's strategy {', '.join(swapping)} has weights of its own for evaluation")
     backbone = _load(folder, prepared, index)
     values = _score(prepared, backbone, index)
-    path = folder / SECTION / f"{_digest(values)}.json"
+    path = RunFolder(folder).prompting / f"{_digest(values)}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Prompted(path, values)
@@ -85,7 +86,7 @@ def _config(
 ) -> Config:
     from cl_mlm.config.loading import load_config, read_layer
 
-    path = folder / "config.yaml"
+    path = RunFolder(folder).config
     if not path.is_file():
         raise RunFolderError(f"{folder}: holds no run (no config.yaml)")
     layers: list[str | Mapping[str, Any]] = []
@@ -113,12 +114,12 @@ def _stage_index(stage: int | str, num_stages: int) -> int:
     raise ConfigError(f"--stage: must be {UNTRAINED}, {LAST}, or a stage from 0 to {num_stages - 1}, got {stage!r}")
 
 
-def _load(folder: Path, prepared: Prepared, index: int) -> Backbone:
-    from cl_mlm.models.backbone import load_backbone
+def _load(folder: Path, prepared: Prepared, index: int) -> PlainBackbone:
+    from cl_mlm.models.loading import load_backbone
 
     config, model = prepared.config, prepared.config.model
     if index >= 0:
-        kept = folder / "stages" / f"{index:03d}" / "model"
+        kept = RunFolder(folder).model(index)
         if not kept.is_dir():
             raise RunFolderError(f"{kept}: not kept; run with checkpoint.keep_stages=all")
         model = replace(model, name=str(kept), revision=None, dropout=None)
@@ -126,7 +127,7 @@ def _load(folder: Path, prepared: Prepared, index: int) -> Backbone:
     return load_backbone(model, labels, config.seed, config.training.max_length, prepared.objective)
 
 
-def _score(prepared: Prepared, backbone: Backbone, index: int) -> dict[str, Any]:
+def _score(prepared: Prepared, backbone: PlainBackbone, index: int) -> dict[str, Any]:
     """Returns what the file holds."""
     from cl_mlm.prompting.reader import Reader
     from cl_mlm.prompting.scoring import score_column

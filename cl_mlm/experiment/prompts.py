@@ -31,20 +31,23 @@ def measure_prompts(prompting: Prompting, run: Run, record: Record, journal: Jou
         journal: gets `prompt/<shots>-shot/<column>` at step `after`, before training `baseline_prompt/...` at step 0.
         after: the last stage that was trained; -1: none.
     """
-    model: PreTrainedModel = run.backbone.model
+    backbone = run.network.backbone
+    model: PreTrainedModel = backbone.model
     config = prompting.config
     reader = Reader(
         model,
-        run.tokenizer,
-        run.backbone.kind,
-        run.autocast,
+        backbone.tokenizer,
+        backbone.kind,
+        run.network.autocast,
         run.config.evaluation.batch_size,
         config.max_length,
     )
     names = slugs([column.name for column in prompting.columns])
     with ExitStack() as stack:
         for strategy in run.strategies:
-            stack.enter_context(strategy.evaluation(run, [column.name for column in prompting.columns]))
+            stack.enter_context(
+                strategy.evaluation(run.view(strategy, "evaluation"), [column.name for column in prompting.columns])
+            )
         for shots in config.shots:
             row, flags = _row(reader, prompting, shots, after)
             matrix = record.prompting.setdefault(

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cl_mlm import api
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.experiment.folder import read_summary
+from cl_mlm.experiment.session import Result, run_in, run_prepared
+from cl_mlm.run_folder import RunFolder
 
 
-def resume_run(folder: Path, *, allow_inexact: bool = False) -> api.Result:
+def resume_run(folder: Path, *, allow_inexact: bool = False) -> Result:
     """Goes on with the run in `folder`, or returns it where it is finished.
 
     Args:
@@ -32,7 +34,7 @@ def resume_run(folder: Path, *, allow_inexact: bool = False) -> api.Result:
     is_named = folder.name == expected or folder.name.startswith(f"{expected}-")
     if not is_named and not find_changes(folder, prepared):
         raise RunFolderError(f"{folder}: its config now leads to {expected}, and its journal does not say why")
-    return api.run_in(prepared, folder, allow_inexact=allow_inexact)
+    return run_in(prepared, folder, allow_inexact=allow_inexact)
 
 
 def rerun_run(folder: Path) -> tuple[bool, list[str]]:
@@ -43,12 +45,12 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
     """
     from cl_mlm.experiment.preparation import prepare
 
-    before = api.read_summary(folder)
+    before = read_summary(folder)
     prepared = prepare(_kept_config(folder))
     now, then = prepared.stream.fingerprint, before["stream"]["fingerprint"]
     if now != then:
         return False, [f"the data differ: fingerprint {then[:16]} then, {now[:16]} now; nothing was run"]
-    result = api.run_prepared(prepared, again=True)
+    result = run_prepared(prepared, again=True)
     same = result.summary["accuracy_matrix"] == before["accuracy_matrix"]
     lines = [f"first: {folder}", f"again: {result.folder}"]
     lines.append(
@@ -66,7 +68,7 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
 
 
 def _kept_config(folder: Path) -> Config:
-    path = folder / "config.yaml"
+    path = RunFolder(folder).config
     if not path.is_file():
         raise RunFolderError(f"{folder}: holds no run (no config.yaml)")
     return load_config(path)

@@ -16,14 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.experiment.checkpoint import MANIFEST, damage, read_entry, split_state, write_entry
-from cl_mlm.experiment.record import versions
-from cl_mlm.fingerprint import split_digest
+from cl_mlm.arrow import split_digest
+from cl_mlm.experiment.state_files import MANIFEST, damage, read_entry, split_state, write_entry
+from cl_mlm.experiment.versions import versions
 from cl_mlm.strategy import Strategy
+from cl_mlm.training.early_stopping import columns_in_training
 from cl_mlm.training.evaluation import Evaluated
 from cl_mlm.training.hardware import describe_hardware
-from cl_mlm.training.loop import changing_strategies, columns_in_training
 from cl_mlm.training.run import Run
+from cl_mlm.training.stage_state import changing_strategies
 
 if TYPE_CHECKING:
     import torch
@@ -46,34 +47,34 @@ class SharedStages:
         self._folder, self._run_name, self._num_stages = folder, run_name, num_stages
         self._key: str | None = None
 
-    def find(self, run: Run) -> dict[str, Any] | None:
+    def look_up(self, run: Run) -> dict[str, Any] | None:
         """Returns what training the present stage ends with, where it was trained before; None: train."""
-        if run.stage_index >= self._num_stages:
+        if run.place.stage_index >= self._num_stages:
             return None
         inputs = _training_inputs(run)
         self._key = None if inputs is None else _hash(inputs)
         return None if self._key is None else self._read(f"{self._key}-trained")
 
-    def keep(self, run: Run, state: Mapping[str, Any]) -> None:
-        """Writes what training the present stage ended with; `find` was asked before."""
-        if run.stage_index < self._num_stages and self._key is not None:
+    def store(self, run: Run, state: Mapping[str, Any]) -> None:
+        """Writes what training the present stage ended with; `look_up` was called before."""
+        if run.place.stage_index < self._num_stages and self._key is not None:
             self._write(f"{self._key}-trained", {**state, "run": self._run_name})
 
-    def find_scores(self, run: Run, split: str, columns: Sequence[int]) -> Evaluated | None:
+    def look_up_scores(self, run: Run, split: str, columns: Sequence[int]) -> Evaluated | None:
         """Returns the scores of the present weights, where they were taken before; None: evaluate."""
         name = self._scores_name(run, split, columns)
         state = None if name is None else self._read(name)
         return None if state is None else Evaluated.from_state(state)
 
-    def keep_scores(self, run: Run, split: str, columns: Sequence[int], found: Evaluated) -> None:
+    def store_scores(self, run: Run, split: str, columns: Sequence[int], evaluated: Evaluated) -> None:
         """Writes the scores of the present weights."""
         name = self._scores_name(run, split, columns)
         if name is not None:
-            self._write(name, found.to_state())
+            self._write(name, evaluated.to_state())
 
     def _scores_name(self, run: Run, split: str, columns: Sequence[int]) -> str | None:
         """Returns the name of an entry of scores; None where they are not shared."""
-        if run.stage_index >= self._num_stages or any(s.overrides("evaluation") for s in run.strategies):
+        if run.place.stage_index >= self._num_stages or any(s.overrides("evaluation") for s in run.strategies):
             return None
         inputs = {
             **_surroundings(run),
@@ -118,17 +119,17 @@ def _training_inputs(run: Run) -> dict[str, Any] | None:
     codes = [_code(strategy) for strategy, _ in changing]
     if None in codes:
         return None
-    trained = [run.stream.stages[j].train for j in np.unique(unpack_row_ids(run.training_ids)[0]).tolist()]
+    trained = [run.stream.stages[j].train for j in np.unique(unpack_row_ids(run.place.training_ids)[0]).tolist()]
     columns = run.stream.columns
     stopping = columns_in_training(run) if run.config.training.patience else []
     return {
         **_surroundings(run),
         "weights": _model_digest(run),
-        "trainable": sorted(run.trainable()),
+        "trainable": sorted(run.network.trainable()),
         "settings": [run.config.training, run.config.finetuning, run.config.seed, run.config.limit],
         "evaluation": run.config.evaluation.batch_size if run.config.training.patience else None,
-        "stage": run.stage_index,
-        "ids": hashlib.sha256(run.training_ids.tobytes()).hexdigest(),
+        "stage": run.place.stage_index,
+        "ids": hashlib.sha256(run.place.training_ids.tobytes()).hexdigest(),
         "rows": [split_digest(rows) for rows in trained],
         "stopping": [[column.labels, split_digest(column.validation)] for column in map(columns.__getitem__, stopping)],
         "strategies": [
@@ -140,13 +141,13 @@ def _training_inputs(run: Run) -> dict[str, Any] | None:
 
 def _surroundings(run: Run) -> dict[str, Any]:
     """Returns what training and scoring both depend on beside weights and rows."""
-    stage = run.stream.stages[run.stage_index]
+    stage = run.stage
     training = run.config.training
     return {
         "version": VERSION,
         "versions": {name: value for name, value in versions().items() if name != "commit"},
         "hardware": [describe_hardware(), training.device, training.threads, training.precision],
-        "model": [type(run.model).__name__, run.backbone.settings()],
+        "model": [type(run.network.model).__name__, run.network.backbone.settings()],
         "max_length": training.max_length,
         "scenario": [run.stream.scenario, run.stream.masks],
         "labels": [
@@ -168,7 +169,7 @@ def _code(strategy: Strategy) -> str | None:
 
 
 def _model_digest(run: Run) -> str:
-    return _tensors_digest(run.model.state_dict())
+    return _tensors_digest(run.network.model.state_dict())
 
 
 def _state_digest(state: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Backbone: a pretrained (or tiny) transformer in the form that the objective needs; a class head grows with labels.
+"""Backbone: a transformer in the form that the objective needs; a class head grows with labels.
 
 Axes: I inputs, R rows, T tokens, H hidden, C classes.
 """
@@ -8,33 +8,82 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from cl_mlm.config.schema import ModelConfig
+from cl_mlm.batch import Batch, Outputs
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.file_safety import check_model, refuse_own_code
-from cl_mlm.models.tiny import TINY, tiny_config
-from cl_mlm.models.tokenizers import cannot_load, load_tokenizer
-from cl_mlm.objective import Batch, Head, Objective, Outputs, ProblemType
+from cl_mlm.models.tokenizers import tokenizer_hash
+from cl_mlm.objective import Head, ProblemType
 from cl_mlm.randomness import seed_everything
-from cl_mlm.tokens.encoding import tokenizer_hash
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-AUTO_CLASSES: dict[Head, str] = {
-    "sequence": "AutoModelForSequenceClassification",
-    "token": "AutoModelForTokenClassification",
-    "span": "AutoModelForQuestionAnswering",
-    "causal": "AutoModelForCausalLM",
-    "masked": "AutoModelForMaskedLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-}
 CLASS_HEADS: tuple[Head, ...] = ("sequence", "token")  # their outputs are classes, and grow
 
 
-class Backbone:
+class Backbone(Protocol):
+    """What a run needs of a model with one head, or with several on one body.
+
+    Attributes:
+        model: the module that is trained; parameter names never change within a run.
+        tokenizer: pads on the right.
+        kind: the form of the model; with several heads, that of the first.
+        is_shared: whether several heads share one body.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    kind: Head
+    is_shared: ClassVar[bool]
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Returns logits, (I, C) or (I, T, C), and on demand the input of the head, for `batch`."""
+        ...
+
+    def grow(self, labels: Sequence[str], seed: int, stage_index: int, task: str = "") -> None:
+        """Widens the head of a task to the classes `labels`; see `PlainBackbone.grow`."""
+        ...
+
+    def set_trainable(self, mode: str) -> None:
+        """Leaves everything trainable (`full`), or all but the pretrained body (`head`).
+
+        Raises:
+            ConfigError: nothing would be left to train.
+        """
+        ...
+
+    def train_mode(self, mode: str) -> None:
+        """Puts the model in training mode; a frozen body stays deterministic, without dropout."""
+        ...
+
+    def checkpoint_activations(self) -> None:
+        """Keeps fewer activations in training and computes them again in the backward pass.
+
+        Raises:
+            ConfigError: the model cannot.
+        """
+        ...
+
+    def head_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Yields names and parameters outside the pretrained body."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what the model and the tokenizer are beside their weights, whatever folder they came from."""
+        ...
+
+    def task_model(self, task: str) -> PlainBackbone:
+        """Returns the model of one task, by the task's key; tasks that share a head share the object."""
+        ...
+
+    def task_models(self) -> dict[str, PlainBackbone]:
+        """Returns the models that share the body, each once, by the key of its first task; with one head, none."""
+        ...
+
+
+class PlainBackbone:
     """A transformer, its tokenizer and its head.
 
     A head over classes is found, not named: the last Linear outside the pretrained body whose output size is the number
@@ -45,10 +94,12 @@ class Backbone:
         tokenizer: pads on the right; a model without a padding token got one, written into its config.
         kind: the form of the model.
         problem_type: what transformers calls the task of a sequence classifier.
-        own_names: what of the model's state its folder holds, by name; empty: all.
+        own_names: names of the part of the model's state that its folder holds; empty: all.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Head = "sequence") -> None:
+    is_shared: ClassVar[bool] = False
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Head) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.kind: Head = kind
@@ -160,12 +211,12 @@ class Backbone:
             config.pop(key, None)
         return {"config": config, "tokenizer": tokenizer_hash(self.tokenizer)}
 
-    def part(self, task: str) -> Backbone:
-        """Returns the model of one task, by its key: here the one that there is."""
+    def task_model(self, task: str) -> PlainBackbone:
+        """Returns this model, which serves every task."""
         return self
 
-    def parts(self) -> dict[str, Backbone]:
-        """Returns the models that have folders of their own in a checkpoint, by their task's key; here none."""
+    def task_models(self) -> dict[str, PlainBackbone]:
+        """Returns none: no body is shared."""
         return {}
 
     def save(self, folder: Path) -> None:
@@ -174,8 +225,7 @@ class Backbone:
             state = self.model.state_dict() if self.own_names else {}
             own = {name: tensor for name, tensor in state.items() if name in self.own_names}
             self.model.save_pretrained(folder, safe_serialization=True, state_dict=own or None)
-            # What the tokenizer was loaded from and last called with is none of the model's: the folder is the same
-            # whether rows were encoded here or found encoded, and whether the run went on from a checkpoint.
+            # Remove load-time state, so that the folder does not depend on caching or on resuming.
             for key in ("is_local", "local_files_only"):
                 self.tokenizer.init_kwargs.pop(key, None)
             if self.tokenizer.is_fast:
@@ -188,104 +238,6 @@ class Backbone:
             self._head_input = inputs[0]
 
         self.head.register_forward_pre_hook(keep)
-
-
-def load_backbone(
-    config: ModelConfig, labels: Sequence[str], seed: int, max_length: int, objective: Objective | None = None
-) -> Backbone:
-    """Returns the model of `config` in the form that `objective` needs, with a fresh head for `labels`.
-
-    Args:
-        config: which model.
-        labels: that the model knows.
-        seed: of what is drawn.
-        max_length: tokens of a sequence.
-        objective: None: one label for a sequence.
-
-    Raises:
-        ConfigError: there is no such model, or it has no form that the objective can use.
-    """
-    import torch
-    import transformers
-
-    check_model(config)
-    dtype: torch.dtype = getattr(torch, config.dtype)  # the weights are made in it, never in another one first
-    seed_everything(seed, "init", 0)
-    kind, settings = model_settings(config, labels, max_length, objective)
-    auto = getattr(transformers, AUTO_CLASSES[kind])
-    tokenizer = load_tokenizer(config)
-    if config.name in TINY:
-        return Backbone(auto.from_config(settings, dtype=dtype), tokenizer, kind)
-    try:
-        seed_everything(seed, "init", 0)
-        # A classifier of another number of classes keeps its body; its class head is drawn anew.
-        with calm_transformers():
-            model = auto.from_pretrained(
-                config.name,
-                revision=config.revision,
-                config=settings,
-                dtype=dtype,
-                ignore_mismatched_sizes=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-    except (OSError, ValueError) as error:
-        raise cannot_load(config.name, error) from error
-    return Backbone(model, tokenizer, kind)
-
-
-def model_settings(
-    config: ModelConfig, labels: Sequence[str], max_length: int, objective: Objective | None = None
-) -> tuple[Head, PretrainedConfig]:
-    """Returns the form and the config of the model that `load_backbone` builds of the same arguments.
-
-    Raises:
-        ConfigError: there is no such config, or no form that the objective can use.
-    """
-    from transformers import AutoConfig
-
-    if config.name in TINY:
-        settings = tiny_config(config.name, config.dropout, max_length)
-    else:
-        try:
-            settings = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise cannot_load(config.name, error) from error
-        refuse_own_code(config.name, settings.to_dict())
-        _set_dropout(settings, config.dropout)
-    kind = _choose_head(config.name, settings, ("sequence",) if objective is None else objective.heads)
-    if kind in CLASS_HEADS:
-        settings.num_labels = len(labels) if objective is None else objective.num_outputs(labels)
-    settings.problem_type = "single_label_classification" if objective is None else objective.problem_type
-    return kind, settings
-
-
-def _choose_head(name: str, settings: PretrainedConfig, heads: Sequence[Head]) -> Head:
-    """Returns the first of `heads` that the model's family has.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    from transformers.models.auto import modeling_auto
-
-    own = settings.model_type
-    has_encoder = own in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    pair = bool(settings.is_encoder_decoder)
-    # Encoders have causal forms in transformers too, which nobody has pretrained.
-    found: dict[Head, bool] = {
-        "sequence": own in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-        "token": own in modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-        "span": own in modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-        "causal": own in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not pair and not has_encoder,
-        "masked": has_encoder and not pair,
-        "seq2seq": pair and own in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    }
-    for head in heads:
-        if found[head]:
-            return head
-    family = "an encoder-decoder" if pair else "an encoder" if has_encoder else "a decoder"
-    needed = " or ".join(AUTO_CLASSES[head] for head in heads)
-    raise ConfigError(f"model.name: the stream's objective needs {needed}; {name!r} is {family} ({own}) without it")
 
 
 def body_parameters(model: PreTrainedModel, head: torch.nn.Module) -> set[int]:
@@ -358,14 +310,6 @@ def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     model.config.pad_token_id = tokenizer.pad_token_id
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
-def _set_dropout(settings: PretrainedConfig, dropout: float | None) -> None:
-    if dropout is None:
-        return
-    for key, value in settings.to_dict().items():
-        if ("dropout" in key or key.endswith("pdrop")) and (value is None or isinstance(value, float | int)):
-            setattr(settings, key, dropout)
 
 
 def _pooled(head_input: Any, is_token: torch.Tensor) -> torch.Tensor:

@@ -9,17 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
 from typing_extensions import override
 
+from cl_mlm.batch import Batch, Outputs
 from cl_mlm.config.schema import ModelConfig
-from cl_mlm.data.tasks import Tasks
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.backbone import Backbone, load_backbone, model_settings
-from cl_mlm.objective import Batch, Head, Outputs
+from cl_mlm.models.backbone import Backbone, PlainBackbone
+from cl_mlm.models.loading import load_backbone, model_settings
+from cl_mlm.objective import Head
+from cl_mlm.task import Tasks
 
 # Models that write: their head is the output embedding, which tasks of one form share, and so the whole model.
 WRITING: tuple[Head, ...] = ("causal", "masked", "seq2seq")
@@ -44,84 +46,85 @@ class Heads(torch.nn.Module):
         return self.heads[key](**inputs)
 
 
-class MixedBackbone(Backbone):
-    """A head for each task on one body; fulfils what a run asks of a `Backbone`.
+class SharedBodyBackbone:
+    """A head for each task on one body; fulfils `Backbone`.
 
     Each head is a plain transformers model, so that its folder reloads by itself. `model` is the module of all.
 
     Args:
-        parts: the model of every task, by its key; tasks of one writing form may have the same. Mutated: they share
+        models: the model of every task, by its key; tasks of one writing form may have the same. Mutated: they share
             the largest body among them, the first of these.
     """
 
-    def __init__(self, parts: Mapping[str, Backbone]) -> None:
-        self._by_task = dict(parts)
-        self._key_of: dict[int, str] = {}
-        for key, part in self._by_task.items():
-            self._key_of.setdefault(id(part), key)
-        for part in self.parts().values():
-            # A folder holds what its model was made with, not what only other heads need of the body.
-            part.own_names = frozenset(part.model.state_dict())
-        models = {key: part.model for key, part in self.parts().items()}
-        self.body: Any = share_body(models)
-        self.model: Any = Heads(self.body, models)
-        first = next(iter(self._by_task.values()))
-        self.tokenizer, self.kind, self.problem_type = first.tokenizer, first.kind, first.problem_type
+    is_shared: ClassVar[bool] = True
 
-    @override
-    def part(self, task: str) -> Backbone:
+    def __init__(self, models: Mapping[str, PlainBackbone]) -> None:
+        self._by_task = dict(models)
+        self._key_of: dict[int, str] = {}
+        for key, one in self._by_task.items():
+            self._key_of.setdefault(id(one), key)
+        for one in self.task_models().values():
+            # A folder holds what its model was made with, not what only other heads need of the body.
+            one.own_names = frozenset(one.model.state_dict())
+        plain = {key: one.model for key, one in self.task_models().items()}
+        self.body: Any = share_body(plain)
+        self.model: Any = Heads(self.body, plain)
+        first = next(iter(self._by_task.values()))
+        self.tokenizer, self.kind = first.tokenizer, first.kind
+
+    def task_model(self, task: str) -> PlainBackbone:
+        """Returns the model of one task, by the task's key."""
         return self._by_task[task]
 
-    @override
-    def parts(self) -> dict[str, Backbone]:
+    def task_models(self) -> dict[str, PlainBackbone]:
+        """Returns every model once, by the key of its first task."""
         return {key: self._by_task[key] for key in self._key_of.values()}
 
-    @override
     def forward(self, batch: Batch) -> Outputs:
         """Returns logits and features of the head of the batch's task, and on demand the logits of another head."""
-        part = self._by_task[batch.task]
-        given: list[Any] = []
-        handle = self.body.register_forward_hook(lambda module, inputs, output: given.append(output))
+        one = self._by_task[batch.task]
+        body_outputs: list[Any] = []
+        handle = self.body.register_forward_hook(lambda module, inputs, output: body_outputs.append(output))
         try:
-            found = part.read(batch, self.model(self._key_of[id(part)], **part.arguments(batch)))
+            outputs = one.read(batch, self.model(self._key_of[id(one)], **one.arguments(batch)))
         finally:
             handle.remove()
 
         def on_the_same_pass(task: str) -> torch.Tensor:
             other = self._by_task[task]
-            with _giving(self.body, given[-1]):
+            with _giving(self.body, body_outputs[-1]):
                 return other.read(batch, other.model(**other.arguments(batch))).logits
 
-        return replace(found, lazy_logits=on_the_same_pass)
+        return replace(outputs, lazy_logits=on_the_same_pass)
 
-    @override
     def grow(self, labels: Sequence[str], seed: int, stage_index: int, task: str = "") -> None:
+        """Widens the head of `task`."""
         self._by_task[task].grow(labels, seed, stage_index)
 
-    @override
     def set_trainable(self, mode: str) -> None:
-        for part in self.parts().values():
-            part.set_trainable(mode)
+        """Leaves everything trainable (`full`), or all but the shared body (`head`)."""
+        for one in self.task_models().values():
+            one.set_trainable(mode)
 
-    @override
     def train_mode(self, mode: str) -> None:
+        """Puts all heads and, unless it is frozen, the body in training mode."""
         self.model.train()
         if mode == "head":
             self.body.eval()
 
-    @override
     def checkpoint_activations(self) -> None:
-        for part in self.parts().values():
-            part.checkpoint_activations()
+        """Keeps fewer activations in training."""
+        for one in self.task_models().values():
+            one.checkpoint_activations()
 
-    @override
     def head_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        own = {id(parameter) for part in self.parts().values() for _, parameter in part.head_parameters()}
-        yield from ((name, p) for name, p in self.model.named_parameters() if id(p) in own)
+        """Yields names and parameters outside the shared body."""
+        of_heads = {id(parameter) for one in self.task_models().values() for _, parameter in one.head_parameters()}
+        yield from ((name, p) for name, p in self.model.named_parameters() if id(p) in of_heads)
 
-    @override
     def settings(self) -> dict[str, Any]:
-        return {key: part.settings() for key, part in self.parts().items()}
+        """Returns the settings of every model, by the key of its first task."""
+        return {key: one.settings() for key, one in self.task_models().items()}
 
 
 def load_heads(
@@ -142,25 +145,25 @@ def load_heads(
     Raises:
         ConfigError: there is no such model, or its family has no such heads on one body.
     """
-    parts: dict[str, Backbone] = {}
-    writers: dict[Head, Backbone] = {}
+    models: dict[str, PlainBackbone] = {}
+    writers: dict[Head, PlainBackbone] = {}
     for task in tasks:
         labels = task.labels.seen or task.first_labels
         source = config if kept is None else replace(config, name=str(kept[task.key]), revision=None, dropout=None)
         kind = model_settings(source, labels, max_length, task.objective)[0]
         if kind not in writers:
-            part = load_backbone(source, labels, seed, max_length, task.objective)
+            one = load_backbone(source, labels, seed, max_length, task.objective)
             if not task.labels.seen:
-                part.grow(task.objective.classes(labels), seed, 0)
-            parts[task.key] = part
+                one.grow(task.objective.classes(labels), seed, 0)
+            models[task.key] = one
             if kind in WRITING:
-                writers[kind] = part
+                writers[kind] = one
         else:
-            parts[task.key] = writers[kind]
-        task.objective.bind(parts[task.key].model, parts[task.key].kind)
-    if len({id(part) for part in parts.values()}) == 1:
-        return next(iter(parts.values()))
-    return MixedBackbone(parts)
+            models[task.key] = writers[kind]
+        task.objective.bind(models[task.key].model, models[task.key].kind)
+    if len({id(one) for one in models.values()}) == 1:
+        return next(iter(models.values()))
+    return SharedBodyBackbone(models)
 
 
 def share_body(models: Mapping[str, PreTrainedModel]) -> torch.nn.Module:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
-from cl_mlm.objective import Batch, Encoded, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
+from cl_mlm.objective import Encoded, Objective, Predictor, Rows
 from cl_mlm.scores.labels import accuracy, macro_f1, per_class
-from cl_mlm.tokens.text_rows import masked_logits, padded, text_faults, text_keys
+from cl_mlm.tokens.logits import masked_logits
+from cl_mlm.tokens.text_rows import collate_texts, encode_texts, text_faults, text_keys
 
 if TYPE_CHECKING:
     import torch
@@ -125,31 +127,3 @@ class Classification(Objective):
         self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
     ) -> list[dict[str, Any]]:
         return per_class(predictions, references, [*labels, *self.unlearned])
-
-
-def encode_texts(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-    """Returns the tokenizer's columns for `text`, or for `text` and `text_pair`."""
-    pair = list(rows["text_pair"]) if "text_pair" in rows else None
-    encoded = tokenizer(
-        list(rows["text"]), pair, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
-    )
-    columns: Encoded = dict(encoded.items())
-    if pair is None:
-        columns.pop("token_type_ids", None)
-    return columns
-
-
-def collate_texts(
-    encoded: Mapping[str, Sequence[Any]], targets: torch.Tensor, ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
-) -> Batch:
-    """Returns texts padded to the longest, one loss item a row."""
-    import torch
-
-    inputs, mask = padded(encoded, {"input_ids": _pad(tokenizer), "token_type_ids": 0})
-    count = torch.ones(len(ids))
-    return Batch({**inputs, "attention_mask": mask}, targets, ids, count=count, num_tokens=int(mask.sum()))
-
-
-def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
-    assert isinstance(tokenizer.pad_token_id, int)
-    return tokenizer.pad_token_id

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.objective import Encoded, Head, Objective, Predictor, Rows
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
 from cl_mlm.tokens.masking import masked_tokens

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.check.token_lengths import UNCUT, Lengths
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.objective import UNCUT, Encoded, Head, Lengths, Objective, Predictor, Rows
 from cl_mlm.scores.squad import squad_scores
 from cl_mlm.tokens.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
 from cl_mlm.tokens.text_rows import padded, text_faults

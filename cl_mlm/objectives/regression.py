@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Batch, Encoded, Objective, Outputs, Predictions, Predictor, ProblemType, Rows, Sites
-from cl_mlm.objectives.classification import collate_texts, encode_texts
+from cl_mlm.objective import Encoded, Objective, Predictor, ProblemType, Rows
 from cl_mlm.scores.correlation import pearson, spearman
-from cl_mlm.tokens.text_rows import text_faults, text_keys
+from cl_mlm.tokens.text_rows import collate_texts, encode_texts, text_faults, text_keys
 
 if TYPE_CHECKING:
     import torch

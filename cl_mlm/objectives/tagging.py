@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
+from cl_mlm.objective import Encoded, Head, Objective, Predictor, Rows
 from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
 from cl_mlm.scores.entities import micro_scores, type_scores
-from cl_mlm.tokens.text_rows import masked_logits, padded
+from cl_mlm.tokens.logits import masked_logits
+from cl_mlm.tokens.text_rows import padded
 from cl_mlm.tokens.word_tokens import encode_words, word_faults
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.check.token_lengths import Lengths, input_lengths
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.models.generation import decoder_start_token, end_token, generate_texts
-from cl_mlm.objective import Batch, Encoded, Head, Objective, Outputs, Predictions, Predictor, Rows, Sites
+from cl_mlm.objective import Encoded, Head, Lengths, Objective, Predictor, Rows, input_lengths
 from cl_mlm.scores import generated_text as text_scores
 from cl_mlm.scores.labels import per_class
 from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites

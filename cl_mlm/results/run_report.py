@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
-from cl_mlm.prompting.summary import BEFORE, mean_scores
+from cl_mlm.results.prompt_tables import BEFORE, mean_scores
+from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +28,7 @@ PROBE: Final = "score after the last stage - before any training; no stage train
 DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forgetting"})
 
 
-def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
+def write_run_report(folder: RunFolder, summary: Mapping[str, Any]) -> list[Path]:
     """Writes matrices (CSV, JSON) and figures (PNG) of one run into its folder and returns their paths."""
     from cl_mlm.results import figures
 
@@ -46,15 +47,15 @@ def write_run_report(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
     return [
         *(
             _write_matrix(
-                folder / f"prompting_{shots}-shot.csv", as_matrix(rows), [BEFORE, *stages], prompted["columns"]
+                folder.path / f"prompting_{shots}-shot.csv", as_matrix(rows), [BEFORE, *stages], prompted["columns"]
             )
             for shots, rows in prompted["shots"].items()
         ),
-        _write_matrix(folder / "accuracy_matrix.csv", accuracy, stages, columns),
-        _write_matrix(folder / "validation_matrix.csv", validation, stages, columns),
-        _write_json(folder / "matrices.json", summary, stages),
-        figures.save(curves, folder / "figures" / "forgetting_curves.png"),
-        figures.save(heat_map, folder / "figures" / "accuracy_matrix.png"),
+        _write_matrix(folder.path / "accuracy_matrix.csv", accuracy, stages, columns),
+        _write_matrix(folder.path / "validation_matrix.csv", validation, stages, columns),
+        _write_json(folder.path / "matrices.json", summary, stages),
+        figures.save(curves, folder.figures / "forgetting_curves.png"),
+        figures.save(heat_map, folder.figures / "accuracy_matrix.png"),
     ]
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from cl_mlm.errors import RunFolderError
 from cl_mlm.metrics import FloatArray, as_matrix
-from cl_mlm.prompting.summary import mean_scores
+from cl_mlm.results.prompt_tables import mean_scores
 from cl_mlm.results.run_report import probe_changes
+from cl_mlm.run_folder import RunFolder
 
 MAX_DEPTH: Final = 3
 REQUIRED: Final = ("label", "seed", "settings", "stream", "columns", "home", "accuracy_matrix", "metrics", "cost")
@@ -55,7 +56,7 @@ def load_runs(folder: Path) -> list[RunSummary]:
     """
     runs, problems = [], []
     for path in _run_folders(folder):
-        if (path / "summary.json").is_file():
+        if RunFolder(path).summary.is_file():
             try:
                 runs.append(load_run(path))
             except RunFolderError as error:
@@ -67,7 +68,7 @@ def load_runs(folder: Path) -> list[RunSummary]:
 
 def unfinished_runs(folder: Path) -> list[Path]:
     """Returns run folders that have a config and no summary yet."""
-    return [path for path in _run_folders(folder) if not (path / "summary.json").is_file()]
+    return [path for path in _run_folders(folder) if not RunFolder(path).summary.is_file()]
 
 
 def load_run(folder: Path) -> RunSummary:
@@ -76,7 +77,7 @@ def load_run(folder: Path) -> RunSummary:
     Raises:
         RunFolderError: its summary is missing, is no JSON, or lacks something, naming the file.
     """
-    path = folder / "summary.json"
+    path = RunFolder(folder).summary
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -94,7 +95,7 @@ def _run_folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
     """Yields folders that hold a run, outermost first; what lies inside a run is not searched."""
     if not folder.is_dir():
         raise RunFolderError(f"{folder}: no such folder")
-    if (folder / "summary.json").is_file() or (folder / "config.yaml").is_file():
+    if RunFolder(folder).summary.is_file() or RunFolder(folder).config.is_file():
         yield folder
     elif depth > 0:
         for path in sorted(folder.iterdir()):

@@ -9,9 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.arrow import arrow_batches
 from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import DataError
-from cl_mlm.fingerprint import arrow_batches
+from cl_mlm.models.tokenizers import tokenizer_hash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 # What a tokenizer gives of a text takes about a hundred times its bytes until it is written.
 CHUNK_ROWS, CHUNK_BYTES = 2000, 1 << 20
 VERSION = 2
-_HASHES: dict[str, str] = {}  # of tokenizers as they are written: their hash without the last call's settings
 LENGTHS = ("input_ids", "target_ids")  # what goes through a model
 
 
@@ -156,18 +156,3 @@ def _open(path: Path) -> npt.NDArray[Any]:
 
     array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns a digest of what a tokenizer does: vocabulary, rules, special tokens."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-    written: str = backend.to_str()
-    # Asked for every split of every stage; reading a large vocabulary takes longer than all else that finds the rows.
-    known = hashlib.sha256(written.encode()).hexdigest()
-    if known not in _HASHES:
-        # Truncation and padding are what the last call left there, not what the tokenizer is.
-        rules = {k: v for k, v in json.loads(written).items() if k not in ("truncation", "padding")}
-        _HASHES[known] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
-    return _HASHES[known]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cl_mlm.objective import Batch, Outputs, Sites
+from cl_mlm.batch import Batch, Outputs, Sites
 
 if TYPE_CHECKING:
     import torch
@@ -36,3 +36,11 @@ def token_losses(outputs: Outputs, batch: Batch) -> torch.Tensor:
     wanted = batch.targets != NO_TARGET
     # Summed along rows of a table: adding by index has no fixed order on an accelerator.
     return losses.new_zeros(wanted.shape).masked_scatter(wanted, losses).sum(1)
+
+
+def masked_logits(logits: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+    """Returns logits in fp32, (R, C) or (R, T, C), minus infinity where a row, (R, C), may not have the class."""
+    logits = logits.float()
+    if allowed is None:
+        return logits
+    return logits.masked_fill(~(allowed if logits.dim() == 2 else allowed[:, None]), float("-inf"))

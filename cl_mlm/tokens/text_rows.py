@@ -1,22 +1,16 @@
-"""What objectives share: faults and keys of texts, padding, logits of the classes that a row may be given."""
+"""Rows of texts and pairs of texts: their faults, keys, encoding and padding."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.objective import Rows
+from cl_mlm.batch import Batch
+from cl_mlm.objective import Encoded, Rows
 
 if TYPE_CHECKING:
     import torch
-
-
-def masked_logits(logits: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
-    """Returns logits in fp32, (R, C) or (R, T, C), minus infinity where a row, (R, C), may not have the class."""
-    logits = logits.float()
-    if allowed is None:
-        return logits
-    return logits.masked_fill(~(allowed if logits.dim() == 2 else allowed[:, None]), float("-inf"))
+    from transformers import PreTrainedTokenizerBase
 
 
 def padded(
@@ -65,3 +59,27 @@ def text_faults(rows: Rows, columns: Sequence[str], where: str, *, may_be_empty:
             kind = "a string" if column in may_be_empty else "a non-empty string"
             problems.append(f"{where}: {column} must be {kind}, got {found!r} in row {bad[0]} ({len(bad)} such rows)")
     return problems
+
+
+def encode_texts(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """Returns the tokenizer's columns for `text`, or for `text` and `text_pair`."""
+    pair = list(rows["text_pair"]) if "text_pair" in rows else None
+    encoded = tokenizer(
+        list(rows["text"]), pair, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
+    )
+    columns: Encoded = dict(encoded.items())
+    if pair is None:
+        columns.pop("token_type_ids", None)
+    return columns
+
+
+def collate_texts(
+    encoded: Mapping[str, Sequence[Any]], targets: torch.Tensor, ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> Batch:
+    """Returns texts padded to the longest, one loss item a row."""
+    import torch
+
+    assert isinstance(tokenizer.pad_token_id, int)
+    inputs, mask = padded(encoded, {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0})
+    count = torch.ones(len(ids))
+    return Batch({**inputs, "attention_mask": mask}, targets, ids, count=count, num_tokens=int(mask.sum()))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.data.tasks import Tasks
-from cl_mlm.fingerprint import arrow_batches
-from cl_mlm.stream import Stream, unpack_row_ids
-from cl_mlm.training.run import Run
+import numpy as np
+import torch
+
+from cl_mlm.arrow import arrow_batches
+from cl_mlm.models.modes import evaluation_mode
+from cl_mlm.stream import unpack_row_ids
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterator, Mapping, Sequence
+
     import numpy.typing as npt
+
+    from cl_mlm.stream import Stream
+    from cl_mlm.task import Tasks
+    from cl_mlm.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -60,44 +66,44 @@ class Evaluated:
 
 def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     """Returns predictions and scores of `split` for the columns of these indices; the model's mode is restored."""
-    import numpy as np
-    import torch
-
-    rows = run.split_rows[split]
-    ids = np.concatenate([rows.ids(j) for j in columns]) if columns else np.zeros(0, dtype=np.int64)
+    ids = ids_of_columns(run, split, columns)
     predictions: list[Any] = [None] * len(ids)
-    probability, of_reference = (np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2))
-    names = [run.stream.columns[j].name for j in columns]
-    modes = [(module, module.training) for module in run.model.modules()]
-    run.model.eval()
-    try:
-        with ExitStack() as stack:
-            for strategy in run.strategies:
-                stack.enter_context(strategy.evaluation(run, names))
-            stack.enter_context(torch.inference_mode())
-            for positions, batch in run.batches(ids, run.config.evaluation.batch_size, split):
-                predicted = run.task_of(batch).objective.predict(run.predictor(batch), batch)
-                for position, value in zip(positions.tolist(), predicted.values, strict=True):
-                    predictions[position] = value
-                if predicted.probability is not None:
-                    probability[positions] = predicted.probability.float().cpu().numpy()
-                if predicted.reference_probability is not None:
-                    of_reference[positions] = predicted.reference_probability.float().cpu().numpy()
-    finally:
-        for module, training in modes:
-            module.training = training
+    probability, reference_probability = (np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2))
+    with evaluation_mode(run.network.model), scoring(run, columns):
+        for positions, batch in run.data.batches(ids, run.config.evaluation.batch_size, split):
+            predicted = run.task_of(batch).objective.predict(run.predictor(batch), batch)
+            for position, value in zip(positions.tolist(), predicted.values, strict=True):
+                predictions[position] = value
+            if predicted.probability is not None:
+                probability[positions] = predicted.probability.float().cpu().numpy()
+            if predicted.reference_probability is not None:
+                reference_probability[positions] = predicted.reference_probability.float().cpu().numpy()
     references = [value for j in columns for value in _references(run, split, j)]
     scores = _score(run, ids, predictions, references, columns)
-    return Evaluated(ids, predictions, references, probability, of_reference, scores)
+    return Evaluated(ids, predictions, references, probability, reference_probability, scores)
 
 
-def known_columns(run: Run, split: str = "test") -> list[int]:
-    """Returns the columns with rows of whose labels the model knows at least one: the others have no score yet."""
-    return known_parts(run.stream, run.tasks, split)
+def ids_of_columns(run: Run, split: str, columns: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Returns the ids of all rows of these columns, column by column, (N,)."""
+    return np.concatenate([run.data.ids(j, split) for j in columns]) if columns else np.zeros(0, dtype=np.int64)
 
 
-def known_parts(stream: Stream, tasks: Tasks, split: str) -> list[int]:
-    """Returns the same for labels as they are counted in `tasks`."""
+@contextmanager
+def scoring(run: Run, columns: Sequence[int]) -> Iterator[None]:
+    """Computes no gradients within the block, and lets every strategy's `evaluation` surround it."""
+    names = [run.stream.columns[j].name for j in columns]
+    with ExitStack() as stack:
+        for strategy in run.strategies:
+            stack.enter_context(strategy.evaluation(run.view(strategy, "evaluation"), names))
+        stack.enter_context(torch.inference_mode())
+        yield
+
+
+def scorable_columns(stream: Stream, tasks: Tasks, split: str = "test") -> list[int]:
+    """Returns the indices of the columns that can be scored.
+
+    They have rows in the split, and at least one label that the model already knows.
+    """
     return [
         j
         for j, column in enumerate(stream.columns)
@@ -106,11 +112,10 @@ def known_parts(stream: Stream, tasks: Tasks, split: str) -> list[int]:
 
 
 def _references(run: Run, split: str, column: int) -> list[Any]:
-    """Returns what should be predicted for every row of a column's split; of a packed block, its number of tokens."""
+    """Returns what should be predicted for every row of a column; of a packed block, its number of tokens."""
     objective = run.tasks.of_column(column).objective
     if objective.packs:
-        table = run.split_rows[split]
-        return list(table.lengths(table.ids(column)).tolist())
+        return list(run.data.lengths(run.data.ids(column, split), split).tolist())
     needed = list(objective.reference_columns)
     rows = run.stream.columns[column].split(split).with_format(None).select_columns(needed)
     return [reference for table in arrow_batches(rows) for reference in objective.references(table.to_pydict())]
@@ -119,13 +124,10 @@ def _references(run: Run, split: str, column: int) -> list[Any]:
 def _score(
     run: Run, ids: npt.NDArray[np.int64], predictions: list[Any], references: list[Any], columns: Sequence[int]
 ) -> dict[int, dict[str, float]]:
-    import numpy as np
-
     owners, _ = unpack_row_ids(ids)
     scores = {}
     for j in columns:
         where = np.flatnonzero(owners == j).tolist()
-        own = run.stream.columns[j].labels
-        answers, right = [predictions[i] for i in where], [references[i] for i in where]
-        scores[j] = run.tasks.of_column(j).objective.score(answers, right, own)
+        predicted, expected = [predictions[i] for i in where], [references[i] for i in where]
+        scores[j] = run.tasks.of_column(j).objective.score(predicted, expected, run.stream.columns[j].labels)
     return scores

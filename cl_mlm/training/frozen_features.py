@@ -1,4 +1,4 @@
-"""What a frozen body gives for a row, computed once a run: training and scoring then run the head alone.
+"""Caches the output of a frozen body for every row, so that training and evaluation run the head alone.
 
 Axes: R rows, T tokens, H hidden, N rows of a table.
 """
@@ -10,14 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.stream import unpack_row_ids
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-    from cl_mlm.objective import Batch
-    from cl_mlm.training.run import Run
+    from cl_mlm.batch import Batch
+    from cl_mlm.models.backbone import Backbone
+    from cl_mlm.training.run_data import RunData
 
+    Precision = Callable[[], AbstractContextManager[None]]
+
+PROBED_ROWS = 8
 log = logging.getLogger(__name__)
 
 
@@ -31,19 +40,38 @@ class FrozenFeatures:
     Tables lie on the model's device: rows * hidden size * bytes of a number, for every split that is used.
     """
 
-    def __init__(self, run: Run, kind: type[Any], fields: dict[str, bool]) -> None:
-        self.model = run.model
-        self._run, self._kind, self._fields = run, kind, fields
+    def __init__(
+        self,
+        backbone: Backbone,
+        precision: Precision,
+        data: RunData,
+        batch_size: int,
+        kind: type[Any],
+        fields: dict[str, bool],
+    ) -> None:
+        self._backbone, self._precision, self._data, self._batch_size = backbone, precision, data, batch_size
+        self._kind, self._fields = kind, fields
         self._tables: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
         self._served: dict[str, torch.Tensor] | None = None
         self._num_tokens = 0
 
     @classmethod
-    def find(cls, run: Run) -> FrozenFeatures | None:
-        """Returns the stand-in for the body of `run`'s model, in place; None where its head reads whole sequences."""
-        rows = run.split_rows["train"].ids(run.stage_index)[:8]
-        with _probing(run):
-            output, gradients = _read_fields(run, run.rows(rows))
+    def find(
+        cls, backbone: Backbone, precision: Precision, data: RunData, batch_size: int, batch: Batch
+    ) -> FrozenFeatures | None:
+        """Returns the stand-in for the body of a model, in place; None where its head reads whole sequences.
+
+        Args:
+            backbone: with a frozen body.
+            precision: returns a context in which the model runs in the run's precision.
+            data: where rows are read when a table is made.
+            batch_size: of the passes that make a table.
+            batch: rows on which the head is watched.
+        """
+        with _probing(backbone.model):
+            # Made anew: tensors made in inference mode could take no part in a backward pass.
+            rows = data.rows(batch.ids.numpy()[:PROBED_ROWS], batch.split)
+            output, gradients = _read_fields(backbone, precision, rows)
         if output is None or not gradients:
             log.warning("finetuning.cache_features: the output of this model's body cannot be kept; it runs every time")
             return None
@@ -53,7 +81,7 @@ class FrozenFeatures:
                 "finetuning.cache_features: the head of this model reads whole sequences; the body runs every time"
             )
             return None
-        made = cls(run, type(output), single)
+        made = cls(backbone, precision, data, batch_size, type(output), single)
         made._stand_in()
         return made
 
@@ -67,9 +95,6 @@ class FrozenFeatures:
             self._served = None
 
     def _gather(self, batch: Batch) -> dict[str, torch.Tensor]:
-        import numpy as np
-        import torch
-
         stages, positions = unpack_row_ids(batch.ids.numpy())
         present = np.unique(stages).tolist()
         if len(present) == 1:
@@ -88,16 +113,13 @@ class FrozenFeatures:
         return self._tables[split, stage_index]
 
     def _compute(self, split: str, stage_index: int) -> dict[str, torch.Tensor]:
-        import torch
-
-        run = self._run
-        ids = run.split_rows[split].ids(stage_index)
+        ids = self._data.ids(stage_index, split)
         table: dict[str, torch.Tensor] = {}
         served, self._served = self._served, None
-        with _probing(run):
+        with _probing(self._backbone.model):
             # On a processor larger batches than those of training gain nothing; measured.
-            for positions, batch in run.batches(ids, run.batch_size, split):
-                output, gradients = _read_fields(run, batch)
+            for positions, batch in self._data.batches(ids, self._batch_size, split):
+                output, gradients = _read_fields(self._backbone, self._precision, batch)
                 for name, is_row in self._fields.items():
                     values = output[name]
                     if not is_row:
@@ -111,7 +133,7 @@ class FrozenFeatures:
 
     def _stand_in(self) -> None:
         """Lets the body's `forward` give kept vectors while some are served."""
-        body: Any = self.model.base_model
+        body: Any = self._backbone.model.base_model
         original, features = body.forward, self
 
         def forward(*arguments: Any, **named: Any) -> Any:
@@ -124,26 +146,16 @@ class FrozenFeatures:
 
 
 @contextmanager
-def _probing(run: Run) -> Iterator[None]:
+def _probing(model: torch.nn.Module) -> Iterator[None]:
     """Leaves the model in evaluation mode and gradients on, whatever surrounds it; modes are restored."""
-    import torch
-
-    modes = [(module, module.training) for module in run.model.modules()]
-    run.model.eval()
-    try:
-        # Tensors made in inference mode could take no part in training later.
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    # Tensors made in inference mode could take no part in training later.
+    with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
-def _read_fields(run: Run, batch: Batch) -> tuple[Any, dict[str, torch.Tensor]]:
+def _read_fields(backbone: Backbone, precision: Precision, batch: Batch) -> tuple[Any, dict[str, torch.Tensor]]:
     """Returns the body's output and, by field, the gradient of the logits for it where the head reads it at all."""
-    import torch
-
-    body: Any = run.model.base_model
+    body: Any = backbone.model.base_model
     kept: dict[str, Any] = {}
 
     def cut(module: Any, inputs: Any, output: Any) -> Any:
@@ -159,8 +171,8 @@ def _read_fields(run: Run, batch: Batch) -> tuple[Any, dict[str, torch.Tensor]]:
 
     handle = body.register_forward_hook(cut)
     try:
-        with run.accelerator.autocast():
-            logits = run.backbone.forward(batch).logits
+        with precision():
+            logits = backbone.forward(batch).logits
     finally:
         handle.remove()
     leaves = kept.get("leaves", {})

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.batch import Batch, mean_loss
 from cl_mlm.errors import TrainingError
-from cl_mlm.objective import Batch
 from cl_mlm.randomness import seed_everything, torch_generator
 from cl_mlm.training.hardware import is_out_of_memory
-from cl_mlm.training.run import Run, mean_loss
+from cl_mlm.training.run import Run
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
-
-
-@dataclass
-class StageCost:
-    """What training one stage took.
-
-    Attributes:
-        train_seconds: wall-clock time, strategies' work before and after the stage included.
-        train_examples: rows that went forward and backward, memory rows included.
-        train_tokens: tokens of those rows, padding left out.
-        reused_from: the run that trained this stage in place of this one; empty: this one did.
-        flags: what a reader must know: memory that did not suffice.
-    """
-
-    train_seconds: float = 0.0
-    train_examples: int = 0
-    train_tokens: int = 0
-    steps: int = 0
-    flags: list[str] = field(default_factory=list)
-    reused_from: str = ""
 
 
 class Meter:
@@ -76,15 +55,14 @@ class Step:
     """One optimiser step: own rows, memory rows, gradient adjustments, clipping, update.
 
     Attributes:
-        parts: into how many forward passes a micro-batch is cut; doubled where memory does not suffice and
+        num_pieces: into how many forward passes a micro-batch is cut; doubled where memory does not suffice and
             `training.halve_on_oom` is set.
     """
 
     def __init__(self, run: Run, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
         self.run, self.optimizer, self.parameters = run, optimizer, parameters
-        self.cost = StageCost()
         self.meter = Meter()
-        self.parts = 1
+        self.num_pieces = 1
         self._by_hook = {
             hook: [s for s in run.strategies if s.overrides(hook)]
             for hook in ("allowed_classes", "memory", "loss_terms", "adjust_gradients", "after_step")
@@ -92,26 +70,27 @@ class Step:
 
     def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
         """Takes one step over the rows named in `micro_batches`."""
-        run, accelerator = self.run, self.run.accelerator
-        batches = [run.rows(ids) for ids in micro_batches]
+        run, accelerator = self.run, self.run.network.accelerator
+        batches = [run.data.rows(ids) for ids in micro_batches]
         while not self._gather(batches):
             self.optimizer.zero_grad()
-            self.parts *= 2
-            self.cost.flags.append(
-                f"out of memory at step {run.step + 1}: from there on each micro-batch is run in {self.parts} parts"
+            self.num_pieces *= 2
+            run.cost.flags.append(
+                f"out of memory at step {run.place.step + 1}: from there on each micro-batch is run in "
+                f"{self.num_pieces} parts"
             )
         accelerator.unscale_gradients(self.optimizer)
-        if run.backbone.parts():
+        if run.network.backbone.is_shared:
             self._leave_untouched()
         for strategy in self._by_hook["adjust_gradients"]:
-            for name, value in strategy.adjust_gradients(run).items():
+            for name, value in strategy.adjust_gradients(run.view(strategy, "adjust_gradients")).items():
                 self.meter.add(f"train/term/{name}", value)
         if run.config.training.clip is not None:
             # Would unscale fp16 gradients a second time, were the optimiser one that the accelerator keeps.
             accelerator.clip_grad_norm_(self.parameters, run.config.training.clip)
         self.optimizer.step()
         for strategy in self._by_hook["after_step"]:
-            strategy.after_step(run)
+            strategy.after_step(run.view(strategy, "after_step"))
         self.optimizer.zero_grad()
 
     def _gather(self, batches: list[Batch]) -> bool:
@@ -133,28 +112,30 @@ class Step:
         seen = list(batches)
         try:
             for index, batch in enumerate(batches):
-                self.run.micro_batch = index
+                self.run.place.micro_batch = index
                 own = rows[batch.task]
                 share = own / sum(rows.values())
                 self._backward(batch, values, share, items[batch.task], own, ("own", index), share)
             for index, batch in enumerate(batches):
-                self.run.micro_batch = index
+                self.run.place.micro_batch = index
                 for strategy in self._by_hook["memory"]:
-                    for number, (weight, memory) in enumerate(strategy.memory(self.run, batch)):
+                    for number, (weight, memory) in enumerate(
+                        strategy.memory(self.run.view(strategy, "memory"), batch)
+                    ):
                         count, share = float(memory.count.sum()), weight / len(batches)
                         seen.append(memory)
                         address = ("memory", strategy.name, index, number)
                         self._backward(memory.with_origin("memory"), values, share, count, len(memory), address)
         except (RuntimeError, MemoryError) as error:
             # Halving is left to the caller: as long as this block lasts, the traceback keeps the failed graph alive.
-            possible = self.run.config.training.halve_on_oom and self.parts < max(map(len, batches))
+            possible = self.run.config.training.halve_on_oom and self.num_pieces < max(map(len, batches))
             if not (possible and is_out_of_memory(error)):
                 raise
             return False
         for name, value in values.items():
             self.meter.add(name, value / (len(seen) - len(batches)) if name == "train/loss/memory" else value)
-        self.cost.train_examples += sum(map(len, seen))
-        self.cost.train_tokens += sum(batch.num_tokens for batch in seen)
+        self.run.cost.train_examples += sum(map(len, seen))
+        self.run.cost.train_tokens += sum(batch.num_tokens for batch in seen)
         return True
 
     def _backward(
@@ -171,26 +152,26 @@ class Step:
 
         What is logged of it counts `logged` times.
         """
-        run = self.run
+        run, place = self.run, self.run.place
         for strategy in self._by_hook["allowed_classes"]:
-            allowed = strategy.allowed_classes(run, batch)
+            allowed = strategy.allowed_classes(run.view(strategy, "allowed_classes"), batch)
             if allowed is not None:
                 batch = batch.with_allowed(allowed if batch.allowed is None else allowed & batch.allowed)
         batch = run.task_of(batch).objective.varied(
-            batch, torch_generator(run.seed, "varied", run.stage_index, run.epoch, run.step, *address)
+            batch, torch_generator(place.seed, "varied", place.stage_index, place.epoch, place.step, *address)
         )
-        for number, part in enumerate(batch.parts(self.parts)):
-            place = (*address, number) if self.parts > 1 else address
-            seed_everything(run.seed, "dropout", run.stage_index, run.epoch, run.step, *place)
-            outputs = run.forward(part)
-            loss: torch.Tensor = mean_loss(run.task_loss(outputs, part), part, items)
-            _add(values, f"train/loss/{part.origin}", loss if logged == 1.0 else loss * logged)
+        for number, piece in enumerate(batch.pieces(self.num_pieces)):
+            of_piece = (*address, number) if self.num_pieces > 1 else address
+            seed_everything(place.seed, "dropout", place.stage_index, place.epoch, place.step, *of_piece)
+            outputs = run.network.forward(piece)
+            loss: torch.Tensor = mean_loss(run.task_loss(outputs, piece), piece, items)
+            _add(values, f"train/loss/{piece.origin}", loss if logged == 1.0 else loss * logged)
             for strategy in self._by_hook["loss_terms"]:
-                for name, term in strategy.loss_terms(run, part, outputs).items():
-                    share = term * (len(part) / rows)
+                for name, term in strategy.loss_terms(run.view(strategy, "loss_terms"), piece, outputs).items():
+                    share = term * (len(piece) / rows)
                     loss = loss + share
                     _add(values, f"train/term/{name}", share * logged)
-            run.accelerator.backward(loss * weight)
+            run.network.accelerator.backward(loss * weight)
 
     def _leave_untouched(self) -> None:
         """Takes gradients that are all zero from parameters that the optimiser has not moved yet in this stage.
@@ -221,7 +202,7 @@ class Step:
         """
         values = self.meter.read()
         self._refuse_bad(values)
-        return {**values, "train/learning_rate": self.run.learning_rate}
+        return {**values, "train/learning_rate": self.run.place.learning_rate}
 
     def _refuse_bad(self, values: Mapping[str, float]) -> None:
         bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -231,14 +212,14 @@ class Step:
 
 def not_finite(run: Run, what: str) -> TrainingError:
     """Returns the error for a loss or weights that are not finite: where it happened and what may help."""
-    training, stage = run.config.training, run.stream.stages[run.stage_index]
+    training, place = run.config.training, run.place
     advice = [f"training.learning_rate lower than {training.learning_rate:g}"]
     advice += ["training.clip=1.0 (now null)"] * (training.clip is None)
     weights = "model.dtype=float32 with " if run.config.model.dtype != "float32" else ""
     advice += [f"{weights}training.precision=fp32 (now {training.precision})"] * (training.precision != "fp32")
     advice += [f"a smaller weight of {strategy.name}" for strategy in run.strategies if hasattr(strategy, "weight")]
     return TrainingError(
-        f"stage {stage.name!r}, step {run.step}, epoch {run.epoch}: {what}; training stopped. "
+        f"stage {run.stage.name!r}, step {place.step}, epoch {place.epoch}: {what}; training stopped. "
         f"Worth trying: {', '.join(advice)}. What was measured before is kept, and so are the checkpoints before"
     )
 

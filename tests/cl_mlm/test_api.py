@@ -9,9 +9,9 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.api import is_finished, locked, read_summary, run_folder
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.experiment.folder import is_finished, locked, read_summary, run_folder
 from cl_mlm.experiment.preparation import prepare, with_objects
 from cl_mlm.strategy import Strategy
 from cl_mlm.tracking.mlflow_delivery import Delivery
@@ -212,7 +212,7 @@ def test_a_model_that_was_not_kept_is_named(quick):
 
 
 def test_a_tracking_server_out_of_reach_is_a_warning_and_the_run_is_finished(quick, monkeypatch):
-    monkeypatch.setattr("cl_mlm.api.SENDING_SECONDS", 0.5)
+    monkeypatch.setattr("cl_mlm.experiment.session.SENDING_SECONDS", 0.5)
     result = cl_mlm.run(quick, tracking={"uri": "http://127.0.0.1:9"})
     assert is_finished(result.folder)
     (warning,) = result.warnings
@@ -221,7 +221,7 @@ def test_a_tracking_server_out_of_reach_is_a_warning_and_the_run_is_finished(qui
 
 
 def test_mlflow_is_not_begun_with_before_the_first_step_is_done(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("cl_mlm.api.SENDING_WAITS_SECONDS", 3600.0)
+    monkeypatch.setattr("cl_mlm.experiment.session.SENDING_WAITS_SECONDS", 3600.0)
     steps, seen, send = tmp_path / "steps.txt", [], Delivery.send
     monkeypatch.setattr(Delivery, "send", lambda delivery: [seen.append(steps.exists()), send(delivery)][1])
     result = cl_mlm.run(quick, strategies=[Watching(str(steps))])

@@ -9,14 +9,14 @@ from datasets import Dataset
 
 from cl_mlm import DataError
 from cl_mlm.data.as_text import as_text
-from cl_mlm.data.hygiene import clean, limit
-from cl_mlm.data.label_columns import LabelSpace
+from cl_mlm.data.hygiene import clean
+from cl_mlm.data.sampling import limit
 from cl_mlm.data.split_owners import parts_of, with_splits
-from cl_mlm.fingerprint import fingerprint
 from cl_mlm.metrics import average_incremental_accuracy, forgetting, forward_transfer, summarise
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.stream import Column, Stage, Stream, column_of, unpack_row_ids
+from cl_mlm.stream import Column, Stage, Stream, column_of, fingerprint, unpack_row_ids
+from cl_mlm.task import LabelSpace
 from cl_mlm.tokens.split_rows import Rows
 
 NAN = math.nan

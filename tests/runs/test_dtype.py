@@ -13,7 +13,7 @@ import cl_mlm
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.experiment.preparation import prepare
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.stream import Stage, Stream
 
 BF16 = {"training.precision=bf16", "model.dtype=bfloat16"}

@@ -7,6 +7,7 @@ import pytest
 from killing import die_at
 
 import cl_mlm
+from cl_mlm.data.tasks import tasks_of
 from cl_mlm.strategy import Strategy
 
 TOPICS = {"sky": ["sun", "moon", "star"], "sea": ["fish", "wave", "salt"]}
@@ -298,7 +299,6 @@ def loaded(data, model_folder):
     def load(kind, stages):
         from cl_mlm.config.components import make_stream
         from cl_mlm.config.schema import ModelConfig
-        from cl_mlm.data.tasks import Tasks
         from cl_mlm.models.shared_body import load_heads
         from cl_mlm.tokens.split_rows import Rows
 
@@ -308,7 +308,7 @@ def loaded(data, model_folder):
             for stage in stages
         ]
         stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
-        tasks = Tasks.of_stream(stream)
+        tasks = tasks_of(stream)
         tasks.begin(len(stages) - 1, len(stages) - 2)
         backbone = load_heads(ModelConfig(model_folder(kind)), tasks, 0, 64)
         backbone.model.eval()
@@ -392,11 +392,10 @@ def test_a_language_model_stands_on_the_same_body_and_is_tied_to_it(kind, readin
 
 def test_two_stages_of_one_objective_share_its_head_and_labels(data):
     from cl_mlm.config.components import make_stream
-    from cl_mlm.data.tasks import Tasks
 
     stages = [{"path": KEYS[0]}, {"path": KEYS[1], "objective": KEYS[1]}, {"path": KEYS[0], "options": {"reject": "x"}}]
     stream = make_stream("files", {"path": str(data), "stages_by": "files", "stages": stages})
-    tasks = Tasks.of_stream(stream)
+    tasks = tasks_of(stream)
     assert tasks.keys == ("classification", "tagging", "classification-2")
     assert [task.labels.names for task in tasks] == [("sea", "sky")] * 3
     tasks.begin(1, 0)
@@ -492,15 +491,14 @@ def test_rows_of_several_objectives_are_not_dealt_out_together(layer, tmp_path):
 
 
 def test_disk_use_counts_a_folder_for_each_head(layer, tmp_path):
-    from cl_mlm.check.disk import size_of_tasks
     from cl_mlm.config.loading import load_config
-    from cl_mlm.data.tasks import Tasks
     from cl_mlm.experiment.preparation import prepare
+    from cl_mlm.models.size import size_of_tasks
 
     prepared = prepare(load_config(layer(tmp_path, ["naive"])))
-    tasks = Tasks.of_stream(prepared.stream)
+    tasks = tasks_of(prepared.stream)
     mixed = size_of_tasks(prepared.config, tasks)
-    one = size_of_tasks(prepared.config, Tasks.of_stream(prepared.stream.first(1)))
+    one = size_of_tasks(prepared.config, tasks_of(prepared.stream.first(1)))
     hidden, classes = 128, 5 + 2  # of the tagger and the span head, each with a bias
     assert mixed.trainable == mixed.changing == one.trainable + classes * (hidden + 1)
     pooler = hidden * (hidden + 1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import cl_mlm
+from cl_mlm.batch import Batch, Outputs
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Batch, Outputs
 from cl_mlm.objectives.classification import Classification
 
 OBJECTIVE = Classification(reject="oos", reject_below=0.6)

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cl_mlm
-from cl_mlm.api import run_folder
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError, DataError, RunFolderError
-from cl_mlm.experiment.checkpoint import MANIFEST, damage, last_good, read_entry, write_entry
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.experiment.checkpoint import last_good
+from cl_mlm.experiment.folder import run_folder
+from cl_mlm.experiment.state_files import MANIFEST, damage, read_entry, write_entry
 from cl_mlm.models.file_safety import check_model
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.tokens.encoding import EncodedRows
 from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.slugs import slug, slugs
@@ -462,7 +463,7 @@ def test_no_password_of_a_tracking_address_is_written_or_said(
     short, cli, write_config, tmp_path, caplog, monkeypatch, place
 ):
     address = f"http://{CANARY}user:{CANARY}pw@127.0.0.1:9/?token={CANARY}"
-    monkeypatch.setattr("cl_mlm.api.SENDING_SECONDS", 0.5)
+    monkeypatch.setattr("cl_mlm.experiment.session.SENDING_SECONDS", 0.5)
     short["tracking"] = {"uri": address} if place == "config" else {}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     path = write_config(tmp_path / "experiment.yaml", short)

@@ -14,11 +14,11 @@ from killing import die_at
 import cl_mlm
 from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
 from cl_mlm.data.entity_staging import by_types
-from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.data.staging import by_labels
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.objectives.relation import Relation
 from cl_mlm.objectives.tagging import Tagging
+from cl_mlm.task import LabelSpace
 from cl_mlm.training.evaluation import evaluate, known_columns
 from cl_mlm.training.hardware import make_accelerator
 from cl_mlm.training.loop import train_stage

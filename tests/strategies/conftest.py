@@ -12,13 +12,14 @@ from transformers import BertConfig, BertForSequenceClassification
 from typing_extensions import override
 
 from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
-from cl_mlm.data.label_columns import LabelSpace
-from cl_mlm.experiment.checkpoint import join_state, split_state
-from cl_mlm.models.backbone import Backbone, load_backbone
+from cl_mlm.experiment.state_files import join_state, split_state
+from cl_mlm.models.backbone import Backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
+from cl_mlm.task import LabelSpace
 from cl_mlm.training.evaluation import evaluate, known_columns
 from cl_mlm.training.hardware import make_accelerator
 from cl_mlm.training.loop import train_stage

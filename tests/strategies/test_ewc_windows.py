@@ -7,12 +7,12 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 
 from cl_mlm.config.schema import Config, ModelConfig, TrainingConfig
-from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.mechanisms.per_example import SquaredGradients
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import Stage, Stream
+from cl_mlm.task import LabelSpace
 from cl_mlm.tokens.windows import by_row
 from cl_mlm.training.hardware import make_accelerator
 from cl_mlm.training.run import Run

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import strategies.lwf as module
-from cl_mlm.objective import Outputs
+from cl_mlm.batch import Outputs
 from strategies.lwf import Lwf, distillation, old_groups
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from cl_mlm.batch import mean_loss
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.stream import Stage, Stream, pack_row_ids, unpack_row_ids
-from cl_mlm.training.run import mean_loss
 from strategies.replay import Replay
 
 

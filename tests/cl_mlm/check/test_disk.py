@@ -6,11 +6,12 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.check.disk import BYTES, disk_lines, model_size, shown
+from cl_mlm.check.disk import disk_lines, shown
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import Config, ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.preparation import prepare
+from cl_mlm.models.size import BYTES, model_size
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
 
@@ -41,7 +42,7 @@ def settings():
 
 
 def test_the_size_of_a_model_is_that_of_one_with_weights(settings):
-    from cl_mlm.models.backbone import load_backbone
+    from cl_mlm.models.loading import load_backbone
 
     model = load_backbone(ModelConfig(), list("abcd"), 0, 128).model
     numbers = sum(p.numel() for p in model.parameters())
@@ -160,7 +161,7 @@ def test_what_is_said_is_what_a_run_writes(fast, settings, monkeypatch):
     """Largest folder while running and size afterwards, of a run with a strategy that keeps copies."""
     from cl_mlm.experiment import checkpoint
 
-    largest, write = {"stages": 0, "steps": 0}, checkpoint._write_whole
+    largest, write = {"stages": 0, "steps": 0}, checkpoint.write_folder_whole
 
     def measured(final, fill):
         made = write(final, fill)
@@ -169,7 +170,7 @@ def test_what_is_said_is_what_a_run_writes(fast, settings, monkeypatch):
             largest[kind] = max(largest[kind], bytes_below(made))
         return made
 
-    monkeypatch.setattr(checkpoint, "_write_whole", measured)
+    monkeypatch.setattr(checkpoint, "write_folder_whole", measured)
     fast["training"] |= {"steps": 4}
     fast["strategies"] = {"ewc": {"rows": 4}}
     result = cl_mlm.run(fast, "checkpoint.every_steps=2", progress=False)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from cl_mlm.check.disk import size_of_tasks
 from cl_mlm.check.memory import memory_need
 from cl_mlm.config.loading import load_config
-from cl_mlm.data.tasks import Tasks
+from cl_mlm.data.tasks import tasks_of
+from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.preparation import prepare
-from cl_mlm.experiment.running import assemble
+from cl_mlm.models.size import size_of_tasks
 from cl_mlm.strategy import Strategy
 from cl_mlm.training.loop import Work, begin_stage, training_ids
 
@@ -21,7 +21,7 @@ class Hoarder(Strategy):
 
 def need(config, *overrides, strategies=None):
     prepared = prepare(load_config(config, overrides), strategies=strategies)
-    return memory_need(prepared, size_of_tasks(prepared.config, Tasks.of_stream(prepared.stream))), prepared
+    return memory_need(prepared, size_of_tasks(prepared.config, tasks_of(prepared.stream))), prepared
 
 
 @pytest.mark.parametrize("mode", ["full", "head"])

@@ -6,9 +6,10 @@ from datasets import Dataset
 
 from cl_mlm import DataError, Stage, Stream
 from cl_mlm.check import token_lengths as module
-from cl_mlm.check.token_lengths import Lengths, digest, joined, split_lengths, stream_lengths
+from cl_mlm.check.token_lengths import digest, joined, split_lengths, stream_lengths
 from cl_mlm.config.components import make_objective
-from cl_mlm.data.tasks import Tasks
+from cl_mlm.data.tasks import tasks_of
+from cl_mlm.objective import Lengths
 from cl_mlm.stream import Column
 from cl_mlm.tokens.encoding import encode_rows
 
@@ -111,7 +112,7 @@ def one_stage(words):
 
 def test_lengths_are_kept_in_the_cache(tokenizer, monkeypatch):
     stream = one_stage([1, 5, 2, 8])
-    tasks = Tasks.of_stream(stream)
+    tasks = tasks_of(stream)
     found = stream_lengths(stream, tasks, tokenizer, 6)
     monkeypatch.setattr(tasks.at(0).objective, "lengths", None)
     again = stream_lengths(stream, tasks, tokenizer, 6)
@@ -124,7 +125,7 @@ def test_lengths_are_kept_in_the_cache(tokenizer, monkeypatch):
 
 def test_another_limit_is_counted_anew(tokenizer):
     stream = one_stage([1, 5])
-    tasks = Tasks.of_stream(stream)
+    tasks = tasks_of(stream)
     cut = [stream_lengths(stream, tasks, tokenizer, most)[0, "train"]["text"].cut.tolist() for most in (6, 7)]
     assert cut == [[0, 1], [0, 0]]
 
@@ -132,7 +133,7 @@ def test_another_limit_is_counted_anew(tokenizer):
 def test_a_damaged_cache_entry_is_told(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path))
     stream = one_stage([1, 5])
-    tasks = Tasks.of_stream(stream)
+    tasks = tasks_of(stream)
     stream_lengths(stream, tasks, tokenizer, 6)
     (path,) = tmp_path.rglob("lengths.npz")
     path.write_bytes(b"x")
@@ -150,7 +151,7 @@ def test_every_stage_and_column_is_counted_by_its_own_objective(tokenizer):
     )
     probe = Column("probe", marked.select([]), marked, ("r",), home=None, objective="relation")
     stream = Stream("mixed", stages, probes=(probe,))
-    found = stream_lengths(stream, Tasks.of_stream(stream), tokenizer, 64)
+    found = stream_lengths(stream, tasks_of(stream), tokenizer, 64)
     assert {place: parts["text"].whole.tolist() for place, parts in found.items()} == {
         **{(0, split): [5] for split in ("train", "validation", "test")},
         **{(1, split): [9] for split in ("train", "validation", "test")},
@@ -164,7 +165,7 @@ def test_packed_rows_are_counted_in_the_blocks_that_a_run_reads(tokenizer):
     options = {"kind": "causal", "pack": True}
     stage = Stage("s", rows, rows, rows, (), objective="language_modelling", options=options)
     stream = Stream("packed", (stage,))
-    tasks = Tasks.of_stream(stream)
+    tasks = tasks_of(stream)
     block = stream_lengths(stream, tasks, tokenizer, 4)[0, "train"]["block"]
     assert (block.limit, block.whole.tolist(), block.cut.tolist()) == (4, [4, 4, 1], [0, 0, 0])
     read = encode_rows(rows, tasks.at(0).objective, tokenizer, {}, 4, f"{stream.fingerprint}/0/train")

@@ -2,8 +2,9 @@ import pytest
 from datasets import Dataset
 
 from cl_mlm.data.entity_staging import by_types
-from cl_mlm.data.hygiene import clean, limit
+from cl_mlm.data.hygiene import clean
 from cl_mlm.data.label_columns import rarest_labels
+from cl_mlm.data.sampling import limit
 from cl_mlm.errors import ConfigError, DataError
 
 TAGS = [

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl_mlm import ConfigError, DataError, Stage, Stream
-from cl_mlm.data.hygiene import clean, limit
-from cl_mlm.fingerprint import fingerprint
+from cl_mlm.data.hygiene import clean
+from cl_mlm.data.sampling import limit
+from cl_mlm.stream import fingerprint
 
 SPLITS = ("train", "validation", "test")
 DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[3].parent / "shared" / "data")
@@ -21,7 +22,7 @@ DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[3].parent / 
 
 def set_batch_rows(monkeypatch, rows):
     """Makes both readers of rows, the gate and the fingerprint, take `rows` at a time."""
-    monkeypatch.setattr("cl_mlm.fingerprint.BATCH_ROWS", rows)
+    monkeypatch.setattr("cl_mlm.arrow.BATCH_ROWS", rows)
 
 
 def rows(*pairs):

@@ -1,8 +1,8 @@
 import pytest
 from datasets import Dataset
 
-from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.stream import Stage, Stream
+from cl_mlm.task import LabelSpace
 
 NOTHING = Dataset.from_dict({"text": [], "label": []})
 

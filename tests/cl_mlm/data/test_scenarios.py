@@ -12,8 +12,7 @@ from cl_mlm import ConfigError, DataError
 from cl_mlm.data.hygiene import clean
 from cl_mlm.data.scenarios import blurry, instance_incremental, online
 from cl_mlm.data.staging import by_labels, by_source
-from cl_mlm.fingerprint import fingerprint
-from cl_mlm.stream import Stage, Stream
+from cl_mlm.stream import Stage, Stream, fingerprint
 
 LETTERS = "abcdef"
 # A busy machine is no failure, and examples need no folder of their own.

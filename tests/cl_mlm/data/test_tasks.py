@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from cl_mlm.data.hygiene import clean
-from cl_mlm.data.tasks import Tasks, foreign_columns, objectives_of
+from cl_mlm.data.tasks import foreign_columns, objectives_of, tasks_of
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import Column, Stage, Stream, pack_row_ids
 from cl_mlm.tokens.batching import training_batches
@@ -35,7 +35,7 @@ STREAM = Stream("mixed", (*FIRST, stage("c", "xz"), SECOND))
 
 
 def test_stages_of_equal_objective_and_options_share_a_task():
-    tasks = Tasks.of_stream(STREAM)
+    tasks = tasks_of(STREAM)
     assert tasks.keys == tasks.column_keys == ("classification", "tagging", "classification", "tagging")
     assert [task.stages for task in tasks] == [(0, 2), (1, 3)]
 
@@ -50,7 +50,7 @@ def test_a_default_that_is_written_out_makes_no_other_task():
 
 
 def test_labels_grow_within_their_task():
-    first, second = Tasks.of_stream(STREAM)
+    first, second = tasks_of(STREAM)
     seen = []
     for i in range(4):
         for task in (first, second):
@@ -68,7 +68,7 @@ def test_labels_grow_within_their_task():
 
 
 def test_rows_are_split_by_task_in_their_order():
-    tasks = Tasks.of_stream(STREAM)
+    tasks = tasks_of(STREAM)
     ids = np.concatenate([pack_row_ids(3, [0]), pack_row_ids(0, [1, 0]), pack_row_ids(1, [0]), pack_row_ids(2, [3])])
     assert [own.tolist() for own in tasks.split(ids)] == [[1, 2, 4], [0, 3]]
     assert tasks.split(ids[:0]) == []
@@ -124,7 +124,7 @@ def test_a_column_asks_what_a_stage_asks():
     assert fault.startswith("column 'p': its objective must be that of a stage, options included, got tagging")
     good = replace(STREAM, probes=(replace(probe, options={}),))
     assert foreign_columns(good) == []
-    assert Tasks.of_stream(good).column_keys[-1] == "tagging"
+    assert tasks_of(good).column_keys[-1] == "tagging"
 
 
 def test_an_option_that_is_not_there_is_told():

@@ -12,18 +12,8 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.experiment.checkpoint import (
-    damage,
-    in_order,
-    join_state,
-    last_good,
-    read_stage,
-    read_step,
-    split_state,
-    state_bytes,
-    write_stage,
-    write_step,
-)
+from cl_mlm.experiment.checkpoint import in_order, last_good, read_stage, read_step, write_stage, write_step
+from cl_mlm.experiment.state_files import damage, join_state, split_state, state_bytes
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.models.tiny import letter_tokenizer
 

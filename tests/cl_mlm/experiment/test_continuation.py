@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 import cl_mlm
-from cl_mlm.api import run_in
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment import continuation as sameness
 from cl_mlm.experiment.continuation import check_continuation, flat
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.experiment.resuming import resume_run
+from cl_mlm.experiment.session import run_in
 from cl_mlm.tracking.journal import read_lines
 
 LATER = 7  # the step, two after the last checkpoint, at which the run is interrupted
@@ -262,7 +262,9 @@ def test_a_device_that_is_not_there_any_more_is_given_up_when_allowed(folder, mo
     set_in_config(folder, training__device="cuda")
     rewrite(folder, "params", lambda params: params.update({"training.device": "cuda"}))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("cl_mlm.api._execute", lambda prepared, folder, continuation, progress: continuation)
+    monkeypatch.setattr(
+        "cl_mlm.experiment.session._execute", lambda prepared, folder, continuation, progress: continuation
+    )
     found = resume_run(folder, allow_inexact=True)
     assert found.notes == ["resumed on other hardware: training.device 'cuda' then, 'cpu' now"]
 

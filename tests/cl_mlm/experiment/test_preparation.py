@@ -8,7 +8,8 @@ from typing_extensions import override
 
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.experiment.preparation import check_composition, check_output, prepare, with_objects
+from cl_mlm.experiment.composition import check_composition
+from cl_mlm.experiment.preparation import check_output, prepare, with_objects
 from cl_mlm.strategy import Strategy
 from strategies.cumulative import Cumulative
 from strategies.ewc import Ewc

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import cl_mlm
-from cl_mlm.config.arms import describe
+from cl_mlm.cli.listing import describe
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.preparation import prepare

@@ -237,7 +237,9 @@ class TestRepeating:
         summary = summary_of(copied)
         summary["accuracy_matrix"][1][0] += 0.25
         (copied / "summary.json").write_text(json.dumps(summary))
-        monkeypatch.setattr("cl_mlm.api.run_prepared", lambda prepared, again: cl_mlm.Result(copied, before))
+        monkeypatch.setattr(
+            "cl_mlm.experiment.session.run_prepared", lambda prepared, again: cl_mlm.Result(copied, before)
+        )
         before = {**summary, "accuracy_matrix": [list(row) for row in summary["accuracy_matrix"]]}
         before["accuracy_matrix"][1][0] -= 0.25
         said = cli("rerun", copied)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cl_mlm.experiment.checkpoint import join_state, split_state
+from cl_mlm.experiment.state_files import join_state, split_state
 from cl_mlm.mechanisms.buffers import Reservoir
 
 

@@ -11,12 +11,13 @@ from transformers import (
     pipeline,
 )
 
+from cl_mlm.batch import Batch
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.backbone import Backbone, leading, load_backbone
+from cl_mlm.models.backbone import Backbone, leading
 from cl_mlm.models.file_safety import check_model
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Batch
 from cl_mlm.objectives.classification import Classification
 
 LABELS = ("red", "green", "blue")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from cl_mlm.config.schema import ModelConfig
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import POSITIONS, TINY, letter_tokenizer, tiny_config
 
 TOKENIZER = letter_tokenizer()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from cl_mlm.batch import Batch, Outputs
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Batch, Outputs
 from cl_mlm.objectives.classification import Classification
 
 OBJECTIVE = Classification()

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
+from cl_mlm.batch import Outputs
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Outputs
 from cl_mlm.objectives.language_modelling import LanguageModelling
 from cl_mlm.randomness import torch_generator
 from cl_mlm.tokens.logits import NO_TARGET

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cl_mlm.batch import Outputs
 from cl_mlm.errors import DataError
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Outputs
 from cl_mlm.objectives.multilabel import Multilabel
 
 OBJECTIVE = Multilabel()

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cl_mlm.batch import Outputs
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Outputs
 from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.tokens.spans import best_spans
 

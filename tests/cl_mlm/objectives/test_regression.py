@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cl_mlm.batch import Outputs
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Outputs
 from cl_mlm.objectives.regression import Regression
 from cl_mlm.scores.correlation import mean_ranks, pearson, spearman
 

@@ -7,9 +7,9 @@ import torch
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
+from cl_mlm.batch import Outputs
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Outputs
 from cl_mlm.objectives.tagging import Tagging
 from cl_mlm.scores.bio import is_tag, only, repaired, stray, types_of
 from cl_mlm.tokens.word_tokens import encode_words

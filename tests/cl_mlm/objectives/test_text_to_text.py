@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
+from cl_mlm.batch import Outputs
 from cl_mlm.config.components import make_objective
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Outputs
 from cl_mlm.objectives.text_to_text import TextToText, left_padded_prompts
 from cl_mlm.tokens.logits import NO_TARGET
 

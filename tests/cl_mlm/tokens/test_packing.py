@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.backbone import load_backbone
+from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.language_modelling import LanguageModelling
 from cl_mlm.tokens import encoding
@@ -150,7 +150,7 @@ def test_end_tokens_between_texts_are_never_masked(cache):
 
 
 def test_a_block_in_which_nothing_can_be_masked_has_no_loss(cache, model_folder, one_thread):
-    from cl_mlm.training.run import mean_loss
+    from cl_mlm.batch import mean_loss
 
     backbone = load_backbone(ModelConfig(model_folder("bert")), (), 0, 64, MASKED)
     number = len(joined(TEXTS, backbone.tokenizer))

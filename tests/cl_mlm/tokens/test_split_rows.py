@@ -3,10 +3,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.stream import Stage, Stream, pack_row_ids
+from cl_mlm.task import LabelSpace
 from cl_mlm.tokens.split_rows import Rows
 
 TOKENIZER = letter_tokenizer()

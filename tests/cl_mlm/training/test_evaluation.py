@@ -9,15 +9,14 @@ from datasets import Dataset
 from torch import nn
 from typing_extensions import override
 
+from cl_mlm.batch import Outputs
 from cl_mlm.config.schema import Config, EvaluationConfig, TrainingConfig
-from cl_mlm.data.label_columns import LabelSpace
-from cl_mlm.data.tasks import Tasks
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objective import Outputs
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.scores.labels import macro_f1, per_class
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream, pack_row_ids
+from cl_mlm.task import LabelSpace, Tasks
 from cl_mlm.training.evaluation import Evaluated, evaluate, known_columns
 from cl_mlm.training.hardware import make_accelerator
 from cl_mlm.training.run import Run

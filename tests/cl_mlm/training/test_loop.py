@@ -14,18 +14,19 @@ from transformers import BertConfig, BertForSequenceClassification
 from typing_extensions import override
 
 import cl_mlm.training.loop
+from cl_mlm.batch import mean_loss
 from cl_mlm.config.schema import Config, TrackingConfig, TrainingConfig
-from cl_mlm.data.label_columns import LabelSpace
 from cl_mlm.errors import TrainingError
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
+from cl_mlm.task import LabelSpace
 from cl_mlm.training.evaluation import evaluate
 from cl_mlm.training.hardware import make_accelerator
 from cl_mlm.training.loop import LIMITED_STEPS, train_stage
-from cl_mlm.training.run import Run, mean_loss
+from cl_mlm.training.run import Run
 from cl_mlm.training.step import Meter
 
 TOKENIZER = letter_tokenizer()

@@ -1,15 +1,12 @@
-"""One hash for the rows of a stream, so that two runs can say whether they saw the same data."""
+"""Rows of a `datasets.Dataset` as Arrow: read in batches, picked without a copy, and hashed."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-from cl_mlm.stream import SPLITS, Stream
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,37 +15,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BATCH_ROWS, BATCH_BYTES = 10_000, 8 << 20  # of a batch at most; a single longer row is one by itself
-
-
-def fingerprint(stream: Stream) -> str:
-    """Returns a SHA-256 over scenario, names, labels and every row of every split, in order (64 digits).
-
-    Columns that are no stage's own, and probes, are part of it where there are any.
-
-    The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
-    not they are read through an indices mapping. The order of columns does not count.
-    """
-    stages = [
-        {"name": stage.name, "labels": stage.labels, "splits": [split_digest(stage.split(name)) for name in SPLITS]}
-        for stage in stream.stages
-    ]
-    content: dict[str, object] = {"scenario": stream.scenario, "stages": stages}
-    for name, columns in (("columns", stream.given_columns), ("probes", stream.probes)):
-        if columns:
-            content[name] = [
-                {
-                    "name": column.name,
-                    "labels": column.labels,
-                    "home": column.home,
-                    "stages": column.trained_in,
-                    "splits": [split_digest(column.split(split)) for split in SPLITS[1:]],
-                }
-                for column in columns
-            ]
-    if stream.base_scenario is not None:
-        content["base_scenario"] = stream.base_scenario
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def arrow_batches(dataset: Dataset, most_rows: int | None = None, most_bytes: int | None = None) -> Iterator[pa.Table]:

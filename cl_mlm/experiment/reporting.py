@@ -1,0 +1,71 @@
+"""What a run writes about itself: its head when it starts, its cost on the way, its summary and tables at the end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.experiment.continuation import BETWEEN_NOTES, INEXACT_TAG, flat
+from cl_mlm.experiment.predictions import write_per_class
+from cl_mlm.experiment.state_files import write_text_whole
+from cl_mlm.experiment.summary import summary
+from cl_mlm.experiment.versions import versions
+from cl_mlm.results.run_report import write_run_report
+from cl_mlm.tracking.journal import Journal, without_credentials
+from cl_mlm.training.hardware import describe_hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.experiment.record import Record
+    from cl_mlm.run_folder import RunFolder
+
+
+def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: Sequence[str]) -> None:
+    """Writes the resolved config and what identifies the run; the same again when a run is resumed."""
+    from omegaconf import OmegaConf
+
+    config, stream = prepared.config, prepared.stream
+    write_text_whole(folder.config, without_credentials(OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))))
+    journal.start(config.experiment, folder.path.name)
+    journal.status("RUNNING")
+    journal.params(flat(config.to_dict()))
+    present = versions()
+    tags = {f"version/{name}": value for name, value in present.items() if name != "commit"}
+    hardware = {f"hardware/{name}": value for name, value in describe_hardware().items()}
+    overlap = {f"overlap/{name}": count for name, count in prepared.overlap.items()}
+    identity = {"stream": stream.name, "stream/fingerprint": stream.fingerprint, "strategies": config.label}
+    journal.tags({**identity, "git_commit": present["commit"], **tags, **hardware, **overlap})
+    if notes:
+        journal.tags({INEXACT_TAG: BETWEEN_NOTES.join(notes)})
+    journal.artifact("config.yaml")
+    journal.sync()
+
+
+def write_results(
+    prepared: Prepared, record: Record, folder: RunFolder, journal: Journal, column_slugs: Sequence[str]
+) -> dict[str, Any]:
+    """Writes the summary, tables and figures, hands them to the journal, and returns the summary."""
+    results = summary(prepared, record, folder.path.name)
+    text = without_credentials(json.dumps(results, indent=1, allow_nan=False))
+    write_text_whole(folder.summary, text + "\n")
+    paths = [folder.summary, *write_run_report(folder, results), *write_per_class(folder, prepared.stream)]
+    for path in paths:
+        journal.artifact(path.relative_to(folder.path))
+    last_stage = len(prepared.stream) - 1
+    journal.metrics({f"summary/{name}": value for name, value in _final(results, column_slugs).items()}, last_stage)
+    journal.metrics({f"cost/{name}": value for name, value in results["cost"].items()}, last_stage)
+    if results["flags"]:
+        journal.tags({"flags": "; ".join(results["flags"])})
+    return results
+
+
+def _final(results: Mapping[str, Any], column_slugs: Sequence[str]) -> dict[str, float]:
+    """Returns the metrics that are defined and, by their slugs, the changes of probes that are known."""
+    metrics = {name: value for name, value in results["metrics"].items() if value is not None}
+    for slug, column in zip(column_slugs, results["columns"], strict=True):
+        change = results.get("probes", {}).get(column, {}).get("change")
+        if change is not None:
+            metrics[f"probe/{slug}"] = change
+    return metrics

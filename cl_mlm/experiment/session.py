@@ -1,0 +1,142 @@
+"""One run from Python: started, resumed or returned as finished; and its `Result`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.errors import ConfigError, RunFolderError, nearest
+from cl_mlm.experiment.continuation import Continuation
+from cl_mlm.experiment.folder import is_finished, locked, read_summary, run_folder
+from cl_mlm.experiment.preparation import Prepared
+from cl_mlm.experiment.prompt_run import Prompted
+from cl_mlm.run_folder import RunFolder
+from cl_mlm.stream import Stream
+from cl_mlm.tracking.journal import Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from transformers import PreTrainedModel
+
+
+# The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
+SENDING_SECONDS = 30.0
+
+
+SENDING_WAITS_SECONDS = 10.0  # for the first step: until then MLflow and the training would only hold each other up
+
+
+SENDING_SECONDS_KILLED = 20.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        folder: where everything of the run lies.
+        summary: the contents of `summary.json`.
+        is_new: False where the run had been finished before.
+        warnings: what the reader should know, such as a tracking server out of reach.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    is_new: bool = True
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """Test scores, (stages, columns); NaN where nothing was measured."""
+        import numpy as np
+
+        return np.array(self.summary["accuracy_matrix"], dtype=np.float64)
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The run's final figures; None where undefined, with the reason in `summary["reasons"]`."""
+        return dict(self.summary["metrics"])
+
+    def model(self, stage: int = -1, task: str | None = None) -> PreTrainedModel:
+        """Returns the model as it was after `stage` (-1: the last), from the run folder.
+
+        Args:
+            stage: the stage's index.
+            task: of a stream with several objectives, whose head: a key of `summary["tasks"]`; None: the stage's own.
+
+        Raises:
+            ConfigError: the stream has no such task.
+            RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`).
+        """
+        import transformers
+
+        stage_index = stage % len(self.summary["stream"]["stages"])
+        known = [*self.summary.get("tasks", {})]
+        if task is not None and known and task not in known:
+            raise ConfigError(f"task: must be one of {', '.join(known)}, got {task!r}{nearest(task, known)}")
+        folder = RunFolder(self.folder).model(stage_index, task)
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
+        settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
+        model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
+        return model
+
+    def prompt(
+        self,
+        *overrides: str,
+        stage: int | str = "last",
+        shots: Sequence[int] | None = None,
+        config: str | Path | Mapping[str, Any] | None = None,
+        stream: Stream | None = None,
+    ) -> Prompted:
+        """Asks the model after `stage`, or the `untrained` one, by prompts; see `cl_mlm.prompt`."""
+        from cl_mlm.experiment.prompt_run import prompt_run
+
+        return prompt_run(self.folder, *overrides, stage=stage, shots=shots, config=config, stream=stream)
+
+
+def run_prepared(
+    prepared: Prepared, *, again: bool = False, allow_inexact: bool = False, progress: bool | None = None
+) -> Result:
+    """Runs, goes on with, or returns as finished the run that was prepared; see `run`."""
+    folder = run_folder(prepared.config, again)
+    return run_in(prepared, folder, allow_inexact=allow_inexact, progress=progress)
+
+
+def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, progress: bool | None = None) -> Result:
+    """Does the same in a given folder."""
+    if is_finished(folder):
+        return Result(folder, read_summary(folder), is_new=False)
+    with locked(folder):
+        from cl_mlm.experiment.continuation import check_continuation
+
+        return _execute(prepared, folder, check_continuation(folder, prepared, allow_inexact), progress)
+
+
+def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: bool | None) -> Result:
+    from cl_mlm.experiment.progress import Progress
+    from cl_mlm.experiment.running import Experiment
+    from cl_mlm.tracking.journal import Journal
+    from cl_mlm.tracking.mlflow_sender import MlflowSender
+
+    with Journal(RunFolder(folder).journal, is_exact=continuation.is_exact) as journal:
+        sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
+        sender.start(SENDING_WAITS_SECONDS)
+        try:
+            with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
+                experiment = Experiment(prepared, RunFolder(folder), journal, display, continuation.notes, sender.begin)
+                with experiment.interruption.listening():
+                    summary = experiment.execute()
+        except BaseException as error:
+            state: Status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+            for stage in (*journal.running_stages(), None):
+                journal.status(state, stage)
+            journal.sync()
+            sender.finish(SENDING_SECONDS_KILLED)
+            raise
+        fault = sender.finish(SENDING_SECONDS)
+    return Result(folder, summary, warnings=[fault] if fault else [])

@@ -1,0 +1,156 @@
+"""Nested states on disk: tensors as safetensors, the rest as JSON, never pickled.
+
+A folder appears whole or not at all: it is written beside its place, checksummed, flushed to disk and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+MANIFEST = "manifest.json"
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes a file, UTF-8, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_entry(final: Path, state: Mapping[str, Any]) -> None:
+    """Writes a state into a folder of its own, which appears whole or not at all."""
+    write_folder_whole(final, lambda path: write_state(path, "state", state))
+
+
+def read_entry(folder: Path) -> dict[str, Any]:
+    """Returns the state that `write_entry` wrote; arrays come back as tensors."""
+    return read_state(folder, "state")
+
+
+def write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
+    """Writes a state into a folder: `<name>.safetensors` and `<name>.json`."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    plain = split_state(dict(state), "", tensors)
+    save_file(tensors, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(plain))
+
+
+def read_state(folder: Path, name: str) -> dict[str, Any]:
+    """Returns the state that `write_state` wrote; arrays come back as tensors."""
+    from safetensors.torch import load_file
+
+    plain = json.loads((folder / f"{name}.json").read_text())
+    return dict(join_state(plain, load_file(folder / f"{name}.safetensors")))
+
+
+def write_folder_whole(final: Path, fill: Callable[[Path], None]) -> Path:
+    """Fills a folder beside `final`, adds checksums, flushes it to disk and renames it into place."""
+    folder, temporary = final.parent, final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fill(temporary)
+    except BaseException:  # a full disk must not stay full of what cannot be used
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+    manifest = {str(path.relative_to(temporary)): _digest(path) for path in files}
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in [*files, temporary / MANIFEST]:
+        _flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    _flush(folder)
+    return final
+
+
+def damage(folder: Path) -> str | None:
+    """Returns what is wrong with a checkpoint, or None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return f"{folder / MANIFEST}: cannot be read: {error}"
+    if not isinstance(manifest, dict):
+        return f"{folder / MANIFEST}: must map names to checksums, got {type(manifest).__name__}"
+    # What is opened is found here, not taken from the manifest, which could name any file; a checkpoint has no links.
+    own = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
+    for name, digest in manifest.items():
+        if name not in own:
+            return f"{folder / name}: is missing"
+        if _digest(own[name]) != digest:
+            return f"{own[name]}: is damaged (its checksum differs)"
+    return None
+
+
+def split_state(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Returns `value` with every tensor and array moved to `tensors` under its path and replaced by a reference.
+
+    Raises:
+        TypeError: a value is neither tensor, array, number, text, None, list nor dict.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.copy())  # torch takes no read-only arrays and no negative strides
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().cpu().clone().contiguous()
+        return {"$tensor": path}
+    if isinstance(value, Mapping):
+        return {str(key): split_state(item, f"{path}/{_escaped(key)}", tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [split_state(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"state{path}: must be tensors and plain values only, got {type(value).__name__}")
+
+
+def _escaped(key: object) -> str:
+    """Returns a key as one part of a path, so that `a/b` does not meet `b` below `a`; RFC 6901."""
+    return str(key).replace("~", "~0").replace("/", "~1")
+
+
+def join_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Returns what `split_state` took apart; arrays come back as tensors."""
+    if isinstance(value, dict):
+        if set(value) == {"$tensor"}:
+            return tensors[value["$tensor"]]
+        return {key: join_state(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [join_state(item, tensors) for item in value]
+    return value
+
+
+def state_bytes(value: Any) -> int:
+    """Returns the bytes of all tensors in a state."""
+    tensors: dict[str, torch.Tensor] = {}
+    split_state(value, "", tensors)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

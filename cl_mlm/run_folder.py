@@ -1,0 +1,88 @@
+"""The layout of a run's folder: where each file of a run lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL, MODELS = "model", "models"  # within a stage's folder
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths below the folder of one run; nothing is read or written here."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """Everything that was measured, line by line."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The result of a finished run."""
+        return self.path / "summary.json"
+
+    @property
+    def per_class(self) -> Path:
+        """Precision, recall and F1 of every label under the final model."""
+        return self.path / "per_class.csv"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of figures."""
+        return self.path / "figures"
+
+    @property
+    def prompting(self) -> Path:
+        """The folder of what was prompted after the run."""
+        return self.path / "prompting"
+
+    @property
+    def stages(self) -> Path:
+        """The folder of checkpoints at the ends of stages."""
+        return self.path / "stages"
+
+    @property
+    def steps(self) -> Path:
+        """The folder of checkpoints within a stage."""
+        return self.path / "steps"
+
+    def stage(self, stage_index: int) -> Path:
+        """Returns the checkpoint at the end of a stage."""
+        return self.stages / stage_name(stage_index)
+
+    def predictions(self, name: str) -> Path:
+        """Returns the predictions made `before` training, or after a stage by its index."""
+        return self.path / "predictions" / f"{name}.parquet"
+
+    def model(self, stage_index: int, task: str | None = None) -> Path:
+        """Returns the plain transformers folder of the model after a stage.
+
+        Args:
+            stage_index: the stage.
+            task: whose head, by the task's key, where a stream has several objectives; None: the stage's own.
+        """
+        return model_folder(self.stage(stage_index), task)
+
+
+def stage_name(stage_index: int) -> str:
+    """Returns the name of a stage's checkpoint; in the order of stages as texts, too."""
+    return f"{stage_index:03d}"
+
+
+def step_name(stage_index: int, step: int) -> str:
+    """Returns the name of a checkpoint within a stage."""
+    return f"{stage_name(stage_index)}-{step:09d}"
+
+
+def model_folder(checkpoint: Path, task: str | None = None) -> Path:
+    """Returns the model of a stage's checkpoint; tasks that share the head of the stage's own have no other folder."""
+    other = checkpoint / MODELS / task if task is not None else None
+    return other if other is not None and other.is_dir() else checkpoint / MODEL

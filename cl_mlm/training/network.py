@@ -1,0 +1,97 @@
+"""The model of a run, as it is called: in the run's precision, with the outputs of a frozen body cached."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+from cl_mlm.errors import ConfigError
+from cl_mlm.training.frozen_features import FrozenFeatures
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
+
+    from cl_mlm.batch import Batch, Outputs
+    from cl_mlm.config.schema import Config
+    from cl_mlm.models.backbone import Backbone
+    from cl_mlm.training.run_data import RunData
+
+
+class Network:
+    """A backbone and how it is run.
+
+    Args:
+        backbone: the model with its head or heads.
+        accelerator: precision, scaling of gradients, device.
+        config: of the run.
+        data: where rows are read for the cache of a frozen body.
+    """
+
+    def __init__(self, backbone: Backbone, accelerator: Accelerator, config: Config, data: RunData) -> None:
+        self.backbone, self.accelerator = backbone, accelerator
+        self._dtype, self._batch_size = config.model.dtype, config.training.batch_size
+        self._data = data
+        self._caches = caches_features(config, backbone)
+        self._features: FrozenFeatures | None = None
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model in training."""
+        model: torch.nn.Module = self.backbone.model
+        return model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self.backbone.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.backbone.model.device
+        return device
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Returns the parameters that the optimiser moves, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Returns a context in which the model runs in the run's precision."""
+        context: AbstractContextManager[None] = self.accelerator.autocast()
+        return context
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Runs the model in its present mode, in the run's precision."""
+        with self.autocast(), self._body(batch):
+            return self.backbone.forward(batch)
+
+    def forward_fp32(self, batch: Batch) -> Outputs:
+        """Runs the model in fp32 whatever the run's precision.
+
+        Raises:
+            ConfigError: the weights themselves are bfloat16.
+        """
+        if self._dtype != "float32":
+            raise ConfigError(f"model.dtype: must be float32 where the model is to run in it, got {self._dtype}")
+        with torch.autocast(self.device.type, enabled=False), self._body(batch):
+            return self.backbone.forward(batch)
+
+    def _body(self, batch: Batch) -> AbstractContextManager[None]:
+        """Returns a context in which a frozen body gives what is cached of it for these rows."""
+        if self._caches:
+            self._caches = False
+            self._features = FrozenFeatures.find(self.backbone, self.autocast, self._data, self._batch_size, batch)
+        if self._features is None:
+            return nullcontext()
+        return self._features.serving(batch)
+
+
+def caches_features(config: Config, backbone: Backbone) -> bool:
+    """Says whether the outputs of the body are cached: it is frozen, and one head reads one vector a row of it."""
+    is_frozen = config.finetuning.mode == "head" and config.finetuning.cache_features
+    return is_frozen and backbone.kind == "sequence" and not backbone.is_shared

@@ -1,0 +1,76 @@
+"""The rows of a run: encoded, collated and on the device, reached by their ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.stream import SPLITS, Stream
+from cl_mlm.tokens.batching import sorted_batches
+from cl_mlm.tokens.split_rows import SplitRows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from cl_mlm.batch import Batch
+    from cl_mlm.task import Tasks
+
+
+class RunData:
+    """Row ids -> batches, for every split of a stream.
+
+    Args:
+        stream: whose rows.
+        tasks: of the stream.
+        tokenizer: the model's.
+        max_length: tokens of a row at most.
+        device: where batches go.
+
+    Attributes:
+        splits: the encoded rows of every split, by its name.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        tasks: Tasks,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        device: torch.device,
+    ) -> None:
+        self._tasks, self._device = tasks, device
+        self.splits = {split: SplitRows(stream, split, tasks, tokenizer, max_length) for split in SPLITS}
+
+    def ids(self, owner: int, split: str = "train") -> npt.NDArray[np.int64]:
+        """Returns the ids of all rows of a stage (`train`) or column, (N,)."""
+        return self.splits[split].ids(owner)
+
+    def lengths(self, ids: npt.NDArray[np.int64], split: str = "train") -> npt.NDArray[np.int32]:
+        """Returns the tokens of rows, (N,)."""
+        return self.splits[split].lengths(ids)
+
+    def rows(self, ids: npt.NDArray[np.int64], split: str = "train") -> Batch:
+        """Returns rows of one task as a batch on the device."""
+        return self.splits[split].collate(ids).to(self._device)
+
+    def batches(
+        self, ids: npt.NDArray[np.int64], batch_size: int, split: str = "train"
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        """Yields `(positions in ids, batch)`, task by task in order of length, the longest first."""
+        rows = self.splits[split]
+        for of_task in self._tasks.split(ids, split):
+            for within in sorted_batches(rows.lengths(ids[of_task]), batch_size):
+                positions = of_task[within]
+                yield positions, self.rows(ids[positions], split)
+
+    def by_task(self, ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Returns training row ids grouped by their task, each group in the old order: a batch holds rows of one."""
+        return [ids[of_task] for of_task in self._tasks.split(ids)]
+
+    def raw(self, batch: Batch, column: str) -> list[Any]:
+        """Returns what a column of the stream holds for every row of the batch, (R,)."""
+        return self.splits[batch.split].raw(batch.ids.numpy(), column)
