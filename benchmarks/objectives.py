@@ -21,8 +21,8 @@ import numpy as np
 import cl_mlm
 from cl_mlm.config.components import make_objective
 from cl_mlm.config.loading import load_config
-from cl_mlm.experiment.folder import is_finished, run_folder
 from cl_mlm.experiment.preparation import prepare
+from cl_mlm.storage.run_lookup import is_finished, run_folder
 
 RESAMPLES, RESAMPLING_SEED = 100, 0
 BY_ACCURACY = (

@@ -13,8 +13,7 @@ from typing_extensions import override
 
 from cl_mlm.batch import Batch, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.mechanisms.per_example import SquaredGradients
-from cl_mlm.models.backbone import leading
+from cl_mlm.mechanisms import SquaredGradients, leading
 from cl_mlm.objective import Objective
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.strategy import Need, RunView, Strategy

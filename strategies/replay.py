@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from typing_extensions import override
 
 from cl_mlm.batch import Batch
-from cl_mlm.mechanisms.buffers import Reservoir
+from cl_mlm.mechanisms import Reservoir
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.strategy import Need, RunView, Strategy
 from cl_mlm.stream import Stage, unpack_row_ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.data.staging import carve_validation
+from cl_mlm.data import carve_validation
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 

@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.arrow import arrow_batches, pick
-from cl_mlm.data.entity_staging import row_types
-from cl_mlm.data.files import find_folder, read_splits
-from cl_mlm.data.label_columns import rarest_labels
-from cl_mlm.data.staging import StageFields, carve_validation
+from cl_mlm.data import (
+    StageFields,
+    arrow_batches,
+    carve_validation,
+    find_folder,
+    pick,
+    rarest_labels,
+    read_splits,
+    row_types,
+)
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.objective import Objective
 from cl_mlm.randomness import numpy_generator

@@ -42,7 +42,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config.components import find, make_objective
+from cl_mlm.config import find, make_objective
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import Column, Scenario, Stage, Stream
 from streams._from_avalanche import TEXT_COLUMNS, from_avalanche

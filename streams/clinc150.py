@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cl_mlm.arrow import pick
-from cl_mlm.data.files import find_folder, read_splits
-from cl_mlm.data.staging import StageFields, by_field, by_labels, column_codes
+from cl_mlm.data import StageFields, by_field, by_labels, column_codes, find_folder, pick, read_splits
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS, Scenario, Stream
 

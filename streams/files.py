@@ -7,13 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_mlm.config.checking import check, unknown_keys
-from cl_mlm.config.components import make_objective
-from cl_mlm.data.entity_staging import by_types, row_types
-from cl_mlm.data.files import find_folder, read_splits
-from cl_mlm.data.label_columns import rarest_labels
-from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
-from cl_mlm.data.staging import StageFields, by_field, by_labels, by_source, carve_validation, reordered, stage_order
+from cl_mlm.config import check, make_objective, unknown_keys
+from cl_mlm.data import (
+    StageFields,
+    by_field,
+    by_labels,
+    by_source,
+    by_types,
+    carve_validation,
+    find_folder,
+    pick_rows,
+    picked_notes,
+    rarest_labels,
+    read_splits,
+    reordered,
+    row_types,
+    rows_faults,
+    stage_order,
+)
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.stream import Scenario, Stage, Stream
 

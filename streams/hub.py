@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_mlm.arrow import arrow_batches
-from cl_mlm.config.components import make_objective
-from cl_mlm.data.files import find_folder, read_splits
-from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
-from cl_mlm.data.staging import StageFields, by_field, by_labels, by_source, carve_validation
+from cl_mlm.config import make_objective
+from cl_mlm.data import (
+    StageFields,
+    arrow_batches,
+    by_field,
+    by_labels,
+    by_source,
+    carve_validation,
+    find_folder,
+    pick_rows,
+    picked_notes,
+    read_splits,
+    rows_faults,
+)
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.stream import SPLITS, Scenario, Stream
 from streams._hub import open_hub, with_names

@@ -13,7 +13,7 @@ from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, TypeVar
 
-from cl_mlm.data.staging import by_field, by_labels
+from cl_mlm.data import by_field, by_labels
 from cl_mlm.errors import ConfigError
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import Scenario, Stream

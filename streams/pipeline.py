@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.arrow import pick
-from cl_mlm.data.as_text import as_text
+from cl_mlm.data import as_text, pick
 from cl_mlm.errors import ConfigError
 from cl_mlm.stream import Column, Stage, Stream, column_of
 from streams.phrasebook import phrasebook

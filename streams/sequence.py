@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.arrow import arrow_batches
-from cl_mlm.config.components import make_objective
-from cl_mlm.data.staging import by_source
+from cl_mlm.config import make_objective
+from cl_mlm.data import arrow_batches, by_source
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 from streams._catalogue import SOURCES

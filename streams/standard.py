@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_mlm.config.components import make_objective
-from cl_mlm.data.entity_staging import by_types, row_types
-from cl_mlm.data.files import find_folder
-from cl_mlm.data.staging import by_field, by_labels, by_source, column_codes, stage_order
+from cl_mlm.config import make_objective
+from cl_mlm.data import by_field, by_labels, by_source, by_types, column_codes, find_folder, row_types, stage_order
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.objective import Objective
 from cl_mlm.stream import SPLITS, Scenario, Stream

@@ -79,7 +79,7 @@ def chosen(options: argparse.Namespace, names: list[str]) -> list[str]:
 
 
 def facts(work: Workload, model: str) -> dict[str, Any]:
-    from cl_mlm.experiment.versions import versions
+    from cl_mlm.storage.versions import versions
     from cl_mlm.training.hardware import describe_hardware
 
     other = {name: metadata.version(name) for name in ("accelerate", "avalanche-lib")}

@@ -181,7 +181,7 @@ class _Enough(BaseException):
 
 def checkpoint(work: Workload, effort: Effort) -> Measured:
     """Measures how long a checkpoint within a stage takes, as a share of the time between two; wall-clock."""
-    from cl_mlm.experiment.checkpoint import write_step
+    from cl_mlm.storage.checkpoint import write_step
 
     seconds: list[float] = []
     with closing(Ours(work)) as ours:

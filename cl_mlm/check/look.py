@@ -12,10 +12,10 @@ from cl_mlm.check.token_lengths import StreamLengths, digest, joined, stream_len
 from cl_mlm.check.workload import StageWork, workload
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, UnreachableModelError
-from cl_mlm.experiment.folder import run_folder
 from cl_mlm.models.size import ModelSize, size_of_tasks
 from cl_mlm.models.tokenizers import load_tokenizer
 from cl_mlm.objective import Lengths
+from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
 from cl_mlm.task import Tasks
 

@@ -9,7 +9,7 @@ from cl_mlm.check.disk import shown
 from cl_mlm.check.look import EarlyLook
 from cl_mlm.check.memory import MemoryNeed
 from cl_mlm.check.token_lengths import BLOCK
-from cl_mlm.experiment.folder import run_folder
+from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
 
 MOST_LINES = 30  # of a table; of more only so many:

@@ -1,1 +1,41 @@
-"""From files to a stream that may be trained on."""
+"""From files to a stream that may be trained on; what those who write streams import stands here."""
+
+from cl_mlm.arrow import arrow_batches, pick
+from cl_mlm.data.as_text import as_text
+from cl_mlm.data.entity_staging import by_types, row_types
+from cl_mlm.data.files import find_folder, read_splits, read_table
+from cl_mlm.data.label_columns import rarest_labels
+from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
+from cl_mlm.data.staging import (
+    StageFields,
+    by_field,
+    by_labels,
+    by_source,
+    carve_validation,
+    column_codes,
+    reordered,
+    stage_order,
+)
+
+__all__ = [
+    "StageFields",
+    "arrow_batches",
+    "as_text",
+    "by_field",
+    "by_labels",
+    "by_source",
+    "by_types",
+    "carve_validation",
+    "column_codes",
+    "find_folder",
+    "pick",
+    "pick_rows",
+    "picked_notes",
+    "rarest_labels",
+    "read_splits",
+    "read_table",
+    "reordered",
+    "row_types",
+    "rows_faults",
+    "stage_order",
+]

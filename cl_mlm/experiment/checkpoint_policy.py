@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.experiment.checkpoint import in_order, last_good, read_step, write_stage, write_step
+from cl_mlm.storage.checkpoint import in_order, last_good, read_step, write_stage, write_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

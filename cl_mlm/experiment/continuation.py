@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.experiment.state_files import MANIFEST
-from cl_mlm.experiment.versions import versions
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.state_files import MANIFEST
+from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.journal import read_lines, without_credentials
 from cl_mlm.training.hardware import describe_hardware
 

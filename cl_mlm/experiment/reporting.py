@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.experiment.continuation import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.experiment.predictions import write_per_class
-from cl_mlm.experiment.state_files import write_text_whole
 from cl_mlm.experiment.summary import summary
-from cl_mlm.experiment.versions import versions
 from cl_mlm.results.run_report import write_run_report
+from cl_mlm.storage.state_files import write_text_whole
+from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.journal import Journal, without_credentials
 from cl_mlm.training.hardware import describe_hardware
 

@@ -9,9 +9,9 @@ from typing import Any
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.experiment.folder import read_summary
 from cl_mlm.experiment.session import Result, run_in, run_prepared
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.run_lookup import read_summary
 
 
 def resume_run(folder: Path, *, allow_inexact: bool = False) -> Result:

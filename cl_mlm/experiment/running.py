@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.experiment.assembly import assemble
-from cl_mlm.experiment.checkpoint import read_stage
 from cl_mlm.experiment.checkpoint_policy import CheckpointPolicy
 from cl_mlm.experiment.interruption import Interruption
 from cl_mlm.experiment.record import Record
@@ -14,7 +13,8 @@ from cl_mlm.experiment.reporting import write_head, write_results
 from cl_mlm.experiment.scoring import Scoring
 from cl_mlm.experiment.shared_stages import FOLDER as SHARED_FOLDER
 from cl_mlm.experiment.shared_stages import SharedStages
-from cl_mlm.experiment.state_files import state_bytes
+from cl_mlm.storage.checkpoint import read_stage
+from cl_mlm.storage.state_files import state_bytes
 from cl_mlm.tracking.slugs import slugs
 from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
 from cl_mlm.training.loop import train_stage

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import ConfigError, RunFolderError, nearest
 from cl_mlm.experiment.continuation import Continuation
-from cl_mlm.experiment.folder import is_finished, locked, read_summary, run_folder
 from cl_mlm.experiment.preparation import Prepared
 from cl_mlm.experiment.prompt_run import Prompted
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.run_lookup import is_finished, locked, read_summary, run_folder
 from cl_mlm.stream import Stream
 from cl_mlm.tracking.journal import Status
 

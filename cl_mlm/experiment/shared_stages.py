@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.arrow import split_digest
-from cl_mlm.experiment.state_files import MANIFEST, damage, read_entry, split_state, write_entry
-from cl_mlm.experiment.versions import versions
+from cl_mlm.storage.state_files import MANIFEST, damage, read_entry, split_state, write_entry
+from cl_mlm.storage.versions import versions
 from cl_mlm.strategy import Strategy
 from cl_mlm.training.early_stopping import columns_in_training
 from cl_mlm.training.evaluation import Evaluated

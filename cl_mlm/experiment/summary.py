@@ -9,9 +9,9 @@ from typing import Any
 from cl_mlm.data.tasks import objectives_of
 from cl_mlm.experiment.preparation import Prepared
 from cl_mlm.experiment.record import Record, without_nan
-from cl_mlm.experiment.versions import versions
 from cl_mlm.metrics import summarise
 from cl_mlm.prompting.summary import prompting_summary
+from cl_mlm.storage.versions import versions
 from cl_mlm.stream import Stream
 
 

@@ -11,8 +11,8 @@ from typing_extensions import override
 import cl_mlm
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.experiment.folder import is_finished, locked, read_summary, run_folder
 from cl_mlm.experiment.preparation import prepare, with_objects
+from cl_mlm.storage.run_lookup import is_finished, locked, read_summary, run_folder
 from cl_mlm.strategy import Strategy
 from cl_mlm.tracking.mlflow_delivery import Delivery
 from strategies.ewc import Ewc

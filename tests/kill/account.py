@@ -52,7 +52,7 @@ def functions(kills):
 
 def markdown(kills, options, seconds):
     """Returns the whole account."""
-    from cl_mlm.experiment.versions import versions
+    from cl_mlm.storage.versions import versions
     from cl_mlm.training.hardware import describe_hardware
 
     rows = Counter(kill["row"] for kill in kills)

@@ -17,11 +17,11 @@ import cl_mlm
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError, DataError, RunFolderError
-from cl_mlm.experiment.checkpoint import last_good
-from cl_mlm.experiment.folder import run_folder
-from cl_mlm.experiment.state_files import MANIFEST, damage, read_entry, write_entry
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import load_backbone
+from cl_mlm.storage.checkpoint import last_good
+from cl_mlm.storage.run_lookup import run_folder
+from cl_mlm.storage.state_files import MANIFEST, damage, read_entry, write_entry
 from cl_mlm.tokens.encoding import EncodedRows
 from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.slugs import slug, slugs

@@ -12,11 +12,11 @@ from transformers import BertConfig, BertForSequenceClassification
 from typing_extensions import override
 
 from cl_mlm.config.schema import Config, ModelConfig, TrackingConfig, TrainingConfig
-from cl_mlm.experiment.state_files import join_state, split_state
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
+from cl_mlm.storage.state_files import join_state, split_state
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
 from cl_mlm.task import LabelSpace

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cl_mlm.experiment.state_files import join_state, split_state
 from cl_mlm.mechanisms.buffers import Reservoir
+from cl_mlm.storage.state_files import join_state, split_state
 
 
 def filled(capacity, sizes, seed=0):

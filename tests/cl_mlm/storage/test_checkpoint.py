@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.experiment.checkpoint import in_order, last_good, read_stage, read_step, write_stage, write_step
-from cl_mlm.experiment.state_files import damage, join_state, split_state, state_bytes
 from cl_mlm.models.backbone import Backbone
 from cl_mlm.models.tiny import letter_tokenizer
+from cl_mlm.storage.checkpoint import in_order, last_good, read_stage, read_step, write_stage, write_step
+from cl_mlm.storage.state_files import damage, join_state, split_state, state_bytes
 
 STATES = {"0": {"anchor": {"head.weight": torch.arange(6.0).reshape(2, 3)}, "constant": 0.5}, "1": {}}
 RECORD = {"next_stage": 1, "matrix": [[0.5, None]]}
@@ -278,7 +278,7 @@ def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
 
 
 def test_steps_of_another_stage_are_not_taken_for_newer_ones(tmp_path):
-    from cl_mlm.experiment.checkpoint import read_step, write_step
+    from cl_mlm.storage.checkpoint import read_step, write_step
 
     for stage_index, step in ((3, 10), (3, 20), (2, 10)):
         write_step(tmp_path, stage_index, step, {"at": step})

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.experiment.state_files import MANIFEST, damage, read_state, write_folder_whole, write_state
 from cl_mlm.models.backbone import PlainBackbone
 from cl_mlm.run_folder import MODEL, MODELS, stage_name, step_name
+from cl_mlm.storage.state_files import MANIFEST, damage, read_state, write_folder_whole, write_state
 
 if TYPE_CHECKING:
     pass
