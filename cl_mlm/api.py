@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.session import Result, run_prepared
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +29,15 @@ def run(
     stream: Stream | str | Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Result:
-    """Runs one experiment, goes on with it where it was interrupted, or returns it where it is finished.
+    """Runs one experiment, resumes it where it was interrupted, or returns it where it is finished.
 
     Args:
         config: a YAML file, or a mapping of the same form.
         overrides: `key.path=value`, as on the command line.
         arm: one of the variants that the file declares.
-        again: makes a second run of a finished one.
-        allow_inexact: goes on with an interrupted run under other versions or on another machine, too, where the result
-            may differ in its last bits; the run is flagged.
+        again: makes a second run beside a finished one.
+        allow_inexact: resumes an interrupted run under other versions or on another machine, too, where the result may
+            differ in its last bits; the run is flagged.
         progress: shows a live display; None: only on a terminal.
         strategies: objects, or names, in place of the config's; a mapping from names to arguments is merged into it, as
             in a file. Objects are made anew from their arguments, so that no run sees another's memory.

@@ -1,18 +1,20 @@
 """Strategy and RunView: what guards old knowledge, and what it may see.
 
 Every hook is optional. A strategy returns values; the only things that it edits are gradients in `adjust_gradients` and
-the model in `before_stage` and `after_stage`. Constructor arguments are kept under their own names
+the model in `before_stage` and `after_stage`. What hooks put through the model (`forward`, `gradients`) counts as
+cost of the stage. Constructor arguments are kept under their own names
 (`self.weight = weight`), as scikit-learn does, so that a run can record them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     import numpy as np
     import numpy.typing as npt
     import torch
@@ -148,14 +150,13 @@ class Strategy:
     Attributes:
         regime: `sequential`: each stage on its own rows; `cumulative`: on all rows so far; `joint`: one
             training over the union of all stages.
-        needs: what the strategy must be given; a stream that cannot give it is refused before training.
-        state_copies: tensors of the size of the trainable parameters that `state_dict` holds; None: not known.
+        needs: what the strategy must be given; a stream that does not give it is refused before training. A property
+            where it depends on the arguments.
         bf16_weights: works where the weights themselves are bfloat16 (`model.dtype`); else such a run is refused.
     """
 
     regime: ClassVar[Regime] = "sequential"
     needs: ClassVar[frozenset[Need]] = frozenset()
-    state_copies: ClassVar[int | None] = None
     bf16_weights: ClassVar[bool] = False
 
     @property
@@ -175,9 +176,11 @@ class Strategy:
         """Called first in a stage, old weights in place; returns row ids to train on, None for the regime's."""
         return None
 
-    def before_stage(self, run: RunView, stage: Stage) -> torch.nn.Module | None:
-        """Called when labels are grown and no optimiser is built; returns a model to train, None for the same."""
-        return None
+    def before_stage(self, run: RunView, stage: Stage) -> None:
+        """Called when labels are grown and no optimiser is built; may change the model and what of it is trainable.
+
+        The model stays the same object: its parameters keep their names within a run.
+        """
 
     def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
         """Called after the backward pass of the step's own rows; returns `(weight, memory batch)` pairs.
@@ -221,6 +224,15 @@ class Strategy:
     def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
         """Returns the plain values that can change what training this stage computes; None: nothing can."""
         return self.arguments()
+
+    def state_numbers(self, num_trainable: int, num_stages: int) -> int | None:
+        """Returns how many numbers the strategy keeps at most, in memory and in `state_dict`; None: not known.
+
+        Args:
+            num_trainable: trainable parameters of the model.
+            num_stages: stages of the stream.
+        """
+        return None
 
     def buffer_bytes(self, run: RunView) -> int:
         """Bytes of kept rows: ids, payload, and the text that they keep alive."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cl_mlm.config.schema import Config
+import torch
+
 from cl_mlm.data.tasks import tasks_of
-from cl_mlm.experiment.preparation import Prepared
-from cl_mlm.models.backbone import Backbone
 from cl_mlm.models.loading import load_backbone
+from cl_mlm.models.shared_body import load_heads
 from cl_mlm.run_folder import model_folder
-from cl_mlm.task import Tasks
 from cl_mlm.training.hardware import make_accelerator
 from cl_mlm.training.run import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cl_mlm.config.schema import Config
+    from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.models.backbone import Backbone
+    from cl_mlm.task import Tasks
 
 
 def assemble(prepared: Prepared, kept: Path | None = None, next_stage: int = 0) -> Run:
@@ -24,8 +31,6 @@ def assemble(prepared: Prepared, kept: Path | None = None, next_stage: int = 0) 
         kept: the checkpoint of the stage before, whose model is taken; None: the config's own.
         next_stage: the first stage that is not trained yet.
     """
-    import torch
-
     config, stream, strategies = prepared.config, prepared.stream, prepared.strategies
     accelerator = make_accelerator(config)
     tasks = tasks_of(stream, {prepared.objective.name: prepared.objective})
@@ -36,8 +41,7 @@ def assemble(prepared: Prepared, kept: Path | None = None, next_stage: int = 0) 
     torch.nn.Module.to(backbone.model, config.training.device)
     if config.training.gradient_checkpointing:
         backbone.checkpoint_activations()
-    joint = any(strategy.regime == "joint" for strategy in strategies)
-    last_trained = -1 if joint else next_stage - 1
+    last_trained = -1 if prepared.is_joint else next_stage - 1
     run = Run(config, stream, strategies, backbone, tasks, accelerator, last_trained)
     if kept is None:
         run.grow()
@@ -48,8 +52,6 @@ def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
     """Returns the model with its head, or with one for every task, from a checkpoint where there is one."""
     training = config.training
     if len(tasks) > 1:
-        from cl_mlm.models.shared_body import load_heads
-
         folders = None
         if kept is not None:
             folders = {key: model_folder(kept, key) for key in tasks.by_key}

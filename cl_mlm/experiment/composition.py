@@ -1,13 +1,26 @@
-"""Which strategies may work together, on which streams and objectives, with which settings."""
+"""Which strategies may work together, and on which streams, objectives and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from cl_mlm.config.components import find
-from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError
-from cl_mlm.strategy import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cl_mlm.config.schema import Config
+    from cl_mlm.objective import Objective
+    from cl_mlm.strategy import Need, Strategy
+    from cl_mlm.stream import Stream
+
+MEANING: Final[Mapping[Need, str]] = {
+    "task_id": "the stage of a row at prediction",
+    "old_rows": "rows of earlier stages",
+    "old_model": "the model before the stage",
+    "future": "rows or labels of later stages",
+}
 
 
 def make_strategies(config: Config) -> list[Strategy]:
@@ -37,6 +50,7 @@ def check_composition(strategies: Sequence[Strategy]) -> None:
     twice = sorted({name for name, kind in zip(names, kinds, strict=True) if kinds.count(kind) > 1})
     if twice:
         raise ConfigError(f"strategies: each may be given once, got {', '.join(twice)} twice")
+    # With all rows at hand there is nothing to guard: another strategy beside such a bound would only blur it.
     alone = [strategy for strategy in strategies if strategy.regime != "sequential"]
     if alone and len(strategies) > 1:
         others = ", ".join(name for name in names if name != alone[0].name)
@@ -46,3 +60,45 @@ def check_composition(strategies: Sequence[Strategy]) -> None:
     choosers = [strategy.name for strategy in strategies if strategy.overrides("training_data")]
     if len(choosers) > 1:
         raise ConfigError(f"strategies: only one may choose the training rows, got {', '.join(choosers)}")
+
+
+def composition_faults(
+    strategies: Sequence[Strategy], objectives: Sequence[Objective], config: Config, stream: Stream
+) -> list[str]:
+    """Returns why strategies cannot work with these objectives, settings, and this stream; empty is good."""
+    faults = [
+        f"strategies.{strategy.name}.{line}"
+        for objective in objectives
+        for strategy in strategies
+        for line in strategy.unfit(objective)
+    ]
+    for strategy in strategies:
+        faults += unmet_needs(strategy, stream)
+        if config.model.dtype == "bfloat16" and not strategy.bf16_weights:
+            faults.append(
+                f"strategies.{strategy.name}: works on weights in fp32, whose small differences and squared gradients "
+                "8 bits would round away; model.dtype must be float32, got bfloat16"
+            )
+        if stream.partial and strategy.regime != "sequential":
+            faults.append(
+                f"strategies.{strategy.name}: trains on all stages at once, but in this stream a row stands in "
+                "several, each time with other targets; a stream of one stage with all types is the upper bound"
+            )
+    return list(dict.fromkeys(faults))
+
+
+def unmet_needs(strategy: Strategy, stream: Stream) -> list[str]:
+    """Returns a line for each of the strategy's needs that the stream does not meet."""
+    reasons: dict[Need, str] = {need: f"stream.withhold names {need}" for need in stream.withheld}
+    if not stream.masks:
+        reasons["task_id"] = f"stream.scenario must be task_incremental, got {stream.scenario}"
+    return [
+        f"strategies.{strategy.name}: needs {need} ({MEANING[need]}), which this stream does not give: {reasons[need]}"
+        for need in sorted(strategy.needs)
+        if need in reasons
+    ]
+
+
+def swapping_strategies(strategies: Sequence[Strategy]) -> list[str]:
+    """Returns the strategies that put other weights in the model's place while it is scored."""
+    return [strategy.name for strategy in strategies if strategy.overrides("evaluation")]

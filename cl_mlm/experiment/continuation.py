@@ -1,7 +1,7 @@
-"""Whether a run may go on: settings, data, versions and machine of the start against those of now.
+"""Decides whether a run may be resumed: compares its recorded settings, data, versions and hardware with those of now.
 
-The journal holds what they were: the settings in `params`, each as it was first written, and the rest in tags, which a
-run that goes on writes again.
+The journal holds the recorded ones: settings in `params`, each as it was first written, and the rest in tags, which a
+resumed run writes again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import RunFolderError
@@ -20,6 +19,8 @@ from cl_mlm.tracking.journal import read_lines, without_credentials
 from cl_mlm.training.hardware import describe_hardware
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cl_mlm.config.schema import Config
     from cl_mlm.experiment.preparation import Prepared
 
@@ -31,11 +32,11 @@ PLACE = ("training.device", "training.threads")
 
 @dataclass(frozen=True)
 class Continuation:
-    """How a run goes on.
+    """How a run is resumed.
 
     Attributes:
-        notes: what was not the same in this run's sessions, for its flags.
-        is_exact: whether what is trained again must give what the journal says.
+        notes: differences between the sessions of the run, for its flags.
+        is_exact: whether what is trained again must give the values of the journal.
     """
 
     notes: list[str] = field(default_factory=list)
@@ -47,9 +48,9 @@ class Changes:
     """What differs between the start of a run and now, a line for each difference.
 
     Attributes:
-        settings: settings and data: with others it would be another run.
+        settings: settings and data that make it another run.
         place: settings that say where the run is computed.
-        versions: versions, and settings that one side does not know.
+        versions: versions, and settings that one of the two versions does not have.
         machine: processor and accelerator.
     """
 
@@ -63,19 +64,21 @@ class Changes:
 
     @property
     def inexact(self) -> list[str]:
-        """What may change bits of the result, but is no other experiment."""
+        """Differences that may change bits of the result, but make no other experiment."""
         return self.versions + self.machine + self.place
 
     def notes(self) -> list[str]:
         """Returns the changes that were allowed, in the words of a flag."""
-        under, on = ", ".join(self.versions), ", ".join(self.machine + self.place)
-        return [f"resumed under other versions: {under}"] * bool(under) + [f"resumed on other hardware: {on}"] * bool(
-            on
-        )
+        notes = []
+        if self.versions:
+            notes.append(f"resumed under other versions: {', '.join(self.versions)}")
+        if self.machine or self.place:
+            notes.append(f"resumed on other hardware: {', '.join(self.machine + self.place)}")
+        return notes
 
 
 def check_continuation(folder: Path, prepared: Prepared, allow_inexact: bool) -> Continuation:
-    """Returns how the run in `folder` goes on; a new one starts.
+    """Returns how the run in `folder` is resumed, or started where it is new.
 
     Raises:
         RunFolderError: settings or data are not those of the start; or versions or the machine, unless
@@ -141,7 +144,9 @@ def _changes(params: Mapping[str, Any], tags: Mapping[str, str], prepared: Prepa
     changes.versions.extend(_other_tags(tags, "version/", {k: v for k, v in versions().items() if k != "commit"}))
     machine = describe_hardware()
     # The number of cores, and an accelerator that is not used, change no bit.
-    used = ("processor", "cpu_capability") + ("accelerator",) * (prepared.config.training.device != "cpu")
+    used = ["processor", "cpu_capability"]
+    if prepared.config.training.device != "cpu":
+        used.append("accelerator")
     changes.machine.extend(_other_tags(tags, "hardware/", {name: machine[name] for name in used}))
     return changes
 

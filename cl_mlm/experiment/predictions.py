@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.results.run_report import write_csv
-from cl_mlm.run_folder import RunFolder
 from cl_mlm.stream import Stream, unpack_row_ids
-from cl_mlm.training.evaluation import Evaluated
-from cl_mlm.training.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cl_mlm.run_folder import RunFolder
+    from cl_mlm.training.evaluation import Evaluated
+    from cl_mlm.training.run import Run
 
 log = logging.getLogger(__name__)
 
 
 def write_predictions(folder: RunFolder, run: Run, evaluated: Evaluated, name: str) -> None:
     """Writes `predictions/<name>.parquet` of a run folder: a line for every row that was evaluated."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns, _ = unpack_row_ids(evaluated.ids)
     names = pa.array([column.name for column in run.stream.columns])
     table = pa.table(
@@ -45,10 +49,6 @@ def write_per_class(folder: RunFolder, stream: Stream) -> list[Path]:
 
     Returns the file, or nothing where there is none: no predictions, or objectives without labels.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     path = folder.predictions(str(len(stream) - 1))
     if not path.is_file():
         return []
@@ -81,8 +81,6 @@ def _answers(values: Sequence[Any], num_tasks: int) -> Any:
 
     Answers of several tasks have no type in common, such as texts and lists of tags: they are written as JSON.
     """
-    import pyarrow as pa
-
     if num_tasks > 1:
         values = [json.dumps(value, ensure_ascii=False) for value in values]
     column = pa.array(values)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cl_mlm.config.schema import Config
 from cl_mlm.data.stream_building import build_stream
 from cl_mlm.data.tasks import objectives_of, tasks_of
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
-from cl_mlm.experiment.composition import check_arguments, check_composition, make_strategies
+from cl_mlm.experiment.composition import (
+    check_arguments,
+    check_composition,
+    composition_faults,
+    make_strategies,
+)
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
 from cl_mlm.models.size import size_of_tasks
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
 from cl_mlm.prompting.reader import model_limits
-from cl_mlm.strategy import Strategy
-from cl_mlm.stream import Stream
 from cl_mlm.tracking.mlflow_sender import tracking_uri
 from cl_mlm.training.hardware import resolve_hardware
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cl_mlm.config.schema import Config
     from cl_mlm.objective import Objective
+    from cl_mlm.strategy import Strategy
+    from cl_mlm.stream import Stream
 
 T = TypeVar("T")
 
@@ -48,6 +54,11 @@ class Prepared:
     overlap: dict[str, int]
     prompting: Prompting | None = None
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether the run trains once, on the union of all stages."""
+        return any(strategy.regime == "joint" for strategy in self.strategies)
+
 
 def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[Strategy] | None = None) -> Prepared:
     """Returns the run that `config` describes; `stream` and `strategies` given as objects replace the config's.
@@ -56,65 +67,50 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         ConfigError, DataError: every fault found in the config, or in the data.
     """
     faults: list[ClMlmError] = []
-    made = _collect(faults, lambda: list(strategies) if strategies is not None else make_strategies(config))
-    if made is not None:
-        _collect(faults, lambda: check_arguments(made))
-        _collect(faults, lambda: check_composition(made))
+    built = _collect(faults, lambda: list(strategies) if strategies is not None else make_strategies(config))
+    if built is not None:
+        _collect(faults, lambda: check_arguments(built))
+        _collect(faults, lambda: check_composition(built))
     _collect(faults, lambda: check_model(config.model))
     _collect(faults, lambda: tracking_uri(config.tracking.uri))
     _collect(faults, lambda: check_output(Path(config.output)))
     resolved = _collect(faults, lambda: resolve_hardware(config))
     cleaned = _collect(faults, lambda: build_stream(config.stream, config.limit, stream))
-    if faults:
+    if faults or built is None or resolved is None or cleaned is None:
         problems = [line for fault in faults for line in getattr(fault, "problems", [str(fault)])]
         raise (DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError)(problems)
-    assert made is not None
-    assert resolved is not None
-    assert cleaned is not None
-    objectives = objectives_of(cleaned[0])[1]
-    where = "stream.options." if len(objectives) == 1 else "stream, objective {}: options."
-    wrong = [
-        where.format(key) + line
-        for key, objective in objectives.items()
-        for line in objective.faults(resolved.training.max_length)
+    ready, overlap = cleaned
+    objectives = list(objectives_of(ready)[1].values())
+    problems = [
+        *option_faults(ready, resolved.training.max_length),
+        *composition_faults(built, objectives, resolved, ready),
+        *online_faults(resolved, ready),
     ]
-    unfit = [(strategy.name, line) for o in objectives.values() for strategy in made for line in strategy.unfit(o)]
-    wrong += [f"strategies.{name}.{line}" for name, line in dict.fromkeys(unfit)]
-    if resolved.model.dtype == "bfloat16":
-        wrong += [
-            f"strategies.{strategy.name}: works on weights in fp32, whose small differences and squared gradients "
-            "8 bits would round away; model.dtype must be float32, got bfloat16"
-            for strategy in made
-            if not strategy.bf16_weights
-        ]
-    if cleaned[0].partial:
-        wrong += [
-            f"strategies.{strategy.name}: trains on all stages at once, but in this stream a row stands in several, "
-            "each time with other targets; a stream of one stage with all types is the upper bound"
-            for strategy in made
-            if strategy.regime != "sequential"
-        ]
-    wrong += _passes(resolved, cleaned[0])
-    if not wrong:
-        wrong = model_faults(resolved, cleaned[0])
-    if wrong:
-        raise ConfigError(wrong)
-    objective = next(iter(objectives.values()))
-    prompting = _prompting(resolved, cleaned[0], list(objectives.values()))
-    return Prepared(resolved, cleaned[0], tuple(made), objective, cleaned[1], prompting)
+    # The model's config may have to come from a hub: asked for only where all else is right.
+    problems = problems or model_faults(resolved, ready)
+    if problems:
+        raise ConfigError(problems)
+    prompting = _prompting(resolved, ready, objectives)
+    return Prepared(resolved, ready, tuple(built), objectives[0], overlap, prompting)
 
 
-def _passes(config: Config, stream: Stream) -> list[str]:
+def option_faults(stream: Stream, max_length: int) -> list[str]:
+    """Returns the faults of the options of every objective."""
+    objectives = objectives_of(stream)[1]
+    where = "stream.options." if len(objectives) == 1 else "stream, objective {}: options."
+    return [where.format(key) + line for key, objective in objectives.items() for line in objective.faults(max_length)]
+
+
+def online_faults(config: Config, stream: Stream) -> list[str]:
     """Returns settings that would show a row of an online stream more than once."""
-    training = config.training
+    training, faults = config.training, []
     if stream.scenario != "online":
         return []
-    wrong = [f"training.epochs: must be 1 where stream.scenario is online, got {training.epochs}"] * (
-        training.epochs != 1
-    )
+    if training.epochs != 1:
+        faults.append(f"training.epochs: must be 1 where stream.scenario is online, got {training.epochs}")
     if training.steps is not None:
-        wrong.append(f"training.steps: must be null where stream.scenario is online, got {training.steps}")
-    return wrong
+        faults.append(f"training.steps: must be null where stream.scenario is online, got {training.steps}")
+    return faults
 
 
 def model_faults(config: Config, stream: Stream) -> list[str]:

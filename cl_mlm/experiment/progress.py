@@ -1,15 +1,16 @@
-"""The live display of a run on a terminal; silent where standard error is none."""
+"""Shows a run on the terminal while it goes on; silent where standard error is no terminal."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cl_mlm.config.schema import Config
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.models.backbone import PlainBackbone
     from cl_mlm.stream import Stream
@@ -58,6 +59,7 @@ def prompt_run(
         ConfigError, DataError: every fault of the section or the data.
         RunFolderError: there is no such run, or the stage's model was not kept.
     """
+    from cl_mlm.experiment.composition import swapping_strategies
     from cl_mlm.experiment.preparation import prepare, with_objects
 
     folder = Path(folder)
@@ -65,7 +67,7 @@ def prompt_run(
     prepared = prepare(with_objects(found, stream, None), stream)
     assert prepared.prompting is not None
     index = _stage_index(stage, len(prepared.stream))
-    swapping = [s.name for s in prepared.strategies if s.overrides("evaluation")]
+    swapping = swapping_strategies(prepared.strategies)
     if swapping and index >= 0:
         raise ConfigError(f"--stage: the run's strategy {', '.join(swapping)} has weights of its own for evaluation")
     backbone = _load(folder, prepared, index)

@@ -6,7 +6,6 @@ import math
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from cl_mlm.prompting.columns import Prompting
 from cl_mlm.prompting.reader import Reader
 from cl_mlm.prompting.scoring import score_column
 from cl_mlm.tracking.slugs import slugs
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from cl_mlm.experiment.record import Record
+    from cl_mlm.prompting.columns import Prompting
     from cl_mlm.tracking.journal import Journal
     from cl_mlm.training.run import Run
 

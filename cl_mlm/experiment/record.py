@@ -1,13 +1,14 @@
-"""Record: what has been measured of a run so far, and the summary made of it."""
+"""Record: what has been measured of a run so far."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cl_mlm.training.cost import StageCost
+if TYPE_CHECKING:
+    from cl_mlm.training.cost import StageCost
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Record:
             "eval_seconds": eval_seconds,
             "train_examples": cost.train_examples,
             "train_tokens": cost.train_tokens,
+            "hook_examples": cost.hook_examples,
+            "hook_tokens": cost.hook_tokens,
         }
         for name, value in spent.items():
             self.cost[name] = self.cost.get(name, 0) + value

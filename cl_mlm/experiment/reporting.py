@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from cl_mlm.experiment.continuation import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.experiment.predictions import write_per_class
 from cl_mlm.experiment.summary import summary
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: Sequence[str]) -> None:
     """Writes the resolved config and what identifies the run; the same again when a run is resumed."""
-    from omegaconf import OmegaConf
-
     config, stream = prepared.config, prepared.stream
     write_text_whole(folder.config, without_credentials(OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))))
     journal.start(config.experiment, folder.path.name)

@@ -1,29 +1,31 @@
-"""Runs from a run folder: going on with an interrupted one, and repeating a finished one."""
+"""Resumes an interrupted run, or repeats a finished one, from its folder."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.loading import load_config
-from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.experiment.session import Result, run_in, run_prepared
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.run_lookup import read_summary
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cl_mlm.config.schema import Config
+
 
 def resume_run(folder: Path, *, allow_inexact: bool = False) -> Result:
-    """Goes on with the run in `folder`, or returns it where it is finished.
+    """Resumes the run in `folder`, or returns it where it is finished.
 
     Args:
         folder: the run folder.
-        allow_inexact: goes on under other versions, on another machine or device, too; see `api.run`.
+        allow_inexact: resumes under other versions, or on another machine or device, too; see `cl_mlm.run`.
 
     Raises:
-        RunFolderError: the folder holds no run, or what it was started with is not what its config, the data, the
-            versions or the machine are now.
+        RunFolderError: the folder holds no run, or its config, data, versions or machine have changed since its start.
     """
     from cl_mlm.experiment.continuation import find_changes
     from cl_mlm.experiment.preparation import prepare

@@ -74,7 +74,7 @@ class Experiment:
         run, record = self._restore()
         record.flags += [note for note in self.notes if note not in record.flags]
         stages = range(len(run.stream))
-        if is_joint(self.prepared):
+        if self.prepared.is_joint:
             stages = stages[-1:]
         for stage_index in stages:
             if stage_index >= record.next_stage:
@@ -154,11 +154,6 @@ class Experiment:
         self.journal.sync()
         self.checkpoints.end()
         return results
-
-
-def is_joint(prepared: Prepared) -> bool:
-    """Says whether a run trains once, on the union of all stages."""
-    return any(strategy.regime == "joint" for strategy in prepared.strategies)
 
 
 def _shared_folder(folder: RunFolder) -> Path:

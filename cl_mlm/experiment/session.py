@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import ConfigError, RunFolderError, nearest
-from cl_mlm.experiment.continuation import Continuation
-from cl_mlm.experiment.preparation import Prepared
-from cl_mlm.experiment.prompt_run import Prompted
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.run_lookup import is_finished, locked, read_summary, run_folder
-from cl_mlm.stream import Stream
-from cl_mlm.tracking.journal import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
     from transformers import PreTrainedModel
+
+    from cl_mlm.experiment.continuation import Continuation
+    from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.experiment.prompt_run import Prompted
+    from cl_mlm.stream import Stream
+    from cl_mlm.tracking.journal import Status
 
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
@@ -69,10 +71,19 @@ class Result:
 
         Raises:
             ConfigError: the stream has no such task.
-            RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`).
+            RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`), or is not the one that was
+                scored.
         """
         import transformers
 
+        from cl_mlm.experiment.summary import SWAPPED
+
+        swapping = self.summary.get(SWAPPED, [])
+        if swapping:
+            raise RunFolderError(
+                f"{self.folder}: its kept models are not the ones that were scored: strategy {', '.join(swapping)} has "
+                "weights of its own for evaluation"
+            )
         stage_index = stage % len(self.summary["stream"]["stages"])
         known = [*self.summary.get("tasks", {})]
         if task is not None and known and task not in known:

@@ -12,22 +12,26 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from cl_mlm.arrow import split_digest
 from cl_mlm.storage.state_files import MANIFEST, damage, read_entry, split_state, write_entry
 from cl_mlm.storage.versions import versions
-from cl_mlm.strategy import Strategy
+from cl_mlm.stream import unpack_row_ids
 from cl_mlm.training.early_stopping import columns_in_training
 from cl_mlm.training.evaluation import Evaluated
 from cl_mlm.training.hardware import describe_hardware
-from cl_mlm.training.run import Run
 from cl_mlm.training.stage_state import changing_strategies
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cl_mlm.strategy import Strategy
+    from cl_mlm.training.run import Run
 
 FOLDER = ".shared-stages"
 VERSION = 1
@@ -111,10 +115,6 @@ class SharedStages:
 
 def _training_inputs(run: Run) -> dict[str, Any] | None:
     """Returns all that training the present stage reads; None where a strategy's code cannot be told."""
-    import numpy as np
-
-    from cl_mlm.stream import unpack_row_ids
-
     changing = changing_strategies(run)
     codes = [_code(strategy) for strategy, _ in changing]
     if None in codes:
@@ -179,8 +179,6 @@ def _state_digest(state: Mapping[str, Any]) -> str:
 
 
 def _tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    import torch
-
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -3,85 +3,113 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.data.tasks import objectives_of
-from cl_mlm.experiment.preparation import Prepared
+from cl_mlm.experiment.composition import swapping_strategies
 from cl_mlm.experiment.record import Record, without_nan
 from cl_mlm.metrics import summarise
 from cl_mlm.prompting.summary import prompting_summary
 from cl_mlm.storage.versions import versions
-from cl_mlm.stream import Stream
+from cl_mlm.strategy import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.stream import Stream
+
+SWAPPED: Final = "swapped_for_evaluation"
 
 
 def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
     """Returns what `summary.json` holds; NaN is None, with the reason under `reasons`."""
     config, stream = prepared.config, prepared.stream
-    home, start = stream.home, [min(column.trained_in, default=None) for column in stream.columns]
-    metrics, reasons = summarise(record.matrix, record.baseline, home, start)
-    validation_metrics, _ = summarise(record.validation, None, home, start)
+    start = [min(column.trained_in, default=None) for column in stream.columns]
+    metrics, reasons = summarise(record.matrix, record.baseline, stream.home, start)
+    validation_metrics, _ = summarise(record.validation, None, stream.home, start)
     probes = _probes(stream, record)
-    unknown = [name for name, values in probes.items() if math.isnan(values["change"])]
-    reasons |= {f"probe {name}": "not all its labels are known before training" for name in unknown}
+    swapping = swapping_strategies(prepared.strategies)
+    values = {
+        "run_id": run_id,
+        "experiment": config.experiment,
+        "label": config.label,
+        "stream": _stream_section(prepared),
+        **_tasks_section(stream),
+        "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],
+        "model": asdict(config.model),
+        "seed": config.seed,
+        "accuracy_matrix": record.matrix,
+        "validation_matrix": record.validation,
+        "columns": [column.name for column in stream.columns],
+        "home": stream.home,
+        **({} if start == stream.home else {"start": start}),
+        "baseline": record.baseline,
+        "metrics": metrics,
+        "validation_metrics": validation_metrics,
+        **({"probes": probes} if probes else {}),
+        "reasons": reasons | _reasons(prepared, metrics, probes),
+        "flags": record.flags,
+        "prompting": prompting_summary(prepared.prompting, record.prompting),
+        "reused": record.reused,
+        **({SWAPPED: swapping} if swapping else {}),
+        "cost": record.cost,
+        "settings": {key: value for key, value in config.identity().items() if key != "seed"},
+        "versions": versions(),
+    }
+    return dict(without_nan(values))
+
+
+def _stream_section(prepared: Prepared) -> dict[str, Any]:
+    stream = prepared.stream
+    return {
+        "name": stream.name,
+        "scenario": stream.scenario,
+        "fingerprint": stream.fingerprint,
+        "stages": [stage.name for stage in stream.stages],
+        "labels": {stage.name: list(stage.labels) for stage in stream.stages},
+        "overlap": prepared.overlap,
+        "notes": list(stream.notes),
+    }
+
+
+def _tasks_section(stream: Stream) -> dict[str, Any]:
+    """Returns the tasks of a stream with several; nothing where there is one."""
+    keys, objectives = objectives_of(stream)
+    if len(objectives) == 1:
+        return {}
+    return {
+        "tasks": {
+            key: {
+                "objective": objective.name,
+                "options": objective.options(),
+                "stages": [i for i, of_stage in enumerate(keys) if of_stage == key],
+            }
+            for key, objective in objectives.items()
+        }
+    }
+
+
+def _reasons(prepared: Prepared, metrics: Mapping[str, float], probes: Mapping[str, Any]) -> dict[str, str]:
+    """Returns why entries are undefined, beside the reasons that the matrix itself gives."""
+    stream = prepared.stream
+    unknown = [f"probe {name}" for name, values in probes.items() if math.isnan(values["change"])]
+    reasons = dict.fromkeys(unknown, "not all its labels are known before training")
     if stream.measured:
         left_out = len(stream) - len(stream.measured)
         reasons["accuracy_matrix"] = f"rows of {left_out} of {len(stream)} stages are not measured (evaluate_every)"
-    if "test" not in config.evaluation.splits:
-        reasons |= dict.fromkeys(
-            [*metrics, *(f"probe {name}" for name in unknown)], "the test split is not evaluated (evaluation.splits)"
-        )
-    keys, objectives = objectives_of(stream)
-    tasks = {
-        key: {"objective": o.name, "options": o.options(), "stages": [i for i, own in enumerate(keys) if own == key]}
-        for key, o in objectives.items()
-    }
-    settings = {key: value for key, value in config.identity().items() if key != "seed"}
-    return dict(
-        without_nan(
-            {
-                "run_id": run_id,
-                "experiment": config.experiment,
-                "label": config.label,
-                "stream": {
-                    "name": stream.name,
-                    "scenario": stream.scenario,
-                    "fingerprint": stream.fingerprint,
-                    "stages": [stage.name for stage in stream.stages],
-                    "labels": {stage.name: list(stage.labels) for stage in stream.stages},
-                    "overlap": prepared.overlap,
-                    "notes": list(stream.notes),
-                },
-                **({"tasks": tasks} if len(tasks) > 1 else {}),
-                "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],
-                "model": asdict(config.model),
-                "seed": config.seed,
-                "accuracy_matrix": record.matrix,
-                "validation_matrix": record.validation,
-                "columns": [column.name for column in stream.columns],
-                "home": home,
-                **({} if start == home else {"start": start}),
-                "baseline": record.baseline,
-                "metrics": metrics,
-                "validation_metrics": validation_metrics,
-                **({"probes": probes} if probes else {}),
-                "reasons": reasons,
-                "flags": record.flags,
-                "prompting": prompting_summary(prepared.prompting, record.prompting),
-                "reused": record.reused,
-                "cost": record.cost,
-                "settings": settings,
-                "versions": versions(),
-            }
-        )
-    )
+    if "test" not in prepared.config.evaluation.splits:
+        reasons |= dict.fromkeys([*metrics, *unknown], "the test split is not evaluated (evaluation.splits)")
+    return reasons
 
 
 def _probes(stream: Stream, record: Record) -> dict[str, dict[str, float]]:
     """Returns for every probe its score before training, after the last stage, and the change."""
-    found = {}
+    changes = {}
     for j, column in enumerate(stream.columns):
         if column.home is None:
             before, after = record.baseline[j], record.matrix[-1][j]
-            found[column.name] = {"before": before, "after": after, "change": after - before}
-    return found
+            changes[column.name] = {"before": before, "after": after, "change": after - before}
+    return changes

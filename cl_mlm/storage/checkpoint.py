@@ -1,22 +1,21 @@
-"""What a run needs to go on: from the end of a stage, and from a step within one.
-
-Written beside, flushed to disk, renamed; checksummed; never pickle.
-"""
+"""Checkpoints: at the end of a stage, and at a step within one."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.models.backbone import PlainBackbone
 from cl_mlm.run_folder import MODEL, MODELS, stage_name, step_name
 from cl_mlm.storage.state_files import MANIFEST, damage, read_state, write_folder_whole, write_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from cl_mlm.models.backbone import PlainBackbone
+
     pass
 
 

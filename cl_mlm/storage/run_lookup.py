@@ -1,19 +1,22 @@
-"""The folder of a run: its name, its lock, and whether the run in it is finished."""
+"""Finds the folder of a run, locks it, and tells whether the run in it is finished."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.tracking.slugs import slug
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cl_mlm.config.schema import Config
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
 if TYPE_CHECKING:
-    import torch
+    from pathlib import Path
 
 
 MANIFEST = "manifest.json"
@@ -42,8 +45,6 @@ def read_entry(folder: Path) -> dict[str, Any]:
 
 def write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     """Writes a state into a folder: `<name>.safetensors` and `<name>.json`."""
-    from safetensors.torch import save_file
-
     tensors: dict[str, torch.Tensor] = {}
     plain = split_state(dict(state), "", tensors)
     save_file(tensors, folder / f"{name}.safetensors")
@@ -52,8 +53,6 @@ def write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
 
 def read_state(folder: Path, name: str) -> dict[str, Any]:
     """Returns the state that `write_state` wrote; arrays come back as tensors."""
-    from safetensors.torch import load_file
-
     plain = json.loads((folder / f"{name}.json").read_text())
     return dict(join_state(plain, load_file(folder / f"{name}.safetensors")))
 
@@ -103,9 +102,6 @@ def split_state(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     Raises:
         TypeError: a value is neither tensor, array, number, text, None, list nor dict.
     """
-    import numpy as np
-    import torch
-
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value.copy())  # torch takes no read-only arrays and no negative strides
     if isinstance(value, torch.Tensor):

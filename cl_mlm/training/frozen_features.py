@@ -6,7 +6,6 @@ Axes: R rows, T tokens, H hidden, N rows of a table.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.stream import unpack_row_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from cl_mlm.batch import Batch

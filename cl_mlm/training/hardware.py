@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+import resource
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cl_mlm.config.schema import Config
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils.memory import should_reduce_batch_size
+
 from cl_mlm.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from collections.abc import Iterator
+
+    from cl_mlm.config.schema import Config
 
 
 def resolve_hardware(config: Config) -> Config:
@@ -23,8 +30,6 @@ def resolve_hardware(config: Config) -> Config:
     Raises:
         ConfigError: the device is not there, or cannot run the precision, or the weights' precision is another.
     """
-    import torch
-
     training = config.training
     device = training.device or _best_device()
     try:
@@ -52,10 +57,6 @@ def make_accelerator(config: Config) -> Accelerator:
     Raises:
         ConfigError: this process already runs another precision.
     """
-    import torch
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
     training = config.training
     wanted = "no" if training.precision == "fp32" else training.precision
     state = AcceleratorState._shared_state
@@ -87,15 +88,11 @@ def memory_advice(advice: str) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Says whether an error means that memory, of the machine or of its accelerator, does not suffice."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
     return isinstance(error, MemoryError) or bool(should_reduce_batch_size(error))
 
 
 def describe_hardware() -> dict[str, str]:
     """Returns what the run's tags say of the machine: processor, its capability, cores, accelerator; no host name."""
-    import torch
-
     return {
         "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # which kernels torch takes; the bits depend on it
@@ -106,11 +103,6 @@ def describe_hardware() -> dict[str, str]:
 
 def peak_memory_bytes() -> int:
     """Returns the most memory that the process has held: on the accelerator where there is one, else resident."""
-    import resource
-    import sys
-
-    import torch
-
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     own = _own_peak()
@@ -130,8 +122,6 @@ def _own_peak() -> int:
 
 
 def _best_device() -> str:
-    import torch
-
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

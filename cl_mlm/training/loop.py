@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from accelerate.optimizer import AcceleratedOptimizer
 
 from cl_mlm.tokens.batching import training_batches
 from cl_mlm.training.cost import StageCost
@@ -120,8 +121,6 @@ class StageTraining:
     """What moves while a stage is trained: weights, optimiser, schedule, early stopping, sums, place in the epoch."""
 
     def __init__(self, run: Run, num_steps: int) -> None:
-        from accelerate.optimizer import AcceleratedOptimizer
-
         training, parameters = run.config.training, run.network.trainable()
         head_names = [name for name, _ in run.network.backbone.head_parameters()]
         self.run, self.num_steps, self.epoch_step = run, num_steps, 0

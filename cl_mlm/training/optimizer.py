@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config.schema import TrainingConfig
+import torch
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterable, Mapping
+
+    from cl_mlm.config.schema import TrainingConfig
 
 
 def make_optimizer(
@@ -19,8 +20,6 @@ def make_optimizer(
 
     Matrices decay; biases, norms and other vectors do not. Parameters of the head move `head_factor` times faster.
     """
-    import torch
-
     heads = set(head_names)
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
@@ -42,8 +41,6 @@ def make_scheduler(
     optimizer: torch.optim.Optimizer, num_steps: int, config: TrainingConfig
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Returns a schedule stepped once an optimiser step: linear warm-up, then constant, linear or cosine to zero."""
-    import torch
-
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, num_steps, config))
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from cl_mlm.batch import Batch, mean_loss
 from cl_mlm.errors import TrainingError
 from cl_mlm.randomness import seed_everything, torch_generator
 from cl_mlm.training.hardware import is_out_of_memory
-from cl_mlm.training.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
-    import torch
+
+    from cl_mlm.training.run import Run
 
 
 class Meter:
@@ -96,9 +99,10 @@ class Step:
     def _gather(self, batches: list[Batch]) -> bool:
         """Adds the gradients of the step's own rows and of memory rows; says whether memory sufficed.
 
-        Own rows: their summed loss over the items of the whole step, plus terms by their share of its rows; items of
-        different tasks have no common size, so that each task's mean loss counts by its share of the step's rows.
-        Memory rows: `weight` times their mean loss and terms, by their own micro-batch's share.
+        Own rows add their summed loss over the items of the whole step, and terms by their share of its rows. With
+        several tasks, each task adds its mean loss by its share of the step's rows: a row of 400 tagged words and a row
+        with one label have no item in common. Memory rows add `weight` times their mean loss and terms, by the share of
+        the micro-batch that they belong to.
 
         Raises:
             RuntimeError: out of memory, and cutting micro-batches is not allowed or not possible any more.
@@ -113,9 +117,9 @@ class Step:
         try:
             for index, batch in enumerate(batches):
                 self.run.place.micro_batch = index
-                own = rows[batch.task]
-                share = own / sum(rows.values())
-                self._backward(batch, values, share, items[batch.task], own, ("own", index), share)
+                task_rows = rows[batch.task]
+                share = task_rows / sum(rows.values())
+                self._backward(batch, values, share, items[batch.task], task_rows, ("own", index), share)
             for index, batch in enumerate(batches):
                 self.run.place.micro_batch = index
                 for strategy in self._by_hook["memory"]:
@@ -150,7 +154,7 @@ class Step:
     ) -> None:
         """Adds the gradient of one micro-batch: `weight` times its summed loss over `items`, and terms by row share.
 
-        What is logged of it counts `logged` times.
+        Its logged values are multiplied by `logged`.
         """
         run, place = self.run, self.run.place
         for strategy in self._by_hook["allowed_classes"]:
@@ -174,10 +178,10 @@ class Step:
             run.network.accelerator.backward(loss * weight)
 
     def _leave_untouched(self) -> None:
-        """Takes gradients that are all zero from parameters that the optimiser has not moved yet in this stage.
+        """With several heads, drops the all-zero gradients of parameters not yet updated in this stage.
 
-        A head that only strategies of weight 0 reach has such: weight decay must not move what nothing has trained, and
-        clipping must not add it up.
+        A head that only strategies of weight 0 reach has such gradients: with them, weight decay would move a head that
+        nothing trains, and clipping would count it.
         """
         state = self.optimizer.state
         new = [p for p in self.parameters if p.grad is not None and not state.get(p)]
@@ -214,9 +218,11 @@ def not_finite(run: Run, what: str) -> TrainingError:
     """Returns the error for a loss or weights that are not finite: where it happened and what may help."""
     training, place = run.config.training, run.place
     advice = [f"training.learning_rate lower than {training.learning_rate:g}"]
-    advice += ["training.clip=1.0 (now null)"] * (training.clip is None)
-    weights = "model.dtype=float32 with " if run.config.model.dtype != "float32" else ""
-    advice += [f"{weights}training.precision=fp32 (now {training.precision})"] * (training.precision != "fp32")
+    if training.clip is None:
+        advice.append("training.clip=1.0 (now null)")
+    if training.precision != "fp32":
+        weights = "model.dtype=float32 with " if run.config.model.dtype != "float32" else ""
+        advice.append(f"{weights}training.precision=fp32 (now {training.precision})")
     advice += [f"a smaller weight of {strategy.name}" for strategy in run.strategies if hasattr(strategy, "weight")]
     return TrainingError(
         f"stage {run.stage.name!r}, step {place.step}, epoch {place.epoch}: {what}; training stopped. "
@@ -226,10 +232,10 @@ def not_finite(run: Run, what: str) -> TrainingError:
 
 def _nonzero(gradients: list[Any]) -> list[bool]:
     """Returns which gradients are not all zero; waits for the device once."""
-    import torch
-
-    found: list[bool] = torch.stack([gradient.any() for gradient in gradients]).tolist() if gradients else []
-    return found
+    if not gradients:
+        return []
+    are_nonzero: list[bool] = torch.stack([gradient.any() for gradient in gradients]).tolist()
+    return are_nonzero
 
 
 def _add(values: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
