@@ -1,8 +1,8 @@
-"""Runs the CLINC150 comparison of docs/results/clinc150.md; the same command again goes on where it stopped.
+"""Runs the CLINC150 comparison of docs/results/clinc150.md; the same command again continues where it stopped.
 
-base: every arm with the settings of configs/clinc150.yaml, scored on the test split.
-tune: two trials an arm, naive included, on the first three stages; scored on their validation split only.
-final: every arm with its best trial's settings, scored on the test split, whichever way it falls.
+base: runs every arm with the settings of configs/clinc150.yaml; scores the test split.
+tune: runs two trials of every arm, naive included, on the first three stages; scores the validation split only.
+final: runs every arm with the settings of its best trial, better than base or not; scores the test split.
 
     python benchmarks/clinc150.py base tune final --path <folder> --model <folder> --threads 1
 """
@@ -36,12 +36,15 @@ def arguments():
 
 
 def run(options, arm, experiment, splits, settings=None, stages=None):
+    """Runs an arm on its first `stages` stages (None: all); returns the summary."""
     overrides = [f"experiment={experiment}", f"output={options.output}", f"evaluation.splits=[{','.join(splits)}]"]
-    overrides += [f"stream.path={options.path}"] * bool(options.path) + [f"model.name={options.model}"] * bool(
-        options.model
-    )
-    overrides += [f"training.threads={options.threads}"] * bool(options.threads)
-    overrides += [f"stream.first_stages={stages}"] * bool(stages)
+    optional = {
+        "stream.path": options.path,
+        "model.name": options.model,
+        "training.threads": options.threads,
+        "stream.first_stages": stages,
+    }
+    overrides += [f"{key}={value}" for key, value in optional.items() if value]
     result = cl_mlm.run(CONFIG, *overrides, arm=arm, **(settings or {}))
     return result.summary
 
@@ -51,21 +54,26 @@ def score(summary, key):
 
 
 def tune(options, arm):
+    """Runs the trials of an arm and writes them, the best by validation accuracy first, to a JSON file."""
     trials = []
     for settings in TRIALS[arm]:
         summary = run(options, arm, "clinc150_tune", ["validation"], settings, stages=3)
         trials.append({"settings": settings, "validation": score(summary, "validation_metrics")})
         print(f"tune {arm} {json.dumps(settings)}: validation {100 * trials[-1]['validation']:.2f}", flush=True)
     best = max(trials, key=lambda trial: trial["validation"])
-    Path(options.output, f"clinc150_tune_{arm}.json").write_text(json.dumps({"best": best, "trials": trials}, indent=1))
-    return best["settings"]
+    tuned_file(options, arm).write_text(json.dumps({"best": best, "trials": trials}, indent=1))
+
+
+def tuned_file(options, arm):
+    return Path(options.output, f"clinc150_tune_{arm}.json")
 
 
 def report(phase, arm, summary):
-    shown = {k: None if v is None else round(100 * v, 2) for k, v in summary["metrics"].items()}
+    """Prints the metrics of a run in percent and its seconds."""
+    percent = {name: None if value is None else round(100 * value, 2) for name, value in summary["metrics"].items()}
     cost = summary["cost"]
     print(
-        f"{phase} {arm} {json.dumps(shown)} train {cost['train_seconds']:.0f} s eval {cost['eval_seconds']:.0f} s",
+        f"{phase} {arm} {json.dumps(percent)} train {cost['train_seconds']:.0f} s eval {cost['eval_seconds']:.0f} s",
         flush=True,
     )
 
@@ -79,7 +87,7 @@ def main():
             elif phase == "tune":
                 tune(options, arm)
             else:
-                best = json.loads(Path(options.output, f"clinc150_tune_{arm}.json").read_text())["best"]["settings"]
+                best = json.loads(tuned_file(options, arm).read_text())["best"]["settings"]
                 report(phase, arm, run(options, arm, "clinc150", ["test"], best))
 
 

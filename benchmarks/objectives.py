@@ -1,7 +1,7 @@
-"""Trains every objective on real data and says by how many standard errors each task's own stage improves.
+"""Trains every objective on real data and measures by how many standard errors each stage's own score improves.
 
-Runs naive training on each data set of `--data` (folders with train, validation and test files) over the seeds and
-prints the table of docs/results/objectives.md; the same command again goes on where it stopped.
+Runs naive training on each data set of `--data` (folders with train, validation and test files) with every seed and
+prints the table of docs/results/objectives.md. The same command again continues where it stopped.
 
     python benchmarks/objectives.py --data <folder of the data sets> --model <folder of MiniLM>
     python benchmarks/objectives.py training.steps=80 --validation --only sst2 ...      a trial, scored on validation
@@ -25,10 +25,8 @@ from cl_mlm.experiment.preparation import prepare
 from cl_mlm.storage.run_lookup import is_finished, run_folder
 
 RESAMPLES, RESAMPLING_SEED = 100, 0
-BY_ACCURACY = (
-    "classification",
-    "relation",
-)  # their score is a mean over rows, whose standard error needs no resampling
+# Objectives whose score is a mean over rows: its standard error needs no resampling.
+BY_ACCURACY = ("classification", "relation")
 HOLDS = 3  # standard errors
 UNDEFINED = "–"
 
@@ -39,12 +37,13 @@ SHARED = {
 }
 ENCODER = {"training": {"learning_rate": 3e-4, "head_factor": 10, "precision": "bf16"}}
 WRITER = {"training": {"learning_rate": 2e-3, "steps": 300}}
-LONGER = {"training": {"learning_rate": 1e-4, "steps": 300}}  # of data sets whose gain after 40 steps was below HOLDS
+LONGER = {"training": {"learning_rate": 1e-4, "steps": 300}}  # of HARD
+# Data sets whose gain after 40 steps was below HOLDS.
 HARD = (
     "chnsenticorp_htl",
     *(f"cl15_{name}" for name in ("boolq", "cb", "copa", "mnli", "multirc", "rte", "wic", "yelp")),
 )
-ALL = 10_000  # rows of a split, more than any has
+ALL = 10_000  # rows; no split has more
 TAGGER = {"training": {"steps": 100}}  # few words of a row have a tag other than O, and rows are short
 CL15 = (
     *("agnews", "amazon", "boolq", "cb", "copa", "dbpedia", "imdb"),
@@ -53,18 +52,19 @@ CL15 = (
 
 
 def whole(folder, objective="classification", test=300, **options):
-    """Returns a stream whose one stage is the data set, with at most `test` rows to score."""
+    """Returns a stream of one stage that holds the data set, at most `test` rows of it to score."""
     rows = {"validation": 300, "test": test}
     return {"stages_by": "files", "order": [folder], "objective": objective, "options": options, "rows": rows}
 
 
 def written(folder, model, metric, test=200):
+    """Returns what a data set sets whose model writes a text."""
     stream = whole(folder, "text_to_text", test, metric=metric, max_new_tokens=40)
     return {"stream": stream, "model": {"name": model}, **WRITER}
 
 
 def tasks():
-    """Returns what differs between data sets, by their names: stream, and settings that the kind of data asks for."""
+    """Returns by data set the stream and the settings in which it differs from `SHARED`."""
     slots = {"stages_by": "types", "types_per_stage": 13, "objective": "tagging"}
     entities = {"stages_by": "types", "types_per_stage": 3, "objective": "tagging"}
     relations = {"stages_by": "labels", "labels_per_stage": 10, "objective": "relation", "rows": {"test": 800}}
@@ -83,94 +83,100 @@ def tasks():
     }
 
 
-def merged(*parts):
+def merged(*mappings):
     """Returns nested mappings as one; later ones win."""
-    found = {}
-    for part in parts:
-        for key, value in part.items():
-            found[key] = merged(found.get(key, {}), value) if isinstance(value, dict) else value
-    return found
+    result = {}
+    for mapping in mappings:
+        for key, value in mapping.items():
+            result[key] = merged(result.get(key, {}), value) if isinstance(value, dict) else value
+    return result
 
 
 def config_of(name, options, seed):
+    """Returns the config of a data set's run."""
     task = tasks()[name]
     kind = {} if "model" in task else {**ENCODER, "model": {"name": options.model}}
     stream = {"name": "files", "overlap": "drop", **task["stream"]}
     stream["path"] = str(Path(options.data) / stream.get("path", ""))
     splits = ["validation"] if options.validation else ["test"]
-    own = {"experiment": f"objectives-{name}", "output": options.output, "seed": seed}
-    return merged(SHARED, kind, task, {"stream": stream, "evaluation": {"splits": splits}}, own)
+    identity = {"experiment": f"objectives-{name}", "output": options.output, "seed": seed}
+    return merged(SHARED, kind, task, {"stream": stream, "evaluation": {"splits": splits}}, identity)
 
 
 def standard_error(score, after, before, references, seed=RESAMPLING_SEED):
-    """Returns the standard error of score(after) - score(before) over rows, by a paired bootstrap; never zero.
+    """Returns the standard error of score(after) - score(before) by a paired bootstrap over rows; never zero.
 
     Args:
-        score: of predictions and references, a number.
+        score: a function of predictions and references that returns a number.
         after: predictions of the trained model.
-        before: those of the untrained one; None: of score(after) alone.
+        before: predictions of the untrained model; None: the standard error of score(after) is returned.
         references: of the same rows.
         seed: of the resampling.
     """
     random, values = np.random.default_rng(seed), []
     for _ in range(RESAMPLES):
         rows = random.integers(0, len(references), len(references))
-        right = [references[i] for i in rows]
-        value = score([after[i] for i in rows], right)
-        values.append(value - (0.0 if before is None else score([before[i] for i in rows], right)))
+        drawn = [references[i] for i in rows]
+        gain = score([after[i] for i in rows], drawn)
+        if before is not None:
+            gain -= score([before[i] for i in rows], drawn)
+        values.append(gain)
     return float(np.std(values, ddof=1)) or 1 / len(references)
 
 
 def binomial_error(hits):
-    """Returns the standard error of a fraction, (p(1-p)/n)^1/2 with p = (hits + 1)/(n + 2): never zero."""
+    """Returns the standard error of a fraction, (p(1-p)/n)^1/2 with p = (hits + 1)/(n + 2), which is never zero."""
     p = (sum(hits) + 1) / (len(hits) + 2)
     return (p * (1 - p) / len(hits)) ** 0.5
 
 
 def paired_error(after, before):
-    """Returns the standard error of the difference of two fractions of the same rows, never below 1/n."""
+    """Returns the standard error of the difference of two fractions over the same n rows; at least 1/n."""
     differences = np.subtract(after, before, dtype=float)
     return max(float(np.std(differences, ddof=1)) / len(after) ** 0.5, 1 / len(after))
 
 
 def majority(references):
-    """Returns the fraction of rows that always the most frequent label would get right."""
+    """Returns the accuracy of always predicting the most frequent label."""
     return max(references.count(label) for label in set(references)) / len(references)
 
 
 def compared(objective, labels, after, before, references):
-    """Returns a stage's scores before and after, the standard error of the gain, and the gain in such errors.
+    """Returns a stage's scores before and after training, the standard error of the gain, and the gain in such errors.
 
-    Where there are no predictions from before, the model not knowing the labels yet: always the most frequent label
-    for accuracies, else a score of zero. `control` is what can be had without reading a row: for accuracies the most
-    frequent label, for texts what the trained model writes, each text given to the next row.
+    `before` is None if the untrained model did not know the labels. Its score is then, for accuracies, that of always
+    predicting the most frequent label, else zero. `control` is a score that can be had without reading a row: for
+    accuracies that of the most frequent label, for texts that of the trained model's texts, each given to the row
+    before its own.
     """
 
-    def score(predictions, right):
-        return objective.score(predictions, right, labels)["score"]
+    def score(predictions, of_references):
+        return objective.score(predictions, of_references, labels)["score"]
 
-    found = {"after": score(after, references), "measured": before is not None, "rows": len(references)}
+    figures = {"after": score(after, references), "measured": before is not None, "rows": len(references)}
     if objective.name in BY_ACCURACY:
-        hits = [x == y for x, y in zip(after, references, strict=True)]
-        share, alone = majority(references), binomial_error(hits)
-        found |= {"control": share, "over_control": (found["after"] - share) / alone}
-        found["before"] = share if before is None else score(before, references)
-        first = None if before is None else [x == y for x, y in zip(before, references, strict=True)]
-        found["error"] = alone if first is None else paired_error(hits, first)
+        hits_after = [x == y for x, y in zip(after, references, strict=True)]
+        share, error_after = majority(references), binomial_error(hits_after)
+        figures |= {"control": share, "over_control": (figures["after"] - share) / error_after}
+        if before is None:
+            figures |= {"before": share, "error": error_after}
+        else:
+            hits_before = [x == y for x, y in zip(before, references, strict=True)]
+            figures |= {"before": score(before, references), "error": paired_error(hits_after, hits_before)}
     else:
-        found["before"] = 0.0 if before is None else score(before, references)
-        found["error"] = standard_error(score, after, before, references)
+        figures["before"] = 0.0 if before is None else score(before, references)
+        figures["error"] = standard_error(score, after, before, references)
         if objective.name == "text_to_text":
-            others = [*after[1:], after[0]]
-            found["control"] = score(others, references)
-            error = standard_error(score, after, others, references)
-            found["over_control"] = (found["after"] - found["control"]) / error
-    found["gain"] = (found["after"] - found["before"]) / found["error"]
-    return found
+            shifted = [*after[1:], after[0]]
+            figures["control"] = score(shifted, references)
+            error = standard_error(score, after, shifted, references)
+            figures["over_control"] = (figures["after"] - figures["control"]) / error
+    figures["gain"] = (figures["after"] - figures["before"]) / figures["error"]
+    return figures
 
 
 def stages_of(result):
-    """Returns `compared` for every stage's own column, just after the stage."""
+    """Returns `compared` for every stage: on its own column, before any training and just after the stage."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -181,29 +187,30 @@ def stages_of(result):
 
     stream = result.summary["settings"]["stream"]
     objective = make_objective(stream["objective"], stream["options"] or {})
-    found = []
+    stages = []
     for i, stage in enumerate(result.summary["columns"]):
         after, before = rows_of(i, stage), rows_of("before", stage)
         labels = result.summary["stream"]["labels"][stage]
-        first = None if before is None else before["prediction"].to_pylist()
-        found.append(
-            compared(objective, labels, after["prediction"].to_pylist(), first, after["reference"].to_pylist())
-        )
+        predicted_before = None if before is None else before["prediction"].to_pylist()
+        predicted_after, references = after["prediction"].to_pylist(), after["reference"].to_pylist()
+        figures = compared(objective, labels, predicted_after, predicted_before, references)
         measured = result.summary["accuracy_matrix"][i][i]
-        if abs(measured - found[-1]["after"]) > 1e-9:
-            raise SystemExit(f"{result.folder}: {stage}: {measured} measured, {found[-1]['after']} of the predictions")
-    return found
+        if abs(measured - figures["after"]) > 1e-9:
+            raise SystemExit(f"{result.folder}: {stage}: {measured} measured, {figures['after']} of the predictions")
+        stages.append(figures)
+    return stages
 
 
 def table(results):
     """Returns the markdown table of `results`: name -> {objective, model, seeds: {seed: stages}}."""
     head = "data set | objective, score | model | stages | test rows a stage | before | after | standard error"
     lines = [f"| {head} | least gain | control | least gain over it | 3 standard errors |", "|---" * 12 + "|"]
-    return "\n".join(lines + [line_of(name, found) for name, found in results.items()])
+    return "\n".join(lines + [line_of(name, result) for name, result in results.items()])
 
 
-def line_of(name, found):
-    seeds = list(found["seeds"].values())
+def line_of(name, result):
+    """Returns a data set's line of the table: means over stages and seeds, and the least gain."""
+    seeds = list(result["seeds"].values())
     every = [stage for stages in seeds for stage in stages]
 
     def mean(key):
@@ -213,13 +220,14 @@ def line_of(name, found):
     spread = f" ± {100 * statistics.stdev(after):.1f}" if len(after) > 1 else ""
     least, rows = min(stage["gain"] for stage in every), sorted({stage["rows"] for stage in every})
     sizes = str(rows[0]) if len(rows) == 1 else f"{rows[0]}-{rows[-1]}"
-    chance, over = UNDEFINED, UNDEFINED
+    control, over_control = UNDEFINED, UNDEFINED
     if "control" in every[0]:
-        chance, over = f"{100 * mean('control'):.1f}", f"{min(stage['over_control'] for stage in every):.1f}"
+        control = f"{100 * mean('control'):.1f}"
+        over_control = f"{min(stage['over_control'] for stage in every):.1f}"
     cells = [
-        *(name, found["objective"], found["model"], str(len(seeds[0])), sizes),
+        *(name, result["objective"], result["model"], str(len(seeds[0])), sizes),
         *(f"{100 * mean('before'):.1f}", f"{100 * statistics.fmean(after):.1f}{spread}", f"{100 * mean('error'):.1f}"),
-        *(f"{least:.1f}", chance, over, "yes" if least >= HOLDS else "**no**"),
+        *(f"{least:.1f}", control, over_control, "yes" if least >= HOLDS else "**no**"),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -241,7 +249,7 @@ def arguments(given=None):
 
 
 def measure(config, overrides):
-    """Runs, and returns what is told of the run: seconds, scores on validation, and the entry of the table."""
+    """Runs a config; returns the run's cost, its validation scores, and what the table shows of it."""
     result = cl_mlm.run(config, *overrides, progress=False)
     summary = result.summary
     stream = summary["settings"]["stream"]
@@ -251,7 +259,7 @@ def measure(config, overrides):
         "validation": [row[i] for i, row in enumerate(summary["validation_matrix"])],
         "objective": stream["objective"] + (f", {metric}" if metric else ""),
         "model": Path(summary["model"]["name"]).name,
-        "stages": None if "test" not in summary["settings"]["evaluation"]["splits"] else kept_stages(result),
+        "stages": cached_stages(result) if "test" in summary["settings"]["evaluation"]["splits"] else None,
     }
 
 
@@ -264,25 +272,27 @@ def main():
         if options.finished and not is_finished(run_folder(prepare(resolved).config)):
             continue
         precision = resolved.training.precision
-        if precision not in workers:  # one process runs one precision
+        if precision not in workers:  # a process runs in one precision only
             workers[precision] = ProcessPoolExecutor(1, get_context("spawn"))
-        found = workers[precision].submit(measure, config, options.overrides).result()
-        cost = found["cost"]
-        shown = f"{name} seed {seed}: {cost['train_seconds']:.0f} s training, {cost['eval_seconds']:.0f} s evaluation"
+        measured = workers[precision].submit(measure, config, options.overrides).result()
+        cost = measured["cost"]
+        line = f"{name} seed {seed}: {cost['train_seconds']:.0f} s training, {cost['eval_seconds']:.0f} s evaluation"
         if options.validation:
-            shown += f", validation {[round(100 * value, 1) for value in found['validation']]}"
+            line += f", validation {[round(100 * value, 1) for value in measured['validation']]}"
         else:
-            kept = {"objective": found["objective"], "model": found["model"], "seeds": {}}
-            results.setdefault(name, kept)["seeds"][seed] = found["stages"]
-        print(shown, flush=True)
+            entry = {"objective": measured["objective"], "model": measured["model"], "seeds": {}}
+            results.setdefault(name, entry)["seeds"][seed] = measured["stages"]
+        print(line, flush=True)
+    for worker in workers.values():
+        worker.shutdown()
     if results:
         text = table(results)
         print(text)
         Path(options.output, "objectives.md").write_text(text + "\n", encoding="utf-8")
 
 
-def kept_stages(result):
-    """Returns `stages_of`, written down beside the run, for resampling takes its time."""
+def cached_stages(result):
+    """Returns `stages_of`, cached in a file beside the run, because resampling takes long."""
     path = result.folder.with_name(result.folder.name + ".gains.json")
     if not path.is_file():
         path.write_text(json.dumps(stages_of(result), indent=1), encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Runs configs/pipeline.yaml, both arms, checks what it is to show, and draws the figure of docs/results/pipeline.md.
+"""Runs both arms of configs/pipeline.yaml, checks their results, and draws the figure of docs/results/pipeline.md.
 
     python benchmarks/pipeline.py [--output runs] [--figure FILE] [overrides]
 
-Exits 1 where pre-training did not lower the loss, fine-tuning did not beat zero-shot prompts on its own stage, replay
-forgot as much as naive, or the runs took more than five minutes together.
+Exits with 1 if pre-training did not lower the loss, fine-tuning did not beat zero-shot prompts on a stage's own column,
+replay forgot as much as naive, or the runs took more than five minutes together.
 """
 
 import argparse
@@ -21,33 +21,34 @@ LIMIT = 300.0  # seconds of training and evaluation, both arms together
 
 
 def first_stage(folder, name):
-    """Returns what the journal holds of one metric of the first stage, in order."""
+    """Returns the values of one metric in the first stage, in the order of the journal."""
     lines = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
     points = [line["values"] for line in lines if line["kind"] == "metrics" and line["stage"] == 0]
     return [values[name] for values in points if name in values]
 
 
 def seconds_spent(results):
-    """Returns the seconds of training and evaluation of all runs together; a stage taken over counts once."""
+    """Returns the seconds of training and evaluation of all runs; a stage that runs share counts once."""
     costs = [result.summary["cost"] for result in results.values()]
-    taken = [result.folder for result in results.values() if result.summary["reused"]]
-    once = sum(sum(first_stage(folder, "time/train_seconds")) for folder in taken)
-    return sum(cost["train_seconds"] + cost["eval_seconds"] for cost in costs) - once
+    reusing = [result.folder for result in results.values() if result.summary["reused"]]
+    # The cost of a run that reuses the first stage contains the seconds of the run that trained it.
+    counted_twice = sum(sum(first_stage(folder, "time/train_seconds")) for folder in reusing)
+    return sum(cost["train_seconds"] + cost["eval_seconds"] for cost in costs) - counted_twice
 
 
 def curves(summary):
-    """Returns by name a score for each moment, before training first: means over the columns learned by the end."""
+    """Returns by name a score for each moment, before training first: the mean over columns that a stage trains for."""
     columns = [j for j, home in enumerate(summary["home"]) if home is not None]
     probe = next(j for j, home in enumerate(summary["home"]) if home is None)
     matrix = np.array([summary["baseline"], *summary["accuracy_matrix"]], dtype=float)
-    found = {"fine-tuned": matrix[:, columns].mean(1), "held-out text": matrix[:, probe]}
+    scores = {"fine-tuned": matrix[:, columns].mean(1), "held-out text": matrix[:, probe]}
     for shots, rows in summary["prompting"]["shots"].items():
-        found[f"{shots}-shot prompts"] = np.array(rows, dtype=float).mean(1)
-    return found
+        scores[f"{shots}-shot prompts"] = np.array(rows, dtype=float).mean(1)
+    return scores
 
 
 def faults(summaries, losses, seconds):
-    """Returns what does not hold, in lines."""
+    """Returns a line for each expectation that does not hold."""
     wrong = []
     if not losses[-1] < losses[0]:
         wrong.append(f"the loss of pre-training did not fall: {losses[0]:.2f} to {losses[-1]:.2f}")
@@ -55,10 +56,11 @@ def faults(summaries, losses, seconds):
         for j, home in enumerate(summary["home"]):
             if home is None:
                 continue
-            tuned, asked = summary["accuracy_matrix"][home][j], summary["prompting"]["shots"]["0"][home][j]
-            if not tuned > asked:
+            tuned = summary["accuracy_matrix"][home][j]
+            prompted = summary["prompting"]["shots"]["0"][home][j]  # row 0 is before training, so this is before `home`
+            if not tuned > prompted:
                 wrong.append(
-                    f"{arm}: {summary['columns'][j]} is {tuned:.2f} fine-tuned and {asked:.2f} zero-shot before"
+                    f"{arm}: {summary['columns'][j]} is {tuned:.2f} fine-tuned and {prompted:.2f} zero-shot before"
                 )
     forgotten = {arm: summary["metrics"]["forgetting"] for arm, summary in summaries.items()}
     if not forgotten["replay"] < forgotten["naive"]:
@@ -69,7 +71,7 @@ def faults(summaries, losses, seconds):
 
 
 def draw(summaries, path):
-    """Draws what fine-tuning, prompts and the held-out text say at each moment."""
+    """Draws the scores of fine-tuning, prompts and held-out text before training and after each stage."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -78,10 +80,10 @@ def draw(summaries, path):
     styles = {"fine-tuned": "-", "4-shot prompts": "--", "0-shot prompts": ":"}
     for arm, summary in summaries.items():
         moments = ["before", *summary["stream"]["stages"]]
-        found = curves(summary)
+        scores = curves(summary)
         for name, style in styles.items():
-            left.plot(moments, 100 * found[name], style, color=colours[arm], marker=".", label=f"{arm}, {name}")
-        right.plot(moments, 100 * found["held-out text"], color=colours[arm], marker=".", label=arm)
+            left.plot(moments, 100 * scores[name], style, color=colours[arm], marker=".", label=f"{arm}, {name}")
+        right.plot(moments, 100 * scores["held-out text"], color=colours[arm], marker=".", label=arm)
     left.set_ylabel("accuracy over all intents, %")
     right.set_ylabel("held-out text, probability of a token, %")
     for axes in (left, right):

@@ -1,11 +1,11 @@
-"""Prompts of cl_mlm against EleutherAI's lm-evaluation-harness: one model, one template, the same rows.
+"""Compares the prompts of cl_mlm with EleutherAI's lm-evaluation-harness: one model, one template, the same rows.
 
 python benchmarks/prompting_lm_eval.py
 
-Needs `lm-eval` (0.4.13 was tried), which is no dependency of the project: `pip install lm-eval` in an environment that
-has the project. A tiny decoder of random weights is asked for the intents of the embedded phrasebook (ten, of several
-tokens each); a multiple-choice task of the harness is written over the same rows. Prints accuracies and the largest
-difference of log-likelihoods, zero-shot and with the same two demonstrations. Exits with 1 where they are not equal.
+Needs `lm-eval` (tested with 0.4.13), which is no dependency of the project: `pip install lm-eval` in an environment
+that has the project. Both ask a tiny decoder with random weights for the intents of the embedded phrasebook (ten, of
+several tokens each); for the harness a multiple-choice task over the same rows is written. Prints accuracies and the
+largest difference of log-likelihoods, zero-shot and with the same two demonstrations. Exits with 1 if they differ.
 """
 
 import argparse
@@ -26,7 +26,7 @@ LARGEST_DIFFERENCE = 1e-3
 
 
 def saved(folder):
-    """Returns the folder of a model whose tokenizer, like GPT-2's, adds no special tokens: the harness adds none."""
+    """Saves a model whose tokenizer adds no special tokens, like GPT-2's and like the harness; returns its folder."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -34,7 +34,7 @@ def saved(folder):
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config("tiny-decoder", None, 128))
-    with torch.no_grad():  # larger than it is initialised, so that the choices differ
+    with torch.no_grad():  # larger weights than after initialisation, so that the log-likelihoods differ
         for parameter in model.parameters():
             parameter.mul_(2)
     model.save_pretrained(folder / "model")
@@ -45,7 +45,7 @@ def saved(folder):
 
 
 def ours(model, rows):
-    """Returns the prompting, labels, words, and for each number of shots log-likelihoods and accuracies."""
+    """Returns prompting, labels, words, and by number of shots the log-likelihoods and accuracies of cl_mlm."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from cl_mlm.config.loading import load_config
@@ -63,7 +63,7 @@ def ours(model, rows):
         AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model), "causal", nullcontext, 64
     )
     gold = column.table("test")[prompting.positions(column)]["target"]
-    found = {}
+    by_shots = {}
     for shots in SHOTS:
         prompts = prompting.prompts(column, shots, labels, prompting.positions(column))
         measured = likelihoods(reader, prompts, [f" {text}" for text in words])
@@ -71,12 +71,12 @@ def ours(model, rows):
         for name in ("none", "bytes"):
             best = normalised(measured, words, name).argmax(1)
             accuracies[name] = sum(labels[i] == right for i, right in zip(best, gold, strict=True)) / len(gold)
-        found[shots] = (measured.total, accuracies)
-    return prompting, labels, words, found
+        by_shots[shots] = (measured.total, accuracies)
+    return prompting, labels, words, by_shots
 
 
 def write_task(folder, prompting, labels, words):
-    """Writes the harness's task: its rows, the demonstrations that ours draws, and the same template."""
+    """Writes the harness's task: the same rows, demonstrations and template."""
     from cl_mlm.prompting.shots import draw_shots
 
     column = prompting.columns[0]
@@ -108,12 +108,12 @@ def write_task(folder, prompting, labels, words):
 
 
 def theirs(folder, model, shots):
-    """Returns the harness's log-likelihoods, (rows, choices), and its accuracies."""
+    """Returns the log-likelihoods, (rows, choices), and accuracies of the harness."""
     import lm_eval
     import numpy as np
     from lm_eval.tasks import TaskManager
 
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model="hf",
         model_args={"pretrained": str(model), "dtype": "float32"},
         tasks=["phrasebook_intents"],
@@ -124,8 +124,8 @@ def theirs(folder, model, shots):
         bootstrap_iters=0,
         log_samples=True,
     )
-    samples = sorted(found["samples"]["phrasebook_intents"], key=lambda sample: sample["doc_id"])
-    scores = found["results"]["phrasebook_intents"]
+    samples = sorted(results["samples"]["phrasebook_intents"], key=lambda sample: sample["doc_id"])
+    scores = results["results"]["phrasebook_intents"]
     total = np.array([[answer[0] for answer in sample["filtered_resps"]] for sample in samples], dtype=float)
     return total, {"none": scores["acc,none"], "bytes": scores["acc_norm,none"]}
 
@@ -139,10 +139,10 @@ def main():
         folder = Path(name)
         os.environ["HF_HOME"] = str(folder / "hub")
         model = saved(folder)
-        prompting, labels, words, found = ours(model, rows)
+        prompting, labels, words, by_shots = ours(model, rows)
         write_task(folder, prompting, labels, words)
         is_equal = True
-        for shots, (total, accuracies) in found.items():
+        for shots, (total, accuracies) in by_shots.items():
             other, scores = theirs(folder, model, shots)
             difference = abs(total - other).max()
             is_equal &= bool(scores == accuracies and difference <= LARGEST_DIFFERENCE)

@@ -1,10 +1,9 @@
-"""Five weights of ewc with and without shared first stages: time, tables, stages trained.
+"""Runs five weights of ewc with and without shared first stages, and compares their time and their tables.
 
 python benchmarks/reuse.py [--config configs/quickstart.yaml] [KEY=VALUE ...]
 
-Trains in a folder of its own, which is removed. CPU seconds of one process, the two ways one after the other for each
-weight, in turn the one and the other first, so that both see the same machine. Exits with 1 where a table differs or
-the ratio is above 0.87.
+Trains in a temporary folder and measures the CPU seconds of this process. Each weight is run both ways, in alternating
+order, so that both meet the same machine. Exits with 1 if a table differs, or the ratio of seconds is above 0.87.
 """
 
 import argparse
@@ -37,7 +36,7 @@ def timed(config, overrides, weight, output, reuse):
 
 
 def table(result):
-    """Returns what must be equal: everything measured but for times."""
+    """Returns everything measured except times and memory: what must be equal both ways."""
     summary = result.summary
     cost = {key: value for key, value in summary["cost"].items() if key not in TIMES}
     return [summary["accuracy_matrix"], summary["validation_matrix"], summary["baseline"], summary["metrics"], cost]
@@ -51,7 +50,7 @@ def main():
     options = parser.parse_args()
     seconds, equal, reused = {True: 0.0, False: 0.0}, True, 0
     with tempfile.TemporaryDirectory() as folder:
-        for reuse in (True, False):  # imports, the tokens and the tracking stores are nobody's cost
+        for reuse in (True, False):  # a first run each: imports, encoded rows and tracking stores are not measured
             timed(options.config, [*options.overrides, "seed=99"], 1.0, f"{folder}/{reuse}", reuse)
         for number, weight in enumerate(WEIGHTS):
             pair = {}

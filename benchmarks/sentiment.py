@@ -1,4 +1,6 @@
-"""Runs configs/sentiment.yaml over five seeds: score before and after, mean and 95 % interval, and a per-class report.
+"""Runs configs/sentiment.yaml with five seeds and prints accuracy before and after training, and a per-class report.
+
+Figures are means over seeds with their 95 % intervals.
 
 python benchmarks/sentiment.py training.threads=1 --path <folder of SST-2> --model <folder of the encoder>
 """
@@ -23,17 +25,17 @@ def answers(folder, name):
 
 
 def interval(values):
-    """Returns mean and half width of the 95 % interval in percent; an undefined value counts as 0."""
+    """Returns mean and half width of the 95 % interval in percent, as text; an undefined value counts as 0."""
     mean, half = mean_interval([0.0 if value is None else value for value in values])
     return f"{100 * mean:.1f} ± {100 * half:.1f}"
 
 
 def report(folders):
-    """Returns two markdown tables: accuracy of every seed and their mean, and measures of every class."""
-    found = {name: [answers(folder, name) for folder in folders] for name in ("before", "0")}
+    """Returns two markdown tables: the accuracy of every seed and their mean, and the measures of every class."""
+    by_moment = {name: [answers(folder, name) for folder in folders] for name in ("before", "0")}
     accuracy = {
         name: [sum(p == r for p, r in zip(*pair, strict=True)) / len(pair[1]) for pair in pairs]
-        for name, pairs in found.items()
+        for name, pairs in by_moment.items()
     }
     seeds = range(len(folders))
     lines = [f"| accuracy | {' | '.join(f'seed {i}' for i in seeds)} | mean |", "|---" * (len(folders) + 2) + "|"]
@@ -41,11 +43,12 @@ def report(folders):
         cells = [f"{100 * value:.0f}" for value in accuracy[name]]
         lines.append(f"| {title} | {' | '.join(cells)} | {interval(accuracy[name])} |")
     lines += ["", "| class | when | precision | recall | F1 | test rows |", "|---" * 6 + "|"]
-    for label in sorted({*found["0"][0][1]}):
+    _, references = by_moment["0"][0]
+    for label in sorted({*references}):
         for name, title in (("before", "before"), ("0", "after")):
-            rows = [per_class(*pair, [label])[0] for pair in found[name]]
-            cells = [interval([row[measure] for row in rows]) for measure in MEASURES]
-            lines.append(f"| {label} | {title} | {' | '.join(cells)} | {rows[0]['rows']} |")
+            by_seed = [per_class(*pair, [label])[0] for pair in by_moment[name]]
+            cells = [interval([measures[measure] for measures in by_seed]) for measure in MEASURES]
+            lines.append(f"| {label} | {title} | {' | '.join(cells)} | {by_seed[0]['rows']} |")
     return "\n".join(lines)
 
 

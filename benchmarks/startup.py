@@ -1,6 +1,8 @@
-"""Checks the time limits of start-up and of the demonstration: interleaved runs, medians; exits 1 where one is missed.
+"""Checks the time limits of `cl-mlm --help` and of the demonstration; exits with 1 if one is missed.
 
 python benchmarks/startup.py [--demo]
+
+A start is timed in turn with its yardstick, and medians are compared.
 """
 
 import argparse
@@ -12,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-HELP_LIMIT = 6.0  # times `python -c "import numpy"`
+HELP_LIMIT = 6.0  # multiples of the time of `python -c "import numpy"`
 DEMO_LIMIT = 180.0  # seconds of training and evaluation, all arms together
 ROUNDS = 7
-# What a run imports is there before the clock starts; MLflow is not, because its thread imports it beside the training.
+# All that a run imports is imported before the clock starts, except MLflow: its thread imports it beside the training.
 FIRST_STEP = """
 import json, sys, time
 import accelerate, datasets, pyarrow.parquet, safetensors.torch, torch
@@ -28,11 +30,11 @@ class Reached(BaseException):
     pass
 
 def reached(*_):
-    # Read here: ending a run sends the journal to MLflow, which nobody waits for who waits for the first step.
+    # The clock stops here, not at the end of the process: ending a run sends the journal to MLflow.
     print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
     raise Reached
 
-Experiment.training = reached
+Experiment.step_done = reached
 wall, cpu = time.perf_counter(), time.process_time()
 try:
     cl_mlm.run(json.loads(sys.argv[1]), progress=False)
@@ -55,9 +57,9 @@ def help_ratio():
 
 
 def first_step_seconds(settings, folder):
-    """Returns the seconds, by the wall and of the processor, from the command to the end of its first step.
+    """Returns the wall seconds and CPU seconds from the start of a run to the end of its first step.
 
-    Imports are left out; the score before any training is in it. `folder` is new.
+    They include the evaluation before any training, and no imports. `folder` must be new.
     """
     settings = {**settings, "output": str(folder), "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"}}
     command = [sys.executable, "-c", FIRST_STEP, json.dumps(settings)]

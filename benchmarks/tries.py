@@ -1,9 +1,9 @@
-"""Things that were tried for speed and are not in the product: torch.compile and batches of a token budget.
+"""Times two ideas that are not in the product: torch.compile, and batches with a budget of tokens.
 
 python benchmarks/tries.py [--model FOLDER] [--threads 1] [--steps 60]
 
-One process, blocks of steps that alternate A B B A; prints rows per processor second and the ratio of medians. Rows are
-made from a seed with the lengths of short questions (4 to 25 tokens), so that nothing need be at hand.
+One process takes blocks of steps in the order A B B A, and prints rows per CPU second and the ratio of the medians.
+Rows are random, with the lengths of short questions (4 to 25 tokens), so that no data set is needed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def model_of(folder):
 
 
 def batches_by_rows(lengths, random):
-    """Groups of 50 batches sorted by length, as the product deals them."""
+    """Returns batches of equally many rows, sorted by length within groups of 50 batches, as the product does."""
     order = random.permutation(len(lengths))
     groups = [order[i : i + 50 * BATCH] for i in range(0, len(order), 50 * BATCH)]
     cut = [g[np.argsort(lengths[g], kind="stable")] for g in groups]
@@ -35,7 +35,7 @@ def batches_by_rows(lengths, random):
 
 
 def batches_by_tokens(lengths, random):
-    """Rows in order of length, cut where the padded tokens reach those of the mean batch of rows."""
+    """Returns batches of rows sorted by length, each with at most as many padded tokens as a mean batch of rows."""
     budget = int(BATCH * lengths.mean())
     batches, batch = [], []
     for row in np.argsort(lengths, kind="stable"):
@@ -48,7 +48,7 @@ def batches_by_tokens(lengths, random):
 
 
 def steps_of(model, lengths, make_batches):
-    """Yields, after each optimiser step, how many rows it took."""
+    """Yields the number of rows of each optimiser step after it is done."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     random = np.random.default_rng(SEED)
     while True:
@@ -66,12 +66,14 @@ def steps_of(model, lengths, make_batches):
 
 
 def block(steps, number):
+    """Returns the rows per CPU second of `number` steps."""
     started = time.process_time()
     rows = sum(next(steps) for _ in range(number))
     return rows / (time.process_time() - started)
 
 
 def compare(name, first, second, number, rounds=3):
+    """Prints the median rates of two ways in blocks of `number` steps, and the ratio of the second to the first."""
     rates = {0: [], 1: []}
     for _ in range(rounds):
         for side in (0, 1, 1, 0):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # the masked, or the answer's tokens.
 Head = Literal["sequence", "token", "span", "causal", "masked", "seq2seq"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-Rows = Mapping[str, Sequence[Any]]
+RawRows = Mapping[str, Sequence[Any]]
 Encoded = dict[str, list[list[int]] | list[int] | list[float]]
 
 
@@ -68,7 +68,7 @@ class Lengths:
 
 def input_lengths(
     objective: Objective,
-    rows: Rows,
+    rows: RawRows,
     tokenizer: PreTrainedTokenizerBase,
     labels: Mapping[str, int],
     max_length: int,
@@ -173,15 +173,15 @@ class Objective(ABC):
         """Returns the outputs of the model's head once it knows `labels`."""
         return len(self.classes(labels))
 
-    def labels_of(self, rows: Rows) -> list[Sequence[str]]:
+    def labels_of(self, rows: RawRows) -> list[Sequence[str]]:
         """Returns the labels that every row carries."""
         return [[label] for label in rows["label"]] if self.min_labels else [[]] * len(next(iter(rows.values()), []))
 
     @abstractmethod
-    def validate(self, rows: Rows, where: str) -> list[str]:
+    def validate(self, rows: RawRows, where: str) -> list[str]:
         """Returns the faults of raw rows (columns of equal length), each beginning with `where`; empty is good."""
 
-    def mended(self, rows: Rows) -> int:
+    def mended(self, rows: RawRows) -> int:
         """Returns how many sound rows are read otherwise than they are written; the stream's notes tell it."""
         return 0
 
@@ -190,7 +190,7 @@ class Objective(ABC):
         """Whether its rows have a form as texts."""
         return type(self).written is not Objective.written
 
-    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+    def written(self, rows: RawRows) -> tuple[list[str], list[str]]:
         """Returns sound rows as texts to read and texts to write, for models that write (`stream.as_text`).
 
         Raises:
@@ -199,12 +199,12 @@ class Objective(ABC):
         raise ConfigError(f"stream.as_text: must be false for objective {self.name}, got true")
 
     @abstractmethod
-    def key(self, rows: Rows) -> list[str]:
+    def key(self, rows: RawRows) -> list[str]:
         """Returns the input of every row as one string, without its label: two rows with one key ask the same thing."""
 
     @abstractmethod
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
         """Returns model inputs for raw rows: columns of token lists, of single ints, or of single floats.
 
@@ -216,14 +216,14 @@ class Objective(ABC):
         """
 
     def lengths(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> dict[str, Lengths]:
         """Returns the tokens of raw rows before and after cutting, by part of a row; arguments as for `encode`."""
         return {"text": input_lengths(self, rows, tokenizer, labels, max_length)}
 
     def encode_split(
         self,
-        chunks: Iterable[Rows],
+        chunks: Iterable[RawRows],
         tokenizer: PreTrainedTokenizerBase,
         labels: Mapping[str, int],
         max_length: int,
@@ -265,7 +265,7 @@ class Objective(ABC):
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
         """Returns what the model in its present mode says of every row."""
 
-    def references(self, rows: Rows) -> list[Any]:
+    def references(self, rows: RawRows) -> list[Any]:
         """Returns what `predict` should have said of raw rows."""
         return list(rows[self.reference_columns[0]])
 

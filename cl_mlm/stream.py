@@ -25,6 +25,8 @@ Scenario = Literal["class_incremental", "task_incremental", "domain_incremental"
 SCENARIOS: tuple[str, ...] = get_args(Scenario)
 SPLITS = ("train", "validation", "test")
 Restaged = Literal["instance_incremental", "online", "blurry"]  # see cl_mlm/data/scenarios.py
+Withheld = Literal["old_rows", "old_model", "future"]  # a subset of strategy.Need
+WITHHELD: tuple[Withheld, ...] = get_args(Withheld)
 POSITION_BITS = 40
 
 
@@ -137,6 +139,9 @@ class Stream:
             test splits are empty.
         probes: further columns whose `home` is None: scored with every row of the matrix and before training.
         measured: stages after which the columns are scored, the last among them; empty: all.
+        withheld: what no strategy may use, by the names of `Strategy.needs`: `old_rows` (rows of earlier stages),
+            `old_model` (the model before the stage), `future` (rows or labels of later stages). A strategy that needs
+            one of them is refused. No row depends on it, so that it is not part of the fingerprint.
     """
 
     name: str
@@ -148,6 +153,7 @@ class Stream:
     probes: tuple[Column, ...] = ()
     measured: tuple[int, ...] = ()
     base_scenario: Scenario | None = None
+    withheld: tuple[Withheld, ...] = ()
 
     def __len__(self) -> int:
         return len(self.stages)

@@ -1,1 +1,1 @@
-"""Task streams, one file a family; the file name is the name in a config."""
+"""Task streams, one file for each family; the name of the file is the name in a config."""

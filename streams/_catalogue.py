@@ -1,7 +1,7 @@
 """The data sets that `standard` and `sequence` know by name. Data only.
 
 Hub ids, columns and splits were looked up in public material, not tried against the hub; a revision that could not be
-confirmed is left out. One entry makes a data set known: how its rows are read, rows as published, licence, origin.
+confirmed is left out. One entry is all that a new data set needs; see `Source`.
 """
 
 from __future__ import annotations

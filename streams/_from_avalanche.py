@@ -1,4 +1,4 @@
-"""From an Avalanche benchmark of texts to a stream; nothing of Avalanche is imported: the benchmark brings it along."""
+"""Turns an Avalanche benchmark of texts into a stream, without importing anything of Avalanche."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["from_avalanche"]
 
-# Ours: Avalanche's, by whatever name its own helpers and its users give it.
+# Our name of a split to the names that Avalanche's own helpers and its users give it.
 STREAM_NAMES = {"train": ("train",), "validation": ("valid", "validation", "val"), "test": ("test",)}
 TEXT_COLUMNS = ("text", "text_pair")
 CARVE_SEED = 0  # the carved rows are part of the data: the same for every run seed
@@ -39,46 +39,45 @@ def from_avalanche(
     Args:
         benchmark: an Avalanche benchmark.
         name: the stream's name.
-        labels: names of the classes by index; None: the benchmark's `label_names` (`to_avalanche` leaves them there),
-            else the index itself. Without names, a class index that several tasks use means another class in each, as
-            in Avalanche's multi-head models: it is called `<task label>/<index>`.
+        labels: names of the classes by index; None: the benchmark's `label_names` (set by `to_avalanche`), else the
+            index itself. Without names, a class index that several tasks use means another class in each, as in
+            Avalanche's multi-head models, and is called `<task label>/<index>`.
         scenario: None: `task_incremental` where experiences have different task labels, else `domain_incremental` where
             several all have the same classes, else `class_incremental`.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation stream.
 
     Raises:
-        ConfigError: this is no benchmark, or `labels` are too few or not different.
+        ConfigError: this is no benchmark, or `labels` are too few or name two classes alike.
         DataError: rows are no texts, or streams do not fit each other.
     """
     streams = _streams(benchmark)
-    named = labels if labels is not None else getattr(benchmark, "label_names", None)
-    if named is not None and len(set(named)) < len(named):
-        raise ConfigError(f"stream.labels: must be different, got {list(named)}")
+    names = labels if labels is not None else getattr(benchmark, "label_names", None)
+    if names is not None and len(set(names)) < len(names):
+        raise ConfigError(f"stream.labels: must be different, got {list(names)}")
     problems: list[str] = []
     read = {
-        split: [_rows(e, f"{split} experience {i}", problems) for i, e in enumerate(experiences)]
+        split: [_rows(item, f"{split} experience {i}", problems) for i, item in enumerate(experiences)]
         for split, experiences in streams.items()
     }
     if problems:
         raise DataError(problems[:MAX_PROBLEMS])
     tasks = _tasks(read)
-    found = scenario or _scenario(read["train"], tasks)
-    prefixes = _prefixes(read["train"], tasks) if named is None else [""] * len(tasks)
+    prefixes = _prefixes(read["train"], tasks) if names is None else [""] * len(tasks)
     stages, notes = [], []
     titles = getattr(benchmark, "stage_names", None) or _titles(len(tasks))
     for i, prefix in enumerate(prefixes):
-        own = {split: _named(rows[i], named, prefix) for split, rows in read.items()}
-        order = _order([label for rows in own.values() for label in rows["label"]], named)
-        parts = {split: _dataset(rows) for split, rows in own.items()}
-        if "validation" not in parts:
-            parts["train"], parts["validation"] = carve_validation(parts["train"], validation_fraction, CARVE_SEED)
+        columns = {split: _named(rows[i], names, prefix) for split, rows in read.items()}
+        stage_labels = _ordered([label for rows in columns.values() for label in rows["label"]], names)
+        splits = {split: _dataset(rows) for split, rows in columns.items()}
+        if "validation" not in splits:
+            splits["train"], splits["validation"] = carve_validation(splits["train"], validation_fraction, CARVE_SEED)
             notes = [f"validation carved from train: {100 * validation_fraction:g} % of rows"]
-        train, validation, test = (parts[split] for split in SPLITS)
-        stages.append(Stage(titles[i], train, validation, test, order))
-    return Stream(name, tuple(stages), found, tuple(notes))
+        train, validation, test = (splits[split] for split in SPLITS)
+        stages.append(Stage(titles[i], train, validation, test, stage_labels))
+    return Stream(name, tuple(stages), scenario or _scenario(read["train"], tasks), tuple(notes))
 
 
-Columns = dict[str, list[Any]]  # text, text_pair, class and task, each (rows,)
+Columns = dict[str, list[Any]]  # text, text_pair, class and task; each (rows,)
 
 
 def _streams(benchmark: Any) -> dict[str, list[Any]]:
@@ -86,11 +85,13 @@ def _streams(benchmark: Any) -> dict[str, list[Any]]:
 
     Raises:
         ConfigError: there is no training or test stream.
-        DataError: the streams have not equally many experiences.
+        DataError: the streams differ in their number of experiences.
     """
     given = getattr(benchmark, "streams", None)
     known = dict(given) if isinstance(given, Mapping) else {}
-    streams = {ours: next((known[n] for n in names if n in known), None) for ours, names in STREAM_NAMES.items()}
+    streams = {
+        ours: next((known[name] for name in names if name in known), None) for ours, names in STREAM_NAMES.items()
+    }
     if streams["train"] is None or streams["test"] is None:
         listed = ", ".join(map(str, known)) or "none"
         raise ConfigError(
@@ -98,7 +99,7 @@ def _streams(benchmark: Any) -> dict[str, list[Any]]:
             f"{type(benchmark).__name__} with {listed}"
         )
     experiences = {split: list(stream) for split, stream in streams.items() if stream is not None}
-    counts = {split: len(own) for split, own in experiences.items()}
+    counts = {split: len(items) for split, items in experiences.items()}
     if len({*counts.values()}) > 1 or not counts["train"]:
         listed = ", ".join(f"{split} {count}" for split, count in counts.items())
         raise DataError(f"benchmark: every stream must have one experience for each stage, got {listed}")
@@ -106,7 +107,7 @@ def _streams(benchmark: Any) -> dict[str, list[Any]]:
 
 
 def _rows(experience: Any, where: str, problems: list[str]) -> Columns:
-    """Returns the items of an experience as columns; adds what is wrong with them to `problems`."""
+    """Returns the items of an experience as columns; adds its first fault to `problems`."""
     columns: Columns = {"class": [], "task": []}
     shape: tuple[str, ...] | None = None
     for position in range(len(experience.dataset)):
@@ -129,7 +130,7 @@ def _rows(experience: Any, where: str, problems: list[str]) -> Columns:
 
 
 def _texts(item: Any) -> dict[str, str] | str:
-    """Returns the texts of an item by column, or what it must be and is not."""
+    """Returns the texts of an item by column, or the fault of an item that has none."""
     rule = (
         "an item must be (text, class) or (text, class, task label), its text a string or a mapping with the column "
         "text and optionally text_pair (token ids will not do: the model's own tokenizer reads the texts); got "
@@ -149,7 +150,7 @@ def _texts(item: Any) -> dict[str, str] | str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a number out of a tensor or an array."""
+    """Returns the number in a tensor or an array of one; other values as they are."""
     return value.item() if hasattr(value, "item") else value
 
 
@@ -157,14 +158,14 @@ def _tasks(read: Mapping[str, Sequence[Columns]]) -> list[Any]:
     """Returns the task label of every stage.
 
     Raises:
-        DataError: an experience has several, or those of its splits differ.
+        DataError: an experience has several, or others in another split.
     """
     tasks, problems = [], []
     for i in range(len(read["train"])):
-        own = {task for rows in read.values() for task in rows[i]["task"]}
-        tasks.append(min(own, key=str))
-        if len(own) > 1:
-            listed = ", ".join(sorted(map(str, own)))
+        task_labels = {task for rows in read.values() for task in rows[i]["task"]}
+        tasks.append(min(task_labels, key=str))
+        if len(task_labels) > 1:
+            listed = ", ".join(sorted(map(str, task_labels)))
             problems.append(f"experience {i}: must have one task label in all streams, got {listed}")
     if problems:
         raise DataError(problems)
@@ -174,21 +175,22 @@ def _tasks(read: Mapping[str, Sequence[Columns]]) -> list[Any]:
 def _scenario(train: Sequence[Columns], tasks: Sequence[Any]) -> Scenario:
     if len(set(tasks)) > 1:
         return "task_incremental"
-    same = len({frozenset(rows["class"]) for rows in train}) == 1
-    return "domain_incremental" if same and len(train) > 1 else "class_incremental"
+    have_same_classes = len({frozenset(rows["class"]) for rows in train}) == 1
+    return "domain_incremental" if have_same_classes and len(train) > 1 else "class_incremental"
 
 
 def _prefixes(train: Sequence[Columns], tasks: Sequence[Any]) -> list[str]:
-    """Returns what keeps apart the classes of tasks that use the same index."""
-    by_task: dict[Any, set[Any]] = {}
+    """Returns for every stage what its labels begin with: the task, where two tasks use the same class index."""
+    classes_of: dict[Any, set[Any]] = {}
     for rows, task in zip(train, tasks, strict=True):
-        by_task.setdefault(task, set()).update(rows["class"])
-    every = [index for own in by_task.values() for index in own]
-    return [f"{task}/" if len(set(every)) < len(every) else "" for task in tasks]
+        classes_of.setdefault(task, set()).update(rows["class"])
+    indices = [index for classes in classes_of.values() for index in classes]
+    is_shared = len(set(indices)) < len(indices)
+    return [f"{task}/" if is_shared else "" for task in tasks]
 
 
 def _named(rows: Columns, names: Sequence[str] | None, prefix: str) -> Columns:
-    """Returns the rows with their labels' names in place of classes and task labels.
+    """Returns the rows with the column `label`, the name of the class, in place of class and task label.
 
     Raises:
         ConfigError: a class has no name.
@@ -198,14 +200,18 @@ def _named(rows: Columns, names: Sequence[str] | None, prefix: str) -> Columns:
     if names is None:
         return {**texts, "label": [f"{prefix}{value}" for value in classes]}
     known = set(names)
-    bad = [c for c in classes if (c not in known if isinstance(c, str) else not 0 <= c < len(names))]
-    if bad:
-        raise ConfigError(f"stream.labels: must name every class, got {len(names)} names and class {bad[0]!r}")
-    return {**texts, "label": [c if isinstance(c, str) else names[c] for c in classes]}
+
+    def has_name(value: Any) -> bool:
+        return value in known if isinstance(value, str) else 0 <= value < len(names)
+
+    nameless = [value for value in classes if not has_name(value)]
+    if nameless:
+        raise ConfigError(f"stream.labels: must name every class, got {len(names)} names and class {nameless[0]!r}")
+    return {**texts, "label": [value if isinstance(value, str) else names[value] for value in classes]}
 
 
-def _order(labels: Sequence[str], names: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the labels of a stage in the order of the names, or of the indices."""
+def _ordered(labels: Sequence[str], names: Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the labels of a stage, each once, in the order of the names, or of the indices."""
     present = set(labels)
     if names is not None:
         return tuple(name for name in names if name in present)

@@ -1,4 +1,4 @@
-"""A data set of the hub, opened at its revision without running any code that comes with it."""
+"""Opens a data set of the hub at a revision, without running any code that comes with it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 
-def open_hub(dataset: str, subset: str | None, revision: str | None, key: str, way_round: str) -> DatasetDict:
+def open_hub(dataset: str, subset: str | None, revision: str | None, key: str, remedy: str) -> DatasetDict:
     """Returns all splits of a data set of the hub.
 
     Args:
         dataset: its id.
         subset: one of its configurations; None: its only one.
         revision: a commit or branch; None: the newest.
-        key: of the config, named where there is no such configuration.
-        way_round: what to do where the hub cannot be had, for the message.
+        key: the key of the stream section that messages name where there is no such configuration.
+        remedy: ends the message where the hub is out of reach: what the user can do instead.
 
     Raises:
         ConfigError: there is no such configuration.
@@ -32,14 +32,14 @@ def open_hub(dataset: str, subset: str | None, revision: str | None, key: str, w
     except (OSError, RuntimeError) as error:  # the hub's own errors are kinds of OSError; RuntimeError: a script
         at = "its newest revision" if revision is None else revision
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{dataset} at {at}: cannot be read from the hub: {reason}; {way_round}") from error
+        raise DataError(f"{dataset} at {at}: cannot be read from the hub: {reason}; {remedy}") from error
     except ValueError as error:  # no such configuration
         raise ConfigError(f"{key}: {dataset!r} cannot be read: {str(error).splitlines()[0]}") from error
     return whole
 
 
 def with_names(column: Sequence[Any], feature: object) -> list[Any]:
-    """Returns the values of a column of the hub with class numbers, also those in lists, as names; -1 as None."""
+    """Returns the values of a column of the hub with class numbers, also those in lists, as names; -1 becomes None."""
     from datasets import ClassLabel
 
     if isinstance(feature, ClassLabel):

@@ -3,7 +3,7 @@
 A template is one line. `(a|b)` is one of a and b, `[a]` is a or nothing, `{city}` a filler of that slot, `<when>` an
 entry of SYMBOLS; `,` and `?` are tokens of their own. A line that starts with <ask> or <do> is a request and may end
 with a courtesy; every line may start with a greeting. Action verbs overlap on purpose (move money, move a meeting;
-drop a name into a list, drop a booking): what a verb means is decided by what stands beside it.
+drop a name into a list, drop a booking): only its context decides what a verb means.
 """
 
 DOMAINS = ("travel", "calendar", "music", "banking", "dining")
@@ -69,7 +69,7 @@ SLOTS = {
     "party": ("party", "two|three|four|five|six|eight|ten|a dozen"),
 }
 
-# What is said of another domain before some utterances; it says nothing about the intent.
+# A clause about another domain, put before some utterances; it tells nothing about the intent.
 ASIDES = {
     "travel": "(my (flight|train) got cancelled so|now that our (hotel|flight|trip) is booked ,|"
     "we land in {city} {soon} , so|they changed my (train|flight) , so now)",

@@ -1,6 +1,7 @@
-"""The data sets of the long benchmarks, and the orders in which they were published. Data only.
+"""The data sets of the published sequences, and their orders. Data only.
 
-Orders, label words and splits were looked up in the papers' public repositories; the input texts are ours, not theirs.
+Orders, label words and splits were looked up in the papers' public repositories. How the columns of a row become one
+input text is ours, not theirs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ DBPEDIA = {
 }
 ZHANG = "Zhang et al. 2015, arXiv:1509.01626"
 
-# Label words are those of O-LoRA (Wang et al. 2023, arXiv:2310.14152), which are one label where they are one word.
+# Label words are those of O-LoRA (Wang et al. 2023, arXiv:2310.14152): sets that use the same word share a label.
 GLUE_AND_REVIEWS = {
     "cl15_agnews": Source(
         take({"Sci/Tech": "Science or Technology"}, text="text", label="label"),
@@ -168,12 +169,12 @@ TRACE = {
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Data sets of one benchmark.
+class PublishedSequence:
+    """The data sets of one benchmark, in the orders in which they were published.
 
     Attributes:
-        prefix: stands before a set's name in SOURCES; the stage is called by the name alone.
-        orders: the number of a published order to its sets.
+        prefix: what the catalogue (SOURCES) puts before a set's name; the stage has the name alone.
+        orders: the number of a published order to the names of its sets.
     """
 
     prefix: str
@@ -187,7 +188,7 @@ def _sets(names: str) -> tuple[str, ...]:
 SEQUENCES = {
     # Zhang et al. 2015's sets as de Masson d'Autume et al. 2019 (arXiv:1906.01076) brought them to continual learning;
     # orders 1-3 of O-LoRA.
-    "standard4": Sequence(
+    "standard4": PublishedSequence(
         "cl15_",
         {
             1: ("dbpedia", "amazon", "yahoo", "agnews"),
@@ -196,7 +197,7 @@ SEQUENCES = {
         },
     ),
     # Razdaibiedina et al. 2023, Progressive Prompts, arXiv:2301.12314; numbered 4-6 by O-LoRA.
-    "long15": Sequence(
+    "long15": PublishedSequence(
         "cl15_",
         {
             4: _sets("mnli cb wic copa qqp boolq rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo"),
@@ -204,5 +205,5 @@ SEQUENCES = {
             6: _sets("yelp amazon mnli cb copa qqp rte imdb sst2 dbpedia agnews yahoo multirc boolq wic"),
         },
     ),
-    "trace": Sequence("trace_", {1: tuple(name.lower() for name in TRACE_LANGUAGES)}),
+    "trace": PublishedSequence("trace_", {1: tuple(name.lower() for name in TRACE_LANGUAGES)}),
 }

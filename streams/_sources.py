@@ -1,4 +1,4 @@
-"""A known data set, from a local copy or the hub: brought into our columns, missing splits carved, cut to size."""
+"""Reads a data set of the catalogue, from a local copy or the hub: our columns, three splits, at most so many rows."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 Columns = Mapping[str, list[Any]]
 RowMaker = Callable[[Columns], dict[str, list[Any]]]
 
-CARVE_SEED = 0  # the carved and the picked rows are part of the data: the same for every run seed
+CARVE_SEED = 0  # carved and picked rows are part of the data: the same for every run seed
 SAME_SPLITS = {split: split for split in SPLITS}
-WAY_ROUND = "give stream.path, or put a folder {name} into CL_MLM_DATA"
+REMEDY = "give stream.path, or put a folder {name} into CL_MLM_DATA"
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class Source:
     """Where a data set lies and how its rows become ours.
 
     Attributes:
-        rows: from a batch of the hub's columns, class numbers replaced by names, to ours.
+        rows: turns a batch of the hub's columns, with names in place of class numbers, into ours.
+        published: rows of train, validation and test as published, 0 for no such split; None: there is no one number.
         hub: the id on the hub; None: no copy is known there that can be read without running its code.
         revision: a commit; None: not confirmed, so that the newest is read and the notes say so.
         subset: one of the data set's configurations.
-        splits: our splits to the hub's; `a+b` is one behind the other.
+        splits: our splits to the hub's; `a+b` joins two of them.
         carve: fraction (0-1) of the rows left in train that make up a missing split, in this order.
         strata: the hub's column by which rows are carved and picked evenly.
         local: our columns to those of a local copy's files, where they differ.
-        folders: names that a local copy's folder may have beside that of the source.
-        published: rows of train, validation and test as published, 0 for no such split; None: no one number.
-        only_known: validation and test rows with a label that no training row has are left out.
+        folders: names that a local copy's folder may have, beside the name of the source.
+        only_known: whether validation and test rows are left out that have a label which no training row has.
         objective: what a row means.
         domain, language, origin, licence: see `Stage`; `origin` is its `source`.
     """
@@ -78,7 +78,7 @@ class Source:
     language: str | None = "en"
 
     def fields(self, objective: str, options: Mapping[str, Any]) -> StageFields:
-        """Returns the fields of its stages."""
+        """Returns the fields that all stages of this data set share."""
         return StageFields(
             task=objective,
             objective=objective,
@@ -95,8 +95,8 @@ class Limits:
     """How many rows are used at most, the same ones in every run.
 
     Attributes:
-        rows: split to rows.
-        per_label: split to rows of each label.
+        rows: by split.
+        per_label: of each label, by split.
     """
 
     rows: Mapping[str, int]
@@ -110,7 +110,11 @@ class Limits:
                 for split in given
                 if split not in SPLITS
             ]
-            problems += [f"stream.{key}.{split}: must be at least 1, got {n}" for split, n in given.items() if n < 1]
+            problems += [
+                f"stream.{key}.{split}: must be at least 1, got {number}"
+                for split, number in given.items()
+                if number < 1
+            ]
         if problems:
             raise ConfigError(problems)
 
@@ -118,7 +122,7 @@ class Limits:
 def load_splits(
     name: str, source: Source, folder: Path | None, objective: Objective, limits: Limits
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """Returns train, validation and test rows, and in words what was found and done.
+    """Returns train, validation and test rows, and notes on what was found and done.
 
     Args:
         name: of the source, for messages.
@@ -131,35 +135,40 @@ def load_splits(
         DataError: faults of the rows, or a hub out of reach.
     """
     if folder is None:
-        raw, column = _from_hub(name, source), source.strata
+        raw, strata_column = _from_hub(name, source), source.strata
     else:
-        raw, column = read_splits(folder, columns=source.local, required=objective.columns), "label"
-    notes = [*_found(name, source, folder, raw)]
+        raw, strata_column = read_splits(folder, columns=source.local, required=objective.columns), "label"
+    notes = _notes_on_found(name, source, folder, raw)
     for split, fraction in source.carve.items():
         if split not in raw:
-            strata = _strata(raw["train"], column, objective, name)
+            strata = _strata(raw["train"], strata_column, objective, name)
             raw["train"], raw[split] = carve_validation(raw["train"], fraction, CARVE_SEED, strata)
             notes.append(f"{name}: {split} carved from train: {100 * fraction:g} % of rows")
     missing = [split for split in SPLITS if split not in raw]
     if missing:
         raise DataError(f"{name}: must have a {missing[0]} split, got {', '.join(raw)}")
-    counts = [len(raw[split]) for split in SPLITS]
-    raw = {split: _cut(raw[split], split, column, objective, limits, name) for split in SPLITS}
-    splits = raw if folder is not None else {split: _ours(raw[split], source, f"{name} {split}") for split in SPLITS}
-    if [len(splits[split]) for split in SPLITS] != counts:
+    splits = {split: _cut(raw[split], split, strata_column, objective, limits, name) for split in SPLITS}
+    if folder is None:  # after cutting, so that only rows that are used are copied
+        splits = {split: _ours(rows, source, f"{name} {split}") for split, rows in splits.items()}
+    if any(len(splits[split]) != len(raw[split]) for split in SPLITS):
         notes.append(f"{name}: {_counted(splits)} rows used")
-    return _only_known(name, splits, objective, notes) if source.only_known else splits, notes
+    if source.only_known:
+        splits = _only_known(name, splits, objective, notes)
+    return splits, notes
 
 
 def find_local(name: str, source: Source, parent: str | None) -> Path | None:
-    """Returns the folder of a local copy: inside `parent`, or inside `CL_MLM_DATA` where that is None.
+    """Returns the folder of a local copy: inside `parent`, or inside `CL_MLM_DATA` where that is None; None: no copy.
 
     Raises:
         ConfigError: there is no such `parent`.
     """
     root = os.environ.get("CL_MLM_DATA")
-    inside = find_folder(parent) if parent is not None else Path(root).expanduser() if root else None
-    if inside is None:
+    if parent is not None:
+        inside = find_folder(parent)
+    elif root:
+        inside = Path(root).expanduser()
+    else:
         return None
     return next((inside / folder for folder in (name, *source.folders) if (inside / folder).is_dir()), None)
 
@@ -167,25 +176,24 @@ def find_local(name: str, source: Source, parent: str | None) -> Path | None:
 def _from_hub(name: str, source: Source) -> dict[str, Dataset]:
     from datasets import concatenate_datasets
 
-    way_round = WAY_ROUND.format(name=name)
+    remedy = REMEDY.format(name=name)
     if source.hub is None:
         raise DataError(
-            f"{name}: no copy on the hub is known that can be read without running its code; {way_round} "
+            f"{name}: no copy on the hub is known that can be read without running its code; {remedy} "
             f"(origin: {source.origin})"
         )
-    whole = open_hub(source.hub, source.subset, source.revision, "stream.dataset", way_round)
+    whole = open_hub(source.hub, source.subset, source.revision, "stream.dataset", remedy)
     known = [str(split) for split in whole]
-    lacking = [part for parts in source.splits.values() for part in parts.split("+") if part not in known]
+    # `train_wiki+val_wiki` is two splits of the hub.
+    names = {ours: theirs.split("+") for ours, theirs in source.splits.items()}
+    lacking = [split for theirs in names.values() for split in theirs if split not in known]
     if lacking:
         raise DataError(f"{name}: {source.hub} must have the splits {', '.join(lacking)}, got {', '.join(known)}")
-    return {
-        ours: concatenate_datasets([whole[part] for part in theirs.split("+")])
-        for ours, theirs in source.splits.items()
-    }
+    return {ours: concatenate_datasets([whole[split] for split in theirs]) for ours, theirs in names.items()}
 
 
-def _found(name: str, source: Source, folder: Path | None, raw: Mapping[str, Dataset]) -> list[str]:
-    """Returns notes on what was found where it is not what was published, or not fixed."""
+def _notes_on_found(name: str, source: Source, folder: Path | None, raw: Mapping[str, Dataset]) -> list[str]:
+    """Returns notes where the rows are not as many as published, or may change with the hub."""
     notes = []
     counts = tuple(len(raw[split]) if split in raw else 0 for split in SPLITS)
     if source.published is not None and counts != source.published:
@@ -202,7 +210,7 @@ def _counted(splits: Mapping[str, Dataset]) -> str:
 
 
 def _strata(dataset: Dataset, column: str, objective: Objective, name: str) -> Indices | None:
-    """Returns for every row a number that its label has, int64 (rows,); None where rows have no label."""
+    """Returns a number for every row's label, int64 (rows,); None where rows have no label."""
     import pyarrow as pa
 
     if column in dataset.column_names:
@@ -216,7 +224,10 @@ def _strata(dataset: Dataset, column: str, objective: Objective, name: str) -> I
 
 
 def _cut(dataset: Dataset, split: str, column: str, objective: Objective, limits: Limits, name: str) -> Dataset:
-    """Returns at most so many rows as the limits allow, in their order, drawn evenly over labels."""
+    """Returns as many rows as the limits allow, drawn at random and kept in their order.
+
+    The limit of each label comes first, then that of the split.
+    """
     import numpy as np
 
     chosen: Indices = numpy_generator(CARVE_SEED, "rows", split).permutation(len(dataset))
@@ -226,7 +237,7 @@ def _cut(dataset: Dataset, split: str, column: str, objective: Objective, limits
             raise ConfigError(f"stream.max_rows_per_label: the rows of {name} have no label")
         by_label = chosen[np.argsort(strata[chosen], kind="stable")]
         first = np.concatenate([[0], np.cumsum(np.bincount(strata))[:-1]])
-        rank = np.arange(len(by_label)) - first[strata[by_label]]
+        rank = np.arange(len(by_label)) - first[strata[by_label]]  # place among the shuffled rows of the same label
         allowed = np.zeros(len(dataset), dtype=bool)
         allowed[by_label[rank < most]] = True
         chosen = chosen[allowed[chosen]]
@@ -256,19 +267,21 @@ def _only_known(name: str, splits: Mapping[str, Dataset], objective: Objective, 
     import numpy as np
 
     labels = {
-        split: [set(found) for batch in arrow_batches(rows) for found in _labels(batch.to_pydict(), objective)]
+        split: [
+            set(row_labels) for batch in arrow_batches(rows) for row_labels in _labels(batch.to_pydict(), objective)
+        ]
         for split, rows in splits.items()
     }
     known = set().union(*labels["train"])
-    kept = dict(splits)
+    cut = dict(splits)
     for split in ("validation", "test"):
-        good = np.flatnonzero([found <= known for found in labels[split]])
+        good = np.flatnonzero([row_labels <= known for row_labels in labels[split]])
         if len(good) < len(splits[split]):
-            kept[split] = pick(splits[split], good)
+            cut[split] = pick(splits[split], good)
             notes.append(f"{name}: {len(splits[split]) - len(good)} {split} rows with labels that train lacks left out")
-    return kept
+    return cut
 
 
 def _labels(rows: Columns, objective: Objective) -> list[Sequence[str]]:
-    # What is wrong with a row is told where all rows are checked.
+    # Faulty rows are left out here: the hygiene gate names them.
     return [] if objective.validate(rows, "") else objective.labels_of(rows)

@@ -1,7 +1,7 @@
-"""An Avalanche benchmark of texts as a stream, and a stream as an Avalanche benchmark (avalanche-lib 0.6).
+"""Reads an Avalanche benchmark of texts as a stream, and gives a stream as an Avalanche benchmark (avalanche-lib 0.6).
 
-`avalanche` is the stream of a config and `from_avalanche` that of Python; `to_avalanche` goes the other way, so that
-Avalanche's own strategies train on a stream:
+A config names `avalanche`, Python code calls `from_avalanche`. `to_avalanche` goes the other way, so that Avalanche's
+own strategies train on a stream:
 
     benchmark = to_avalanche(stream, tokenizer)
     strategy = Naive(model=Classifier(bert), optimizer=optimizer, criterion=CrossEntropyLoss(), train_mb_size=16)
@@ -19,19 +19,21 @@ Avalanche calls a model with the one object that a batch holds as input, so a Hu
         def forward(self, inputs):
             return self.encoder(**inputs).logits
 
-Three things make unpadded text train there, without a subclass of a strategy:
+Three things let Avalanche train on unpadded text, without a subclass of a strategy:
 
 - Every experience has `task_labels`, also where there is one task only (all 0). Without them the training loop takes a
   plain `DataLoader`, which ignores the data set's collate function; with them it takes `TaskBalancedDataLoader`, which
-  uses it. With one task that loader is a shuffled `DataLoader`: every row arrives once an epoch.
-- The collate function lies on the data set, where evaluation, replay and EWC look for it too.
+  uses it. With one task that loader is a shuffled `DataLoader`: every row comes once an epoch.
+- The data set has the collate function, where evaluation, replay and EWC look for it, too.
 - A batch is the list `[inputs, targets, task labels]`; `inputs` is a `BatchEncoding`, which moves itself to a device.
 
-Naive, replay, EWC and LwF are tested. What reads the input as one tensor cannot work: GEM stops (`x.size(0)`), and
-the learning rate plugin's `len(strategy.mb_x)` counts the columns of a batch, not its rows.
+Naive, replay, EWC and LwF are tested. A plug-in that reads the input as one tensor cannot work: GEM stops at
+`x.size(0)`, and the learning rate plug-in's `len(strategy.mb_x)` counts the columns of a batch, not its rows.
 
 Class indices are those of `stream.labels` in every scenario. `task_incremental` gives stage i the task label i; only a
-multi-head model of Avalanche's makes use of it. The streams are `train_stream`, `valid_stream` and `test_stream`.
+multi-head model of Avalanche uses it. The streams are `train_stream`, `valid_stream` and `test_stream`.
+
+Avalanche is imported inside functions only: it loads torch, and a config that does not name it must not need it.
 """
 
 from __future__ import annotations
@@ -68,11 +70,11 @@ def avalanche(
     scenario: Scenario | None = None,
     validation_fraction: float = 0.1,
 ) -> Stream:
-    """Returns the stream of a benchmark of texts that a function of yours makes; see `from_avalanche`.
+    """Returns the stream of a benchmark of texts that a function of yours builds; see `from_avalanche`.
 
     Args:
-        benchmark: dotted path to the function, `my_module.make_benchmark`; that module is imported and the function
-            called: a config is trusted as a script is.
+        benchmark: dotted path to the function, `my_module.make_benchmark`; its module is imported and the function
+            called, so that a config must be trusted like a script.
         arguments: of the function.
         labels: names of the classes by index; null: the benchmark's `label_names`, else the index.
         scenario: null: found from task labels and classes.
@@ -91,7 +93,7 @@ def avalanche(
         make = find("stream", benchmark)
     except ConfigError as error:
         raise ConfigError([f"stream.benchmark: {line.partition(': ')[2]}" for line in error.problems]) from error
-    except (Exception, SystemExit) as error:  # whatever a module of the user's raises: told, never taken for a success
+    except (Exception, SystemExit) as error:  # a module of the user's may raise anything; `exit` is no success either
         raise _failed(benchmark, error) from error
     given = arguments or {}
     try:
@@ -99,13 +101,13 @@ def avalanche(
     except TypeError as error:
         raise ConfigError(f"stream.arguments: {benchmark} does not take them: {error}, got {given}") from error
     try:
-        made = make(**given)
+        built = make(**given)
     except (ConfigError, DataError):
         raise
     except (Exception, SystemExit) as error:
         raise _failed(benchmark, error) from error
     return from_avalanche(
-        made,
+        built,
         name=benchmark.rpartition(".")[2],
         labels=labels,
         scenario=scenario,
@@ -120,14 +122,13 @@ def _failed(benchmark: str, error: BaseException) -> ConfigError:
 def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_length: int = 128) -> CLScenario:
     """Returns an Avalanche benchmark with one experience a stage in its training stream, one a column in the others.
 
-    Rows are read and tokenized when a loader asks for them, so nothing is copied and memory-mapped splits stay so. The
-    benchmark's `label_names` and `stage_names` are those of the stream.
+    Rows are read and tokenized when a loader asks for them, so that nothing is copied and splits stay memory-mapped.
+    The benchmark has the stream's `label_names` and `stage_names`.
 
     Args:
-        stream: classification stages, passed by `cl_mlm.data.hygiene.clean`.
+        stream: classification stages that `cl_mlm.data.hygiene.clean` has accepted.
         tokenizer: turns text into token ids and pads them; None: rows stay texts (`{"text": ..., "text_pair": ...}`),
-            for a data set of Avalanche's to be worked on and read back with `from_avalanche`, which wants a column a
-            stage.
+            so that `from_avalanche` can read the benchmark back, where the stream has one column a stage.
         max_length: rows are cut to this many tokens.
 
     Raises:
@@ -141,18 +142,18 @@ def to_avalanche(stream: Stream, tokenizer: PreTrainedTokenizerBase | None, max_
     if problems:
         raise DataError(problems)
     with warnings.catch_warnings():
-        # Avalanche imports GEM's solver on the way; only GEM needs one.
+        # Avalanche imports GEM, which warns that it has no solver.
         warnings.filterwarnings("ignore", "no QP solver found", UserWarning)
         from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
     labels = {label: index for index, label in enumerate(stream.labels)}
     rows = partial(_EncodedRows, tokenizer=tokenizer, labels=labels, max_length=max_length)
     by_task = stream.masks
-    places = {"train": range(len(stream)), "validation": stream.home, "test": stream.home}
+    stage_of = {"train": range(len(stream)), "validation": stream.home, "test": stream.home}
     collate = None if tokenizer is None else text_collate(tokenizer)
     experiences = {
         avalanche_name: [
-            _experience(rows(part, split), (place or 0) if by_task else 0, collate)
-            for part, place in zip(stream.owners(split), places[split], strict=True)
+            _experience(rows(owner, split), (stage or 0) if by_task else 0, collate)
+            for owner, stage in zip(stream.owners(split), stage_of[split], strict=True)
         ]
         for split, avalanche_name in STREAM_NAMES.items()
     }
@@ -194,21 +195,20 @@ class _EncodedRows:
 
     def __init__(
         self,
-        part: Stage | Column,
+        owner: Stage | Column,
         split: str,
         *,
         tokenizer: PreTrainedTokenizerBase | None,
         labels: Mapping[str, int],
         max_length: int,
     ) -> None:
-        self._dataset: Dataset = part.split(split).with_format(None)
-        self._objective = make_objective(part.objective, part.options)
+        self._dataset: Dataset = owner.split(split).with_format(None)
+        self._objective = make_objective(owner.objective, owner.options)
         self._tokenizer = tokenizer
         self._labels = labels
         self._max_length = max_length
-        self.targets = _targets(
-            self._dataset, labels, f"{'stage' if isinstance(part, Stage) else 'column'} {part.name!r} {split}"
-        )
+        kind = "stage" if isinstance(owner, Stage) else "column"
+        self.targets = _targets(self._dataset, labels, f"{kind} {owner.name!r} {split}")
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -222,6 +222,11 @@ class _EncodedRows:
 
 
 def _targets(dataset: Dataset, labels: Mapping[str, int], where: str) -> list[int]:
+    """Returns the class index of every row.
+
+    Raises:
+        DataError: a row has a label that is not among `labels`; begins with `where`.
+    """
     column: list[str] = dataset.select_columns("label")[:]["label"]
     unknown = sorted({str(label) for label in column if label not in labels})
     if unknown:
@@ -232,7 +237,7 @@ def _targets(dataset: Dataset, labels: Mapping[str, int], where: str) -> list[in
 def _experience(
     rows: _EncodedRows, task_label: int, collate: Callable[[Sequence[Row]], list[Any]] | None
 ) -> AvalancheDataset:
-    """Returns the rows with class and task labels, as what Avalanche's loaders, buffers and metrics expect."""
+    """Returns the rows with class and task labels, in the form that Avalanche's loaders, buffers and metrics expect."""
     from avalanche.benchmarks.utils import (
         ConstantSequence,
         DataAttribute,
@@ -240,6 +245,6 @@ def _experience(
         TaskLabels,
     )
 
-    targets: Any = rows.targets  # a list is right, though Avalanche's own annotation does not let it pass
+    targets: Any = rows.targets  # a list works, although Avalanche's annotation does not allow it
     attributes = [DataAttribute(targets, "targets"), TaskLabels(ConstantSequence(task_label, len(rows)))]
     return TaskAwareSupervisedClassificationDataset([rows], data_attributes=attributes, collate_fn=collate)

@@ -1,6 +1,6 @@
 """CLINC150: 150 intents of 10 domains, 100 training rows each (Larson et al. 2019, EMNLP, arXiv:1909.02027).
 
-Rows come from a local folder or from the hub, the same from either. Out-of-scope rows are left out.
+Rows come from a local folder or from the hub; they are the same. Out-of-scope rows are left out.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def clinc150(
         scenario: how rows are predicted.
 
     Raises:
-        ConfigError: no such folder, or intents that cannot be cut so.
+        ConfigError: there is no such folder, or the intents cannot be cut like that.
         DataError: faults of the files, or a hub out of reach.
     """
     if stages_by not in ("labels", "domains"):
@@ -111,6 +111,7 @@ def clinc150(
 
 
 def _local(path: str | None) -> Path | None:
+    """Returns the folder to read; None: there is none, and the hub is read."""
     if path is not None:
         return find_folder(path)
     root = os.environ.get("CL_MLM_DATA")
@@ -119,13 +120,13 @@ def _local(path: str | None) -> Path | None:
 
 
 def _from_hub() -> dict[str, Dataset]:
-    """Returns the hub's splits with the intents' names as `label`; its whole text is 1 MB and stays in memory."""
+    """Returns the hub's splits with the names of intents as `label`; the text of all is 1 MB and stays in memory."""
     import pyarrow as pa
     from datasets import Dataset, load_dataset
 
     try:
         hub = load_dataset(HUB, HUB_CONFIG, revision=REVISION)
-    except OSError as error:  # of which the hub's own errors are kinds
+    except OSError as error:  # the hub's own errors are kinds of it
         raise DataError(
             f"clinc150: cannot be read from the hub ({HUB}): {error}; give stream.path or set CL_MLM_DATA"
         ) from error

@@ -1,4 +1,4 @@
-"""Your own files as a stream: a folder cut into stages by label, entity type or a column, or one for each stage."""
+"""Your own files as a stream: one folder cut into stages by label, entity type or a column, or a folder a stage."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["files"]
 
 StagesBy = Literal["labels", "types", "field", "files", "whole"]
-ENTRY: dict[str, Any] = {"objective": str, "options": dict[str, Any], "columns": dict[str, str]}  # of `stages`
+# The keys of one of `stages`, and their types.
+ENTRY: dict[str, Any] = {"path": str, "objective": str, "options": dict[str, Any], "columns": dict[str, str]}
 CARVE_SEED = 0  # the carved rows are part of the data: the same for every order of stages and every run seed
+# Arguments that `stages_by` does not read, and that must then be null.
 UNUSED = {
     "labels": ("types_per_stage", "field", "stages"),
     "types": ("labels_per_stage", "field", "stages"),
@@ -69,8 +71,8 @@ def files(
     """Returns a stream over the train, validation (valid, dev) and test files of a folder.
 
     Files are JSON lines, CSV, TSV or Parquet with the columns that the objective asks for: `text`, optionally
-    `text_pair`, and `label` for classification; where it asks for texts alone also .txt, one a line. A missing
-    validation file is carved from train, by label or rarest entity type, and the stream's notes say so.
+    `text_pair`, and `label` for classification; where it asks for `text` alone also .txt, one text a line. A missing
+    validation split is carved from train, by label or rarest entity type, and the stream's notes say so.
 
     Args:
         path: the folder, as given or inside `CL_MLM_DATA`.
@@ -79,73 +81,89 @@ def files(
             files; `whole`: one stage.
         labels_per_stage: for `labels`: how many a stage brings.
         types_per_stage: for `types`: how many a stage brings.
-        groups: for `labels` and `types`: those of every stage, in order, instead.
-        mask_others: for `types`: tags of earlier stages' types are `O` in a stage, as those of later ones always are.
+        groups: for `labels` and `types`: those of every stage, in order, instead of a number.
+        mask_others: for `types`: whether tags of earlier stages' types are `O`, as those of later stages' types are.
         field: for `field`: the column.
         order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order; for `labels`
             and `types`: the names of the stages (`labels-01` ...), in the wanted order.
         order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
         scenario: null: class_incremental for `labels` and `types`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
-        rows: how many rows of a split to use, such as `{train: 1000, test: 500}`, the same ones in every run; picked
-            before rows are cut into stages, for `files` in every folder, of which a smaller one is used whole.
+        rows: how many rows of a split to use, such as `{train: 1000, test: 500}`, the same ones in every run. They are
+            picked before rows are cut into stages; for `files` in each folder, where a smaller split is used whole.
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
         objective: what a row means: a name of `cl-mlm list objectives`.
         options: arguments of the objective.
-        stages: for `files`: the stages in order, each with its `path`, a folder inside `path`, and what differs there
-            from what is given for all: `objective`, `options`, `columns`. Objectives may differ: each has a head of its
-            own.
+        stages: for `files`: the stages in order, each with its `path` (a folder inside `path`), and its `objective`,
+            `options` and `columns` where they differ from those given for all. Each objective has a head of its own.
 
     Raises:
         ConfigError: arguments that do not fit each other or the files.
         DataError: faults of the files.
     """
     given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
-    kind = make_objective(objective, options or {})
+    rows_objective = make_objective(objective, options or {})
     if not 0 < validation_fraction < 1:
         raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {validation_fraction}")
-    _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, kind, rows)
+    _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, rows_objective, rows)
     if stages is not None:
         shared = {"objective": objective, "options": options or {}, "columns": columns, "rows": rows}
-        return _staged(path, stages, shared, scenario, validation_fraction)
+        return _of_entries(path, stages, shared, scenario, validation_fraction)
     folder = find_folder(path)
-    name = folder.resolve().name
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
+    common: dict[str, Any] = {"name": folder.resolve().name, **fields}
     if stages_by == "files":
-        parts, notes = _sources(folder, order, order_seed, validation_fraction, columns, kind.columns, rows)
-        return by_source(parts, name=name, scenario=scenario or "domain_incremental", notes=notes, **fields)
-    splits = read_splits(folder, columns=columns, required=kind.columns)
-    whole = "validation" in splits
-    note = [*([] if whole else [_note(validation_fraction)]), *picked_notes(rows)]
-    if stages_by == "whole":
-        ready = pick_rows(splits if whole else _carved(splits, validation_fraction, kind), rows)
-        return by_source({name: ready}, name=name, scenario=scenario or "class_incremental", notes=note, **fields)
-    if stages_by != "field":
-        same: dict[str, Any] = {"name": name, "groups": groups, "order_seed": order_seed, "notes": note, **fields}
-        same["scenario"] = scenario or "class_incremental"
-        ready = pick_rows(splits if whole else _carved(splits, validation_fraction, kind), rows)
-        if stages_by == "types":
-            made = by_types(ready, types_per_stage=types_per_stage, mask_others=mask_others, **same)
-        else:
-            made = by_labels(ready, labels_per_stage=labels_per_stage, **same)
-        return made if order is None else reordered(made, order)
+        required = rows_objective.columns
+        parts, notes = _splits_of_folders(folder, order, order_seed, validation_fraction, columns, required, rows)
+        return by_source(parts, scenario=scenario or "domain_incremental", notes=notes, **common)
+    splits = read_splits(folder, columns=columns, required=rows_objective.columns)
+    is_carved = "validation" not in splits
+    common["notes"] = [_note(validation_fraction)] if is_carved else []
+    common["notes"] += picked_notes(rows)
+    if stages_by == "field":
+        by_value: dict[str, Any] = {
+            "order_seed": order_seed,
+            "order": order,
+            "scenario": scenario or "domain_incremental",
+        }
+        return _of_field(pick_rows(splits, rows), str(field), validation_fraction, {**by_value, **common})
+    if is_carved:
+        splits = _carved(splits, validation_fraction, rows_objective)
     splits = pick_rows(splits, rows)
-    stream = by_field(
-        splits if whole else {**splits, "validation": splits["train"].select([])},
-        str(field),
-        name=name,
-        order_seed=order_seed,
-        order=order,
-        scenario=scenario or "domain_incremental",
-        notes=note,
-        **fields,
-    )
-    return stream if whole else _carved_stages(stream, validation_fraction)
+    common["scenario"] = scenario or "class_incremental"
+    if stages_by == "whole":
+        return by_source({common["name"]: splits}, **common)
+    common |= {"groups": groups, "order_seed": order_seed}
+    if stages_by == "types":
+        stream = by_types(splits, types_per_stage=types_per_stage, mask_others=mask_others, **common)
+    else:
+        stream = by_labels(splits, labels_per_stage=labels_per_stage, **common)
+    return stream if order is None else reordered(stream, order)
+
+
+def _of_field(splits: Mapping[str, Dataset], field: str, fraction: float, arguments: Mapping[str, Any]) -> Stream:
+    """Returns a stream with a stage for each value of a column.
+
+    A missing validation split is carved stage by stage, so that even a small stage has validation rows.
+    """
+    if "validation" in splits:
+        return by_field(splits, field, **arguments)
+    stream = by_field({**splits, "validation": splits["train"].select([])}, field, **arguments)
+    stages = []
+    for stage in stream.stages:
+        train, validation = carve_validation(stage.train, fraction, CARVE_SEED)
+        stages.append(replace(stage, train=train, validation=validation))
+    return replace(stream, stages=tuple(stages))
 
 
 def _check(
     stages_by: str, given: Mapping[str, object], mask_others: bool, objective: Objective, rows: Mapping[str, int] | None
 ) -> None:
+    """Refuses arguments that do not fit `stages_by` or each other.
+
+    Raises:
+        ConfigError: all of them.
+    """
     if stages_by not in UNUSED:
         raise ConfigError(f"stream.stages_by: must be one of {', '.join(UNUSED)}, got {stages_by!r}")
     problems = [
@@ -170,7 +188,7 @@ def _check(
         raise ConfigError(problems)
 
 
-def _staged(
+def _of_entries(
     path: str,
     stages: Sequence[Mapping[str, Any]],
     shared: Mapping[str, Any],
@@ -178,59 +196,60 @@ def _staged(
     fraction: float,
 ) -> Stream:
     """Returns a stream of the folders that `stages` names, each with an objective of its own where it says so."""
+    if not stages:
+        raise ConfigError("stream.stages: must name at least one stage, got []")
     faults: list[ConfigError | DataError] = []
-    found: list[Stage] = []
+    built: list[Stage] = []
     carved: list[str] = []
     for i, given in enumerate(stages):
         try:
-            entry, kind = _entry(f"stream.stages[{i}]", given, shared)
+            entry, rows_objective = _entry(f"stream.stages[{i}]", given, shared)
             folder = find_folder(str(Path(path) / entry["path"]), f"stream.stages[{i}].path")
-            splits = read_splits(folder, columns=entry["columns"], required=kind.columns)
+            splits = read_splits(folder, columns=entry["columns"], required=rows_objective.columns)
         except (ConfigError, DataError) as error:
             faults.append(error)
             continue
-        whole = "validation" in splits
-        carved += [] if whole else [entry["path"]]
-        ready = pick_rows(splits if whole else _carved(splits, fraction, kind), shared["rows"], fewer=True)
+        if "validation" not in splits:
+            carved.append(entry["path"])
+            splits = _carved(splits, fraction, rows_objective)
+        splits = pick_rows(splits, shared["rows"], fewer=True)
         fields: StageFields = {"objective": entry["objective"], "options": entry["options"], "task": entry["objective"]}
-        found += by_source({entry["path"]: ready}, name=entry["path"], **fields).stages
-    if not stages:
-        raise ConfigError("stream.stages: must name at least one stage, got []")
+        built += by_source({entry["path"]: splits}, name=entry["path"], **fields).stages
     if faults:
-        kind_of_fault = DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError
-        raise kind_of_fault([line for fault in faults for line in fault.problems])
-    name = Path(path).name or "-".join(Path(stage.name).name for stage in found)
-    notes = [*([f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []), *picked_notes(shared["rows"])]
-    return Stream(name, tuple(found), scenario or "domain_incremental", tuple(notes))
+        are_all_of_data = all(isinstance(fault, DataError) for fault in faults)
+        raise (DataError if are_all_of_data else ConfigError)([line for fault in faults for line in fault.problems])
+    name = Path(path).name or "-".join(Path(stage.name).name for stage in built)
+    notes = (*_notes_on_carved(fraction, carved), *picked_notes(shared["rows"]))
+    return Stream(name, tuple(built), scenario or "domain_incremental", notes)
 
 
 def _entry(where: str, given: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[dict[str, Any], Objective]:
-    """Returns one of `stages` with what it leaves out filled in, and its objective.
+    """Returns one of `stages` with the arguments for all filled in, and its objective.
 
     Raises:
-        ConfigError: keys or values that do not belong there, all of them.
+        ConfigError: all unknown keys and wrong values.
     """
     problems: list[str] = []
-    unknown_keys(where, given, {"path": str, **ENTRY}, problems)
+    unknown_keys(where, given, ENTRY, problems)
     if "path" not in given:
         problems.append(f"{where}.path: must name a folder inside stream.path, got none")
     elif isinstance(given["path"], str) and (Path(given["path"]).is_absolute() or ".." in Path(given["path"]).parts):
         problems.append(f"{where}.path: must name a folder inside stream.path, got {given['path']!r}")
-    for key, kind in {"path": str, **ENTRY}.items():
+    for key, annotation in ENTRY.items():
         if key in given:
-            check(f"{where}.{key}", given[key], kind, {}, problems)
+            check(f"{where}.{key}", given[key], annotation, {}, problems)
     if problems:
         raise ConfigError(problems)
     entry = {**shared, **given}
     if "objective" in given and "options" not in given and given["objective"] != shared["objective"]:
-        entry["options"] = {}  # those for all are of another objective
+        entry["options"] = {}  # the options for all belong to another objective
     try:
         return entry, make_objective(entry["objective"], entry["options"])
     except ConfigError as error:
         raise ConfigError([line.replace("stream.options", f"{where}.options") for line in error.problems]) from error
 
 
-def _sources(
+def _splits_of_folders(
     folder: Path,
     order: list[str] | None,
     order_seed: int | None,
@@ -239,44 +258,50 @@ def _sources(
     required: Sequence[str],
     rows: Mapping[str, int] | None,
 ) -> tuple[dict[str, Mapping[str, Dataset]], list[str]]:
-    """Returns the splits of every sub-folder in stage order, and what was carved in words."""
+    """Returns the splits of every sub-folder in the order of stages, and notes on what was carved and picked."""
     parts: dict[str, Mapping[str, Dataset]] = {}
     carved: list[str] = []
     problems: list[str] = []
     for stage in _sub_folders(folder, order, order_seed):
         try:
             splits = read_splits(folder / stage, columns=columns, required=required)
-            whole = "validation" in splits
-            parts[stage] = pick_rows(splits if whole else _carved(splits, fraction), rows, fewer=True)
+            is_carved = "validation" not in splits
+            parts[stage] = pick_rows(_carved(splits, fraction) if is_carved else splits, rows, fewer=True)
         except DataError as error:
             problems += error.problems
             continue
-        carved += [] if whole else [stage]
+        if is_carved:
+            carved.append(stage)
     if problems:
         raise DataError(problems)
-    note = [f"{_note(fraction)}, in {', '.join(carved)}"] if carved else []
-    return parts, note + [f"{split}: at most {number} rows a stage" for split, number in (rows or {}).items()]
+    notes = _notes_on_carved(fraction, carved)
+    return parts, notes + [f"{split}: at most {number} rows a stage" for split, number in (rows or {}).items()]
 
 
 def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) -> list[str]:
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not found:
+    """Returns the names of the folders that become stages, in order.
+
+    Raises:
+        ConfigError: there are none, or `order` names one that is not there or one twice.
+    """
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
         raise ConfigError(f"stream.path: must hold a folder for each stage, got {str(folder)!r} without any")
     if order is None:
-        return stage_order(found, order_seed)
+        return stage_order(names, order_seed)
     problems = [
-        f"stream.order: {str(folder)!r} has no folder {stage!r}{nearest(stage, found)}"
+        f"stream.order: {str(folder)!r} has no folder {stage!r}{nearest(stage, names)}"
         for stage in order
-        if stage not in found
+        if stage not in names
     ]
-    problems += [f"stream.order: must name every folder once, got {x!r} twice" for x in found if order.count(x) > 1]
+    problems += [f"stream.order: must name every folder once, got {x!r} twice" for x in names if order.count(x) > 1]
     if problems or not order:
         raise ConfigError(problems or "stream.order: must name at least one folder, got []")
     return order
 
 
 def _carved(splits: Mapping[str, Dataset], fraction: float, objective: Objective | None = None) -> dict[str, Dataset]:
-    """Returns the splits with a validation split out of train, by label, or for tags by rarest entity type."""
+    """Returns the splits with a validation split carved from train: by rarest entity type for tags, else by label."""
     train, strata = splits["train"], None
     if objective is not None and "tags" in objective.columns:
         strata = rarest_labels(row_types({"train": train}, objective, "stream")["train"])
@@ -284,14 +309,9 @@ def _carved(splits: Mapping[str, Dataset], fraction: float, objective: Objective
     return {"train": train, "validation": validation, "test": splits["test"]}
 
 
-def _carved_stages(stream: Stream, fraction: float) -> Stream:
-    """Carves stage by stage, so that even a small one gets validation rows."""
-    stages = []
-    for stage in stream.stages:
-        train, validation = carve_validation(stage.train, fraction, CARVE_SEED)
-        stages.append(replace(stage, train=train, validation=validation))
-    return replace(stream, stages=tuple(stages))
-
-
 def _note(fraction: float) -> str:
     return f"validation carved from train: {100 * fraction:g} % of rows"
+
+
+def _notes_on_carved(fraction: float, stages: Sequence[str]) -> list[str]:
+    return [f"{_note(fraction)}, in {', '.join(stages)}"] if stages else []

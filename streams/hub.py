@@ -1,4 +1,4 @@
-"""A data set of the hub as a stream, its revision pinned: one stage, or cut by label or by a column."""
+"""One data set of the hub, at a pinned revision, as a stream: one stage, or cut into stages by label or by a column."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def hub(
 
     Args:
         dataset: its id, such as `stanfordnlp/sst2`.
-        revision: the commit that is read: data sets change.
+        revision: the commit that is read; it must be given, as data sets change.
         subset: one of the data set's configurations; null: its only one.
         path: a folder with train, validation and test files that have our columns, read instead of the hub; as given or
             inside `CL_MLM_DATA`.
@@ -75,23 +75,23 @@ def hub(
         ConfigError: arguments that do not fit each other or the data set.
         DataError: faults of the rows, or a hub out of reach.
     """
-    kind = make_objective(objective, options or {})
+    required = make_objective(objective, options or {}).columns
     _check(stages_by, labels_per_stage, field, splits, rows)
     if path is None:
-        found = _from_hub(dataset, subset, revision, splits or {split: split for split in SPLITS}, columns or {})
+        raw = _from_hub(dataset, subset, revision, splits or {split: split for split in SPLITS}, columns or {})
     else:
-        found = read_splits(find_folder(path), required=kind.columns)
+        raw = read_splits(find_folder(path), required=required)
     notes = []
-    if "validation" not in found:
-        found["train"], found["validation"] = carve_validation(found["train"], validation_fraction, CARVE_SEED)
+    if "validation" not in raw:
+        raw["train"], raw["validation"] = carve_validation(raw["train"], validation_fraction, CARVE_SEED)
         notes.append(f"validation carved from train: {100 * validation_fraction:g} % of rows")
-    found = pick_rows(found, rows)
+    raw = pick_rows(raw, rows)
     notes += picked_notes(rows)
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}, "source": dataset}
     name = dataset.rpartition("/")[2]
     if stages_by == "labels":
         return by_labels(
-            found,
+            raw,
             name=name,
             labels_per_stage=labels_per_stage,
             order_seed=order_seed,
@@ -101,7 +101,7 @@ def hub(
         )
     if stages_by == "field":
         return by_field(
-            found,
+            raw,
             str(field),
             name=name,
             order_seed=order_seed,
@@ -109,7 +109,7 @@ def hub(
             notes=notes,
             **fields,
         )
-    return by_source({name: found}, name=name, scenario=scenario or "class_incremental", notes=notes, **fields)
+    return by_source({name: raw}, name=name, scenario=scenario or "class_incremental", notes=notes, **fields)
 
 
 def _check(
@@ -143,7 +143,12 @@ def _check(
 def _from_hub(
     dataset: str, subset: str | None, revision: str, splits: Mapping[str, str], columns: Mapping[str, str]
 ) -> dict[str, Dataset]:
-    """Returns the wanted splits with our names of columns; labels as names."""
+    """Returns the wanted splits with our names of columns, and labels as names.
+
+    Raises:
+        ConfigError: there is no such split, except for validation, which can be carved from train.
+        DataError: the hub is out of reach.
+    """
     whole = open_hub(dataset, subset, revision, "stream.dataset", "stream.path names a local copy")
     known = [str(name) for name in whole]
     lacking = [name for name in splits.values() if name not in known]
@@ -153,7 +158,7 @@ def _from_hub(
 
 
 def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
-    """Returns the rows with our names of columns and class numbers as names of classes; -1 as no label."""
+    """Returns the rows with our names of columns, and names of classes in place of their numbers; -1 is no label."""
     import pyarrow as pa
     from datasets import ClassLabel, Dataset
 
@@ -161,9 +166,9 @@ def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
     if missing:
         raise ConfigError(f"stream.columns: no column {missing[0]!r}; allowed: {', '.join(dataset.column_names)}")
     renamed = {theirs: ours for ours, theirs in columns.items()}
-    # Without a mapping the table stays where it is, on disk.
-    mapped = dataset._indices is not None
-    table: pa.Table = pa.concat_tables(arrow_batches(dataset)) if mapped else dataset.data.table
+    # Without an indices mapping the table is used as it lies on disk.
+    has_mapping = dataset._indices is not None
+    table: pa.Table = pa.concat_tables(arrow_batches(dataset)) if has_mapping else dataset.data.table
     arrays, names = [], []
     for name, feature in dataset.features.items():
         column = table.column(name)

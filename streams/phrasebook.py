@@ -1,7 +1,7 @@
-"""The default stream: English requests made by a small grammar, so that a first run needs no download.
+"""The default stream: English requests from a small grammar, so that a first run needs no download.
 
-Five domains times four actions give twenty intents. Greetings, cities, dates and people are shared by all of them,
-action verbs overlap, and part of the validation and test rows come from templates that no training row was made from.
+Five domains times four actions give twenty intents. All of them share greetings, cities, dates and people, and their
+verbs overlap. Some validation and test rows come from templates that no training row is made from.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from streams import _phrasebook_grammar as grammar
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# What makes the task harder or easier: joint training of a small encoder from scratch is meant to reach 0.85-0.93
-# (a bag of words reaches 0.87; 0.95 with no held-out templates, asides and typos, 0.77 with a held-out share of 0.25).
+# How hard the task is: joint training of a small encoder from scratch should reach an accuracy of 0.85-0.93. A bag of
+# words reaches 0.87; without held-out templates, asides and typos 0.95, with a held-out share of 0.25 only 0.77.
 HELD_OUT_TEMPLATES = 4  # of every intent; no training row is made from them
 HELD_OUT_SHARE = 0.1  # of an intent's validation and test rows, made from its held-out templates
 ASIDE_SHARE = 0.05  # of all rows, with a clause in front that names another domain
@@ -65,11 +65,11 @@ def phrasebook(
     validation_rows: int = 20,
     test_rows: int = 30,
 ) -> Stream:
-    """Returns the embedded stream: twenty intents, or one stage a domain where the scenario is domain-incremental.
+    """Returns the embedded stream: twenty intents cut into stages, or the five domains as stages.
 
-    Rows have `text`, `label`, `domain`, `intent`, `action`, `tokens` and `tags` (BIO tags of the slots); the label is
-    the intent, in the domain-incremental scenario the action. Test rows stay the same whatever sizes the other splits
-    have.
+    Rows have `text`, `label`, `domain`, `intent`, `action`, `tokens` and `tags` (BIO tags of the slots). The label is
+    the intent; where the scenario is domain_incremental, and each domain a stage, it is the action. Test rows do not
+    depend on the sizes of the other splits.
 
     Args:
         labels_per_stage: number of intents a stage; four, all actions, in the domain-incremental scenario.
@@ -81,7 +81,7 @@ def phrasebook(
         test_rows: number of rows per intent.
 
     Raises:
-        ConfigError: the grammar cannot give so many rows, or the stages cannot be cut so.
+        ConfigError: the grammar cannot give so many rows, or the intents cannot be cut like that.
     """
     sizes = {"test": test_rows, "validation": validation_rows, "train": train_rows}
     by_domain = scenario == "domain_incremental"
@@ -103,8 +103,8 @@ def phrasebook(
 def _capacity() -> tuple[int, int]:
     """Returns how many rows per intent the grammar can give: validation and test together, all splits together.
 
-    Both hold for every seed. Counted is half of what the smallest templates of the poorest intent can say: drawing
-    again until a row is new then stays cheap.
+    Both hold for every seed. They are half of what the smallest templates of the poorest intent can say, so that
+    drawing again until a row is new stays cheap.
     """
     counts = [sorted(_count(template.pattern) for template in templates) for templates in _templates().values()]
     held_out = min(sum(smallest[:HELD_OUT_TEMPLATES]) for smallest in counts) // 2
@@ -127,7 +127,7 @@ def _check(sizes: Mapping[str, int], labels_per_domain: int) -> None:
 
 
 def _draw_splits(sizes: Mapping[str, int], label: str, seed: int) -> dict[str, Dataset]:
-    """Returns the splits, drawn in the order of `sizes`; no two rows of them say the same."""
+    """Returns the splits, drawn in the order of `sizes`; no two rows say the same."""
     from datasets import Dataset
 
     said: set[str] = set()
@@ -140,34 +140,38 @@ def _draw_splits(sizes: Mapping[str, int], label: str, seed: int) -> dict[str, D
 
 
 def _draw_rows(intent: str, split: str, size: int, seed: int, said: set[str]) -> Iterator[dict[str, str | list[str]]]:
-    """Yields new rows of one intent and adds to `said` what they say, with and without greeting, aside and typo."""
+    """Yields rows of one intent that say nothing in `said`, and adds to it what they say.
+
+    A row is new only where its request is, too: another greeting, aside or typo makes no new row.
+    """
     domain, action = intent.split("_")
     templates = _Dice(seed, "templates", intent).shuffled(_templates()[intent])
     held_out, common = templates[:HELD_OUT_TEMPLATES], templates[HELD_OUT_TEMPLATES:]
     num_held_out = 0 if split == "train" else round(HELD_OUT_SHARE * size)
     dice = _Dice(seed, "rows", intent, split)
-    made = 0
-    while made < size:
-        template = dice.pick(held_out if made < num_held_out else common)
+    num_drawn = 0
+    while num_drawn < size:
+        template = dice.pick(held_out if num_drawn < num_held_out else common)
         request = _expand(template.pattern, dice, set())
         tagged = _misspell(_style(_surround(request, template.is_request, domain, dice), dice), dice)
         text = _spell(tagged)
         said_now = {_spell(request).replace(",", "").replace(" ?", "").lower(), text.lower()}
         if said.isdisjoint(said_now):
             said |= said_now
-            made += 1
+            num_drawn += 1
             tokens, tags = [token for token, _ in tagged], [tag for _, tag in tagged]
             yield {"text": text, "domain": domain, "intent": intent, "action": action, "tokens": tokens, "tags": tags}
 
 
 def _surround(request: Tagged, is_request: bool, domain: str, dice: _Dice) -> Tagged:
-    """Returns the utterance with a greeting, sometimes an aside, and after a request sometimes a courtesy."""
+    """Returns the utterance with a greeting or none, sometimes an aside, and after a request sometimes a courtesy."""
     before = _expand(_parse(grammar.GREETING), dice, set())
     if dice.happens(ASIDE_SHARE):
         other = dice.pick([name for name in grammar.DOMAINS if name != domain])
         before += _expand(_parse(grammar.ASIDES[other]), dice, set())
-    closed = not is_request or request[-1][0] == "?"
-    return before + request + ([] if closed else _expand(_parse(grammar.COURTESY), dice, set()))
+    if not is_request or request[-1][0] == "?":
+        return before + request
+    return before + request + _expand(_parse(grammar.COURTESY), dice, set())
 
 
 def _style(tagged: Tagged, dice: _Dice) -> Tagged:
@@ -196,7 +200,7 @@ def _spell(tagged: Tagged) -> str:
 
 
 def _expand(pattern: _Pattern, dice: _Dice, used: set[str]) -> Tagged:
-    """Returns one thing that `pattern` can say; no filler of `used` comes twice."""
+    """Returns one thing that `pattern` can say, with fillers that are not in `used`, and adds them to it."""
     tagged: Tagged = []
     for part in pattern:
         if isinstance(part, str):
@@ -207,12 +211,13 @@ def _expand(pattern: _Pattern, dice: _Dice, used: set[str]) -> Tagged:
             tag, fillers = _slots()[part.name]
             filler = dice.pick([filler for filler in fillers if filler not in used])
             used.add(filler)
-            tagged += [(token, f"{'I' if i else 'B'}-{tag}") for i, token in enumerate(filler.split())]
+            first, *others = filler.split()
+            tagged += [(first, f"B-{tag}"), *((token, f"I-{tag}") for token in others)]
     return tagged
 
 
 def _count(pattern: _Pattern) -> int:
-    """Returns how many things `pattern` can say, where every filler may come again."""
+    """Returns how many things `pattern` can say where a filler may come twice."""
     counts = []
     for part in pattern:
         if isinstance(part, _Choice):
@@ -247,7 +252,7 @@ def _parse(line: str) -> _Pattern:
 
 
 def _parse_options(marks: Iterator[str]) -> tuple[_Pattern, ...]:
-    """Returns the alternatives up to the closing bracket, which is taken."""
+    """Returns the alternatives up to the closing bracket, and takes the bracket."""
     options: list[list[str | _Slot | _Choice]] = [[]]
     for mark in marks:
         if mark in ")]":
@@ -266,7 +271,7 @@ def _parse_options(marks: Iterator[str]) -> tuple[_Pattern, ...]:
 
 
 class _Dice:
-    """Draws from the raw words of a bit generator: NumPy promises never to change them, its distributions it may."""
+    """Draws from the raw words of a bit generator: NumPy may change its distributions, but never these words."""
 
     def __init__(self, seed: int, *address: str | int) -> None:
         self._bits = numpy_generator(seed, "phrasebook", *address).bit_generator

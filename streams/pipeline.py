@@ -1,4 +1,4 @@
-"""The whole life of a small decoder: pre-training on unlabelled requests, then intents as text, stage after stage."""
+"""A stream for a small decoder: pre-training on unlabelled requests, then intents as text, stage by stage."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def pipeline(
     train_rows: int = 40,
     held_out_rows: int = 10,
 ) -> Stream:
-    """Returns a corpus to pre-train on, and behind it the intents of `phrasebook` as text to write.
+    """Returns a stage of pre-training, and behind it stages in which the model writes the intents of `phrasebook`.
 
-    The first stage, `pretraining`, is causal language modelling on packed requests without labels. Each further one
-    brings new intents, whose names the model writes. No request is in two of the parts. The probe `held-out text`
-    measures what becomes of the language model; the intents are the columns.
+    The first stage, `pretraining`, is causal language modelling on packed requests without labels. Each further stage
+    brings new intents, whose names the model writes; they are the columns. The probe `held-out text` measures language
+    modelling in every stage. No request is in more than one of corpus, probe and labelled rows.
 
     Args:
         num_stages: stages of intents.
@@ -43,7 +43,7 @@ def pipeline(
         held_out_rows: unlabelled requests per intent of the probe.
 
     Raises:
-        ConfigError: the grammar cannot give so many rows, or the stages cannot be cut so.
+        ConfigError: the grammar cannot give so many rows, or the intents cannot be cut like that.
     """
     sizes = {"num_stages": num_stages, "corpus_rows": corpus_rows, "held_out_rows": held_out_rows}
     problems = [f"stream.{name}: must be at least 1, got {number}" for name, number in sizes.items() if number < 1]
@@ -55,28 +55,29 @@ def pipeline(
     )
     if num_stages > len(whole):
         raise ConfigError(f"stream.num_stages: must be at most {len(whole)}, got {num_stages}")
-    texts: dict[str, list[Dataset]] = {"corpus": [], "held out": []}
+    corpus_parts: list[Dataset] = []
+    held_out_parts: list[Dataset] = []
     stages = []
     for stage in whole.stages[:num_stages]:
-        cut = _cut(stage, (train_rows, corpus_rows, held_out_rows))
-        stages.append(replace(stage, train=cut[0]))
-        texts["corpus"].append(cut[1])
-        texts["held out"].append(cut[2])
+        train, corpus_part, held_out_part = _cut(stage, (train_rows, corpus_rows, held_out_rows))
+        stages.append(replace(stage, train=train))
+        corpus_parts.append(corpus_part)
+        held_out_parts.append(held_out_part)
     intents = as_text(replace(whole, stages=tuple(stages)))
-    corpus, held_out = (_texts(parts) for parts in texts.values())
-    none = held_out.select([])
+    corpus, held_out = _texts(corpus_parts), _texts(held_out_parts)
+    no_rows = held_out.select([])
     modelling: dict[str, Any] = {
         "task": "language_modelling",
         "objective": "language_modelling",
         "options": {"pack": True},
     }
-    first = Stage(name=CORPUS, labels=(), train=corpus, language="en", validation=none, test=none, **modelling)
+    first = Stage(name=CORPUS, labels=(), train=corpus, language="en", validation=no_rows, test=no_rows, **modelling)
     columns = tuple(column_of(stage, i + 1) for i, stage in enumerate(intents.stages))
-    probe = Column(name=HELD_OUT, labels=(), validation=none, test=held_out, home=None, language="en", **modelling)
+    probe = Column(name=HELD_OUT, labels=(), validation=no_rows, test=held_out, home=None, language="en", **modelling)
     return replace(
         intents,
         name="pipeline",
-        stages=(first, *(replace(stage, validation=none, test=none) for stage in intents.stages)),
+        stages=(first, *(replace(stage, validation=no_rows, test=no_rows) for stage in intents.stages)),
         given_columns=columns,
         probes=(probe,),
         notes=(*intents.notes, f"pre-training on {len(corpus)} requests without labels, in no other split"),
@@ -84,7 +85,7 @@ def pipeline(
 
 
 def _cut(stage: Stage, sizes: tuple[int, ...]) -> list[Dataset]:
-    """Returns the training rows in parts of so many rows of every label, in their order."""
+    """Returns the training rows cut into parts, the i-th with `sizes[i]` rows of every label; rows keep their order."""
     import numpy as np
 
     taken = dict.fromkeys(stage.labels, 0)
@@ -101,7 +102,7 @@ def _cut(stage: Stage, sizes: tuple[int, ...]) -> list[Dataset]:
 
 
 def _texts(parts: list[Dataset]) -> Dataset:
-    """Returns the texts of several splits in one, and nothing else."""
+    """Returns the column `text` of several splits, joined."""
     from datasets import concatenate_datasets
 
     return concatenate_datasets([part.select_columns(["text"]) for part in parts])

@@ -1,4 +1,4 @@
-"""One of the field's standard data sets, cut into stages; `cl-mlm list configs` shows them."""
+"""One data set of the catalogue, cut into stages; `cl-mlm list configs` shows examples."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def standard(
             `CL_MLM_DATA` where there is one, else the hub.
         stages_by: `labels` or `types` (entity types): every stage brings new ones; `field`: one stage for each value of
             a column; `whole`: one stage. Null: `types` for tagging, else `labels`.
-        stages: for `labels` and `types`: how many stages; they bring as many as each other, or one more.
-        groups: for `labels` and `types`: those of every stage, in order, instead.
+        stages: for `labels` and `types`: how many stages; where labels or types cannot be shared out evenly, the first
+            stages bring one more.
+        groups: for `labels` and `types`: those of every stage, in order, instead of `stages`.
         field: for `field`: the column.
-        mask_others: for `types`: tags of earlier stages' types are `O` in a stage, as those of later ones always are.
+        mask_others: for `types`: whether tags of earlier stages' types are `O`, as those of later stages' types are.
         order_seed: shuffles labels, types or values; null: sorted by name.
         scenario: null: domain_incremental for `field`, else class_incremental.
         max_rows: at most so many rows of a split, such as `{train: 5000}`; the same ones in every run.
@@ -66,26 +67,27 @@ def standard(
         )
     source = SOURCES[dataset]
     objective = make_objective(source.objective, options or {})
-    kind = stages_by or ("types" if "tags" in objective.columns else "labels")
+    default = "types" if "tags" in objective.columns else "labels"
+    kind = stages_by or default
     _check(kind, stages, groups, field, mask_others, objective)
     limits = Limits(max_rows or {}, max_rows_per_label or {})
     folder = find_folder(path) if path is not None else find_local(dataset, source, None)
     splits, notes = load_splits(dataset, source, folder, objective, limits)
-    same: dict[str, Any] = {"name": dataset, "notes": notes, **source.fields(source.objective, options or {})}
+    common: dict[str, Any] = {"name": dataset, "notes": notes, **source.fields(source.objective, options or {})}
     if kind == "whole":
-        return by_source({dataset: splits}, scenario=scenario or "class_incremental", **same)
+        return by_source({dataset: splits}, scenario=scenario or "class_incremental", **common)
     if kind == "field":
         if field == "domain":
-            del same["domain"]  # of every stage its own
+            del common["domain"]  # every stage has its own
         order: dict[str, Any] = {"order_seed": order_seed, "scenario": scenario or "domain_incremental"}
-        return by_field(splits, str(field), **order, **same)
-    same["scenario"] = scenario or "class_incremental"
+        return by_field(splits, str(field), **order, **common)
+    common["scenario"] = scenario or "class_incremental"
     cut = groups
     if cut is None:
-        cut = _even(_names(splits, kind, objective, dataset), stages or 0, order_seed, kind)
+        cut = _even_groups(_names(splits, kind, objective, dataset), stages or 0, order_seed, kind)
     if kind == "types":
-        return by_types(splits, groups=cut, mask_others=mask_others, **same)
-    return by_labels(splits, groups=cut, **same)
+        return by_types(splits, groups=cut, mask_others=mask_others, **common)
+    return by_labels(splits, groups=cut, **common)
 
 
 def _check(
@@ -103,7 +105,9 @@ def _check(
     elif column is None:
         given = {"stages": stages, "groups": groups}
         problems += [
-            f"stream.{k}: must be null where stages_by is {kind}, got {v!r}" for k, v in given.items() if v is not None
+            f"stream.{key}: must be null where stages_by is {kind}, got {value!r}"
+            for key, value in given.items()
+            if value is not None
         ]
     elif column not in objective.columns:
         problems.append(f"stream.stages_by: {kind} needs rows with {column}, got objective {objective.name}")
@@ -121,17 +125,17 @@ def _names(splits: Mapping[str, Dataset], kind: str, objective: Objective, where
     """Returns all labels or entity types, sorted."""
     if kind == "types":
         return sorted({name for rows in row_types(splits, objective, where).values() for row in rows for name in row})
-    found: set[str] = set()
+    labels: set[str] = set()
     for split in SPLITS:
-        found.update(column_codes(splits[split], "label", f"{where} {split}")[1])
-    return sorted(found.difference(objective.unlearned))
+        labels.update(column_codes(splits[split], "label", f"{where} {split}")[1])
+    return sorted(labels.difference(objective.unlearned))
 
 
-def _even(names: list[str], stages: int, order_seed: int | None, kind: str) -> list[list[str]]:
-    """Returns the names of every stage in the order of the seed; earlier stages have one more where they do not fit."""
+def _even_groups(names: list[str], stages: int, order_seed: int | None, kind: str) -> list[list[str]]:
+    """Returns the names of every stage, in the order of the seed; the first stages get one more where they must."""
     if not 1 <= stages <= len(names):
         raise ConfigError(f"stream.stages: must be 1 to {len(names)}, the number of {kind}, got {stages}")
     ordered = stage_order(names, order_seed)
-    size, more = divmod(len(ordered), stages)
-    ends = [size * i + min(i, more) for i in range(stages + 1)]
+    size, num_larger = divmod(len(ordered), stages)
+    ends = [size * i + min(i, num_larger) for i in range(stages + 1)]
     return [ordered[start:end] for start, end in pairwise(ends)]

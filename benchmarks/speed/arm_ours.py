@@ -27,8 +27,10 @@ class Ours:
         from cl_mlm.experiment.composition import make_strategies
         from cl_mlm.experiment.preparation import Prepared, with_objects
         from cl_mlm.experiment.progress import Progress
+        from cl_mlm.experiment.reporting import write_head
         from cl_mlm.experiment.running import Experiment
         from cl_mlm.objectives.classification import Classification
+        from cl_mlm.run_folder import RunFolder
         from cl_mlm.tracking.journal import Journal
         from cl_mlm.training.hardware import resolve_hardware
 
@@ -36,12 +38,13 @@ class Ours:
         config = with_objects(resolve_hardware(load_config(settings, needs_stream=False)), work.stream, None)
         prepared = Prepared(config, work.stream, tuple(make_strategies(config)), Classification(), {})
         self.stage = work.last if stage is None else stage
-        self.folder = work.new_folder("ours")
-        self.journal = Journal(self.folder / "journal.jsonl")
-        self.experiment = Experiment(prepared, self.folder, self.journal, Progress("", enabled=False))
-        self.experiment._write_head()
+        folder = RunFolder(work.new_folder("ours"))
+        self.folder = folder.path
+        self.journal = Journal(folder.journal)
+        self.experiment = Experiment(prepared, folder, self.journal, Progress("", enabled=False))
+        write_head(prepared, folder, self.journal, ())
         self.run, _ = self.experiment._restore()
-        self.journal.stage_start(self.stage, self.experiment.slugs[self.stage])
+        self.journal.stage_start(self.stage, self.experiment.stage_slugs[self.stage])
         self._go_through_earlier_stages()
         self.place()
 
@@ -53,17 +56,17 @@ class Ours:
     def place(self, stage: int | None = None) -> None:
         """Puts the run at the beginning of a stage, the labels of all stages before it known."""
         at = self.stage if stage is None else stage
-        self.run.stage_index = self.experiment.stage_index = at
-        self.run.last_trained = at - 1
-        self.run.labels.begin(at, at - 1)
+        self.run.place.stage_index = self.experiment.stage_index = at
+        self.run.place.last_trained = at - 1
+        self.run.tasks.count_labels(at, at - 1)
 
     def train(self, tick: Tick | None = None) -> int:
         """Trains the stage; returns its rows times its epochs."""
         from cl_mlm.training.loop import train_stage
 
-        reporter = Reporter(self.experiment, tick, self.memory_rows)
-        train_stage(self.run, reporter)
-        return reporter.rows
+        observer = Observer(self.experiment, tick, self.memory_rows)
+        train_stage(self.run, observer)
+        return observer.rows
 
     def use(self, **training: Any) -> None:
         """Changes settings of training, such as `epochs`."""
@@ -84,35 +87,44 @@ class Ours:
             if strategy.name == "replay":
                 for stage in range(self.stage):
                     self.place(stage)
-                    self.run.training_ids = self.run.split_rows["train"].ids(stage)
-                    strategy.after_stage(self.run, self.run.stream.stages[stage])
+                    self.run.place.training_ids = self.run.data.ids(stage)
+                    strategy.after_stage(self.run.view(strategy, "after_stage"), self.run.stage)
             if strategy.name == "ewc" and self.stage:
                 self.place(self.stage - 1)
-                self.run.backbone.grow(self.run.labels.seen, 0, self.stage - 1)
-                values = {name: p.detach().clone() for name, p in self.run.trainable().items()}
+                self.grow()
+                values = {name: p.detach().clone() for name, p in self.run.network.trainable().items()}
                 strategy.consolidate({name: torch.rand_like(v) * 1e-3 for name, v in values.items()}, values)
+
+    def grow(self) -> None:
+        """Widens the head to the labels of the stage that the run is at."""
+        place = self.run.place
+        self.run.network.backbone.grow(self.run.tasks.at(place.stage_index).labels.seen, 0, place.stage_index)
 
     def close(self) -> None:
         """Closes the journal."""
         self.journal.__exit__(None, None, None)
 
 
-class Reporter:
-    """The experiment as the loop's reporter, which also tells the stopwatch of every step."""
+class Observer:
+    """The experiment as the loop's observer, which also tells the stopwatch of every step."""
 
     def __init__(self, experiment: Any, tick: Tick | None, memory_rows: int) -> None:
-        self.epoch, self._experiment, self._tick, self._memory_rows = experiment.epoch, experiment, tick, memory_rows
+        self._experiment, self._tick, self._memory_rows = experiment, tick, memory_rows
         self.rows = self._own = 0
 
-    def training(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
+    def epoch_done(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Passes an epoch on."""
+        self._experiment.epoch_done(epoch, values)
+
+    def step_done(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """Passes a step on."""
-        self._experiment.training(step, num_steps, epoch, rows, values)
+        self._experiment.step_done(step, num_steps, epoch, rows, values)
         self._own = rows
         self.rows += rows
 
-    def keep(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+    def may_checkpoint(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         """Passes the last call of a step on."""
-        self._experiment.keep(step, state)
+        self._experiment.may_checkpoint(step, state)
         if self._tick is not None:
             self._tick(self._own, self._own + self._memory_rows)
 

@@ -132,7 +132,7 @@ def stage_job(
         made.append(Ours(work, strategies, stage, **{**sections, "training": training}))
         # Tokenizing is done once a machine, whoever trains.
         for at in range(made[0].stage + 1):
-            made[0].run.split_rows["train"].lengths(made[0].run.split_rows["train"].ids(at)[:1])
+            made[0].run.data.lengths(made[0].run.data.ids(at)[:1])
 
     def train() -> int:
         return made[0].train()
@@ -155,14 +155,13 @@ def lwf_run(work: Workload, effort: Effort) -> Measured:
 def fisher(work: Workload, effort: Effort) -> Measured:
     """Measures a Fisher pass over a stage's rows over an epoch of training over them."""
     with closing(Ours(work, EWC)) as ours:
-        ours.run.training_ids = ours.run.split_rows["train"].ids(ours.stage)
-        ours.run.labels.begin(ours.stage, ours.stage - 1)
-        ours.run.backbone.grow(ours.run.labels.seen, 0, ours.stage)
+        ours.run.place.training_ids = ours.run.data.ids(ours.stage)
+        ours.grow()
         (ewc,) = ours.run.strategies
 
         def one_pass() -> int:
-            ewc.after_stage(ours.run, ours.run.stream.stages[ours.stage])
-            return len(ours.run.training_ids)
+            ewc.after_stage(ours.run.view(ewc, "after_stage"), ours.run.stage)
+            return len(ours.run.place.training_ids)
 
         return alternate(stage_job(work, {}, 1), Jobs(one_pass), work, effort)
 
@@ -196,7 +195,7 @@ def evaluation_of_avalanche(work: Workload, effort: Effort) -> Measured:
 
 def _evaluation(work: Workload, effort: Effort, other: Callable[[list[int], int], int]) -> Measured:
     with closing(Ours(work)) as ours:
-        ours.run.backbone.grow(ours.run.labels.seen, 0, ours.stage)
+        ours.grow()
 
         def own(columns: list[int], batch_size: int) -> int:
             ours.run.config = replace(

@@ -96,13 +96,13 @@ def growth(work: Workload, effort: Effort) -> Measured:
     costs = []
     with closing(Ours(work, stage=0)) as ours:
         ours.use(steps=None, epochs=1)
-        rows = ours.run.split_rows["train"]
-        lengths = [rows.lengths(rows.ids(stage)) for stage in range(len(work.stream))]
+        data = ours.run.data
+        lengths = [data.lengths(data.ids(stage)) for stage in range(len(work.stream))]
         for stage, of_rows in enumerate(lengths):
-            batches = training_batches(of_rows, 32, ours.run.seed, stage, 0)
+            batches = training_batches(of_rows, 32, ours.run.place.seed, stage, 0)
             tokens = sum(len(batch) * int(of_rows[batch].max()) for batch in batches)
             ours.place(stage)
-            ours.journal.stage_start(stage, ours.experiment.slugs[stage])
+            ours.journal.stage_start(stage, ours.experiment.stage_slugs[stage])
             started, _ = cpu_clock()
             ours.train()
             costs.append((cpu_clock()[0] - started) / tokens)
@@ -195,7 +195,7 @@ def checkpoint(work: Workload, effort: Effort) -> Measured:
             if len(seconds) == 5:
                 raise _Enough
 
-        setattr(ours.experiment, "keep", keep)  # noqa: B010 - in place of the experiment's own, which waits minutes
+        setattr(ours.experiment, "may_checkpoint", keep)  # noqa: B010 - in place of the experiment's own, which waits minutes
         with suppress(_Enough):
             ours.train()
     shares = [value / CHECKPOINT_SECONDS for value in seconds]

@@ -1,1 +1,1 @@
-"""What a run would take: tokens, steps, memory, time, disk."""
+"""Estimates what a run would take before it starts: tokens, steps, memory, time and disk."""

@@ -1,61 +1,41 @@
-"""Disk: how much of it a run will take, told before it starts."""
+"""Estimates how much disk a run takes: checkpoints, predictions, and the first stages that runs share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cl_mlm.check.kept_numbers import MOMENTS, strategy_numbers, uncounted_strategies
 from cl_mlm.config.components import make_objective
-from cl_mlm.config.schema import Config
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.models.size import ModelSize, number_bytes, size_of_tasks
 
 if TYPE_CHECKING:
+    from cl_mlm.config.schema import Config
     from cl_mlm.experiment.preparation import Prepared
 
-KEPT = 2  # checkpoints of each kind while a run goes on
-MOMENTS = {"adamw": 2, "sgd": 1}
-# Upper bound of a row's entry in `predictions/<i>.parquet`: an id, two numbers, two labels and a column as indices.
+KEPT = 2  # checkpoints of each kind while a run goes on; see `KEPT_WHILE_RUNNING` and `write_step`
+# Upper bound for a row of `predictions/<stage>.parquet`: an id, two numbers, and two labels and a column as indices.
 PREDICTION_BYTES = 40
 
 
 def disk_lines(prepared: Prepared, size: ModelSize | None = None) -> list[str]:
-    """Returns what a run writes at most while it goes on, and leaves; or why that is not known.
+    """Returns what a run writes at most while it goes on, and what it leaves; or why that is not known.
 
     Args:
         prepared: the run.
-        size: of its model; None: is looked up.
+        size: of its model; None: it is looked up.
     """
     try:
         size = size or size_of_tasks(prepared.config, tasks_of(prepared.stream))
     except UnreachableModelError as error:
         return [f"disk: not known: {error}"]
-    config, stream = prepared.config, prepared.stream
-    copies, unknown = _state_copies(prepared)
-    width = number_bytes(config)
-    state = copies * size.trainable * width
-    stage, step = size.whole * width + state, _step_bytes(config, size) + state
-    joint = any(strategy.regime == "joint" for strategy in prepared.strategies)
-    num_stages = 1 if joint else len(stream.measured) or len(stream)
-    everything = config.checkpoint.keep_stages == "all"
-    stages = num_stages if everything else min(KEPT, num_stages)
-    # None is due by time or by steps: then only an interruption writes one.
-    steps = KEPT if config.checkpoint.every_minutes or config.checkpoint.every_steps else 1
-    predictions = _prediction_bytes(prepared, joint) if "test" in config.evaluation.splits else 0
-    # One more is written before the oldest is removed, so that there is always a whole one.
-    most = stages * stage + steps * step + max(stage * (not everything and num_stages > KEPT), step * (steps == KEPT))
-    left = {"all": num_stages, "last": 1, "none": 0}[config.checkpoint.keep_stages]
-    lines = [
-        f"disk: while running at most {shown(most + predictions)} ({_counted(stages, 'stage checkpoint', stage)}, "
-        f"{_counted(steps, 'step checkpoint', step)}, one more while it is written, predictions "
-        f"{shown(predictions)}), afterwards {shown(left * stage + predictions)}"
+    uncounted = uncounted_strategies(prepared, size, ["state_dict"])
+    return [
+        _run_line(prepared, size),
+        *_shared_lines(prepared, size),
+        *(f"disk: not counted: the state of {name}, whose size is not known" for name in uncounted),
     ]
-    reused = min(config.checkpoint.reuse_stages, num_stages) if config.limit is None else 0
-    if reused:
-        lines.append(
-            f"disk: beside the runs, for all that share them, {_counted(reused, 'first stage', size.changing * width)}"
-        )
-    return lines + [f"disk: not counted: the state of {name}, whose size is not known" for name in unknown]
 
 
 def shown(size: float) -> str:
@@ -67,31 +47,75 @@ def shown(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def _run_line(prepared: Prepared, size: ModelSize) -> str:
+    """Returns what the folder of the run holds at most while it goes on, and afterwards."""
+    config = prepared.config
+    state_bytes = strategy_numbers(prepared, size) * number_bytes(config)
+    stage_bytes = size.whole * number_bytes(config) + state_bytes
+    step_bytes = _step_bytes(config, size) + state_bytes
+    num_measured = _num_measured(prepared)  # other stages leave no checkpoint: they are short, see `Experiment`
+    keeps_all = config.checkpoint.keep_stages == "all"
+    num_stages = num_measured if keeps_all else min(KEPT, num_measured)
+    # With neither interval set, only an interruption writes a checkpoint within a stage, and only one.
+    num_steps = KEPT if config.checkpoint.every_minutes or config.checkpoint.every_steps else 1
+    # A new checkpoint is written before the oldest is removed, so that there is always a whole one.
+    extra_stage = stage_bytes if not keeps_all and num_measured > KEPT else 0
+    extra_step = step_bytes if num_steps == KEPT else 0
+    checkpoint_bytes = num_stages * stage_bytes + num_steps * step_bytes + max(extra_stage, extra_step)
+    predictions = _prediction_bytes(prepared) if "test" in config.evaluation.splits else 0
+    num_left = {"all": num_measured, "last": 1, "none": 0}[config.checkpoint.keep_stages]
+    return (
+        f"disk: while running at most {shown(checkpoint_bytes + predictions)} "
+        f"({_counted(num_stages, 'stage checkpoint', stage_bytes)}, "
+        f"{_counted(num_steps, 'step checkpoint', step_bytes)}, one more while it is written, "
+        f"predictions {shown(predictions)}), afterwards {shown(num_left * stage_bytes + predictions)}"
+    )
+
+
+def _shared_lines(prepared: Prepared, size: ModelSize) -> list[str]:
+    """Returns what the first stages take that the runs below one `output` share; nothing if none are shared."""
+    config = prepared.config
+    num_shared = min(config.checkpoint.reuse_stages, _num_measured(prepared))
+    if config.limit is not None or not num_shared:
+        return []
+    stage_bytes = size.changing * number_bytes(config)
+    return [f"disk: beside the runs, for all that share them, {_counted(num_shared, 'first stage', stage_bytes)}"]
+
+
 def _step_bytes(config: Config, size: ModelSize) -> int:
-    """Returns the bytes of weights, moments and, under early stopping, the best weights."""
-    best = size.changing if config.training.patience else 0
-    return number_bytes(config) * (size.changing + MOMENTS[config.training.optimizer] * size.trainable + best)
+    """Returns the bytes of a checkpoint within a stage, strategies left out.
+
+    It holds the weights that change, the optimiser's moments and, under early stopping, the best weights.
+    """
+    best_weights = size.changing if config.training.patience else 0
+    moments = MOMENTS[config.training.optimizer] * size.trainable
+    return number_bytes(config) * (size.changing + moments + best_weights)
 
 
-def _state_copies(prepared: Prepared) -> tuple[int, list[str]]:
-    """Returns how often the strategies keep the trainable parameters, and the strategies of which it is not known."""
-    known = [strategy for strategy in prepared.strategies if strategy.state_copies is not None]
-    unknown = [s.name for s in prepared.strategies if s.state_copies is None and s.overrides("state_dict")]
-    return sum(strategy.state_copies or 0 for strategy in known), unknown
+def _num_measured(prepared: Prepared) -> int:
+    """Returns after how many stages the columns are scored."""
+    if prepared.is_joint:
+        return 1
+    return len(prepared.stream.measured) or len(prepared.stream)
 
 
-def _prediction_bytes(prepared: Prepared, joint: bool) -> int:
-    """Returns the bytes of every test row's prediction before training and after every stage, known columns or not."""
-    stream = prepared.stream
-    rows = 0
-    for column in stream.columns:
-        number = len(column.test)
+def _prediction_bytes(prepared: Prepared) -> int:
+    """Returns the bytes of a prediction for every test row, before training and after every measured stage.
+
+    This is an upper bound: columns without a known label are not predicted.
+    """
+    num_rows = 0
+    for column in prepared.stream.columns:
         if make_objective(column.objective, column.options).packs:
-            # A token stands for a byte at least, but for the one that ends a text.
-            number = (column.test.data.nbytes + number) // prepared.config.training.max_length + 1
-        rows += number
-    return PREDICTION_BYTES * rows * (1 + (1 if joint else len(stream.measured) or len(stream)))
+            # Rows are blocks then. A token stands for at least one byte, or ends a text.
+            max_tokens = column.test.data.nbytes + len(column.test)
+            num_rows += max_tokens // prepared.config.training.max_length + 1
+        else:
+            num_rows += len(column.test)
+    return PREDICTION_BYTES * num_rows * (1 + _num_measured(prepared))
 
 
-def _counted(number: int, what: str, size: int) -> str:
-    return f"{number} {what}{'s' * (number > 1)} of {shown(size)}"
+def _counted(number: int, noun: str, size: int) -> str:
+    """Returns `2 stage checkpoints of 91 MB`."""
+    plural = "s" if number > 1 else ""
+    return f"{number} {noun}{plural} of {shown(size)}"

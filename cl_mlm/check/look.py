@@ -1,42 +1,52 @@
-"""An early look at a run: what its rows are to the model, how many steps it takes, what memory and time."""
+"""Estimates what a run would take without starting it: `early_look` gathers everything that `cl-mlm check` prints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cl_mlm.check.disk import disk_lines
 from cl_mlm.check.memory import MemoryNeed, memory_need
-from cl_mlm.check.token_lengths import StreamLengths, digest, joined, stream_lengths
+from cl_mlm.check.timing import Timed, timed_steps
+from cl_mlm.check.token_lengths import SplitAddress, StreamLengths, digest, joined, stream_lengths
 from cl_mlm.check.workload import StageWork, workload
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, UnreachableModelError
-from cl_mlm.models.size import ModelSize, size_of_tasks
+from cl_mlm.models.size import size_of_tasks
 from cl_mlm.models.tokenizers import load_tokenizer
-from cl_mlm.objective import Lengths
 from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
-from cl_mlm.task import Tasks
 
 if TYPE_CHECKING:
-    from cl_mlm.check.timing import Timed
+    from collections.abc import Sequence
+
     from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.models.size import ModelSize
+    from cl_mlm.task import Tasks
+
+TRAIN, *SCORED_SPLITS = SPLITS
+
+
+class RowPart(NamedTuple):
+    """A part of the rows of one task, such as `text` or `target`; see `token_lengths.py`."""
+
+    task: str
+    name: str
 
 
 @dataclass(frozen=True)
-class EarlyLook:
+class RunEstimate:
     """What is known of a run before it starts.
 
     Attributes:
         prepared: the run.
         tasks: of its stream.
         work: of every stage.
-        lengths: tokens of every split by (index of stage or column, split) and part of a row; None where there is no
-            tokenizer.
-        memory: None where the model's config cannot be had.
-        unreachable: why there is no tokenizer or config; empty: there is.
-        timed: what a few steps took; None: none was asked for.
+        lengths: tokens of every split, by part; None: there is no tokenizer.
+        memory: None: the model's config cannot be had.
+        disk: lines that say what the run writes.
+        unreachable: why there is no tokenizer or config; empty: there are both.
+        timed: what a few steps took; None: no timing was asked for.
     """
 
     prepared: Prepared
@@ -50,66 +60,67 @@ class EarlyLook:
 
     @property
     def steps(self) -> int | None:
-        """Optimiser steps of all stages, at most; None: not known before."""
+        """Optimiser steps of all stages, at most; None: not known."""
         steps = [stage.steps for stage in self.work]
         return None if None in steps else sum(number or 0 for number in steps)
 
     @property
-    def scored(self) -> int | None:
-        """Rows scored after all stages and before the first; None: not known before."""
+    def scored_rows(self) -> int | None:
+        """Rows scored before the first stage and after every one; None: not known."""
         scored = [stage.scored for stage in self.work]
         return None if None in scored else sum(number or 0 for number in scored)
 
     @property
-    def parts(self) -> list[tuple[str, str]]:
-        """Parts of a row whose tokens are counted, each with the key of the task that has it."""
-        found: dict[tuple[str, str], None] = {}
-        for (i, split), own in (self.lengths or {}).items():
-            found |= {(self.tasks.keys_of(split)[i], part): None for part in own}
+    def row_parts(self) -> list[RowPart]:
+        """The parts of rows whose tokens are counted, task by task."""
+        parts: dict[RowPart, None] = {}  # a set that keeps the order
+        for (i, split), by_part in (self.lengths or {}).items():
+            task = self.tasks.keys_of(split)[i]
+            parts |= {RowPart(task, name): None for name in by_part}
         order = list(self.tasks.by_key)
-        return sorted(found, key=lambda pair: order.index(pair[0]))
-
-    def name_of(self, part: tuple[str, str]) -> str:
-        """Returns a part's name, and where there are several tasks that of its task before it."""
-        return "/".join(part) if len(self.tasks) > 1 else part[1]
-
-    def places(self, stage_index: int) -> list[tuple[int, str]]:
-        """Returns where the rows of a stage are: its training rows and, where it has a column of its own, that's."""
-        own = [] if self.prepared.stream.given_columns else SPLITS[1:]
-        return [(stage_index, split) for split in (SPLITS[0], *own)]
+        return sorted(parts, key=lambda part: order.index(part.task))
 
     @property
-    def columns(self) -> list[int]:
-        """The columns that are no stage's own: probes, and all where columns are given."""
+    def other_columns(self) -> list[int]:
+        """The indices of the columns that belong to no stage: probes, and all columns if the stream gives its own."""
         stream = self.prepared.stream
         return list(range(0 if stream.given_columns else len(stream), len(stream.columns)))
 
-    def tokens(self, part: tuple[str, str], places: Sequence[tuple[int, str]] | None = None) -> dict[str, Any] | None:
-        """Returns the figures of one part of rows in these splits, None: in all; None where they have no such part."""
+    def splits_of_stage(self, stage_index: int) -> list[SplitAddress]:
+        """Returns the training split of a stage and, if it has a column of its own, the splits of that column."""
+        scored = [] if self.prepared.stream.given_columns else SCORED_SPLITS
+        return [(stage_index, split) for split in (TRAIN, *scored)]
+
+    def token_figures(self, part: RowPart, splits: Sequence[SplitAddress] | None = None) -> dict[str, Any] | None:
+        """Returns the figures (`digest`) of one part of rows; None: the splits have no such rows.
+
+        Args:
+            part: of the rows.
+            splits: whose rows count; None: all.
+        """
         assert self.lengths is not None
-        task, name = part
-        found: list[Lengths] = [
-            self.lengths[i, split][name]
-            for i, split in (self.lengths if places is None else places)
-            if self.tasks.keys_of(split)[i] == task and name in self.lengths.get((i, split), {})
+        lengths = [
+            self.lengths[i, split][part.name]
+            for i, split in (self.lengths if splits is None else splits)
+            if self.tasks.keys_of(split)[i] == part.task and part.name in self.lengths.get((i, split), {})
         ]
-        return digest(joined(found)) if found else None
+        return digest(joined(lengths)) if lengths else None
 
     @property
     def seconds(self) -> tuple[float | None, float] | None:
         """Estimated seconds of training (None: steps are not known) and of evaluation; None: nothing was timed."""
         if self.timed is None:
             return None
-        stream, scored = self.prepared.stream, self.prepared.config.evaluation.splits
+        stream, evaluated = self.prepared.stream, self.prepared.config.evaluation.splits
+        train_rows = sum(len(stage.train) for stage in stream.stages)
+        scored_rows = sum(len(column.split(split)) for column in stream.columns for split in evaluated)
         return (
-            self.timed.training_seconds(self.work, sum(len(stage.train) for stage in stream.stages)),
-            self.timed.evaluation_seconds(
-                self.work, sum(len(c.split(name)) for c in stream.columns for name in scored)
-            ),
+            self.timed.training_seconds(self.work, train_rows),
+            self.timed.evaluation_seconds(self.work, scored_rows),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as plain values, for JSON."""
+        """Returns everything as plain values, for JSON."""
         config, stream = self.prepared.config, self.prepared.stream
         seconds = self.seconds
         return {
@@ -126,11 +137,11 @@ class EarlyLook:
                 "overlap": self.prepared.overlap,
             },
             "stages": [self._stage(i) for i in range(len(stream))],
-            "columns": [self._column(j) for j in self.columns],
-            "tokens": {self.name_of(part): self.tokens(part) for part in self.parts},
+            "columns": [self._column(j) for j in self.other_columns],
+            "tokens": {self._key(part): self.token_figures(part) for part in self.row_parts},
             "steps": self.steps,
             "steps_at_most": bool(config.training.patience),
-            "scored_rows": self.scored,
+            "scored_rows": self.scored_rows,
             "memory": None if self.memory is None else {**asdict(self.memory), "total": self.memory.total},
             "disk": self.disk,
             "not_known": self.unreachable or None,
@@ -140,46 +151,53 @@ class EarlyLook:
         }
 
     def _stage(self, stage_index: int) -> dict[str, Any]:
-        stage, places = self.prepared.stream.stages[stage_index], self.places(stage_index)
+        stage, splits = self.prepared.stream.stages[stage_index], self.splits_of_stage(stage_index)
+        task = self.tasks.keys[stage_index]
         return {
             "name": stage.name,
-            "objective": self.tasks.keys[stage_index],
+            "objective": task,
             "labels": len(stage.labels),
-            "rows": {split: len(stage.split(split)) for _, split in places},
+            "rows": {split: len(stage.split(split)) for _, split in splits},
             "training": asdict(self.work[stage_index]),
             "measured": self.prepared.stream.is_measured(stage_index),
-            "tokens": self._tokens(places, self.tasks.keys[stage_index]),
+            "tokens": self._tokens(splits, task),
         }
 
     def _column(self, column_index: int) -> dict[str, Any]:
         column = self.prepared.stream.columns[column_index]
-        places = [(column_index, split) for split in SPLITS[1:]]
+        splits = [(column_index, split) for split in SCORED_SPLITS]
+        task = self.tasks.column_keys[column_index]
         return {
             "name": column.name,
-            "objective": self.tasks.column_keys[column_index],
+            "objective": task,
             "labels": len(column.labels),
-            "rows": {split: len(column.split(split)) for _, split in places},
+            "rows": {split: len(column.split(split)) for _, split in splits},
             "learned_after": column.home,
-            "tokens": self._tokens(places, self.tasks.column_keys[column_index]),
+            "tokens": self._tokens(splits, task),
         }
 
-    def _tokens(self, places: Sequence[tuple[int, str]], task: str) -> dict[str, Any]:
-        """Returns the figures of the rows of these splits by part, and those of every split that has rows."""
-        found = {}
-        for key, name in self.parts if self.lengths is not None else []:
-            whole = self.tokens((key, name), places) if key == task else None
-            if whole is not None:
-                by_split = {split: self.tokens((key, name), [(i, split)]) for i, split in places}
-                found[name] = {**whole, "splits": {split: own for split, own in by_split.items() if own is not None}}
-        return found
+    def _tokens(self, splits: Sequence[SplitAddress], task: str) -> dict[str, Any]:
+        """Returns the figures of every part of the rows of these splits: of all together, and of each split."""
+        figures = {}
+        for part in self.row_parts:
+            together = self.token_figures(part, splits) if part.task == task else None
+            if together is not None:
+                by_split = {split: self.token_figures(part, [(i, split)]) for i, split in splits}
+                with_rows = {split: of_split for split, of_split in by_split.items() if of_split is not None}
+                figures[part.name] = {**together, "splits": with_rows}
+        return figures
+
+    def _key(self, part: RowPart) -> str:
+        """Returns the name of a part in JSON; with several tasks the task comes before it."""
+        return f"{part.task}/{part.name}" if len(self.tasks) > 1 else part.name
 
 
-def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
-    """Returns what can be told of a run without starting it; what the hub does not give is left out, and said.
+def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
+    """Returns what is known of a run without starting it; an unreachable model leaves some of it unknown.
 
     Args:
-        prepared: the run; left as it is, and nothing is written into its folder.
-        measured_steps: so many steps are timed on the real model; 0: no model is loaded.
+        prepared: the run; it is not changed, and nothing is written into its folder.
+        measured_steps: the number of steps to time on the real model; 0: no model is loaded.
 
     Raises:
         ConfigError: steps are to be timed, and the model cannot be had.
@@ -194,14 +212,9 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
         lengths = stream_lengths(prepared.stream, tasks, load_tokenizer(config.model), config.training.max_length)
     except UnreachableModelError as error:
         unreachable = str(error)
-    timed = None
-    if measured_steps:
-        if unreachable:
-            raise ConfigError(f"--measure: needs the model itself; {unreachable}")
-        from cl_mlm.check.timing import timed_steps
-
-        timed = timed_steps(prepared, measured_steps)
-    return EarlyLook(
+    if measured_steps and unreachable:
+        raise ConfigError(f"--measure: needs the model itself; {unreachable}")
+    return RunEstimate(
         prepared=prepared,
         tasks=tasks,
         work=workload(prepared, lengths),
@@ -209,5 +222,5 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> EarlyLook:
         memory=None if size is None else memory_need(prepared, size),
         disk=[f"disk: not known: {unreachable}"] if size is None else disk_lines(prepared, size),
         unreachable=unreachable,
-        timed=timed,
+        timed=timed_steps(prepared, measured_steps) if measured_steps else None,
     )

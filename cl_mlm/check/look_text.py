@@ -1,42 +1,53 @@
-"""An early look in words: aligned tables of stages and of token lengths, then steps, memory, time and disk."""
+"""Prints a `RunEstimate`: aligned tables of stages and of token lengths, then lines on steps, memory, time and disk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from cl_mlm.check.disk import shown
-from cl_mlm.check.look import EarlyLook
-from cl_mlm.check.memory import MemoryNeed
+from cl_mlm.check.look import SCORED_SPLITS
 from cl_mlm.check.token_lengths import BLOCK
 from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
 
-MOST_LINES = 30  # of a table; of more only so many:
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cl_mlm.check.look import RowPart, RunEstimate
+    from cl_mlm.check.memory import MemoryNeed
+    from cl_mlm.check.token_lengths import SplitAddress
+    from cl_mlm.strategy import Strategy
+
+MOST_LINES = 30  # of a table; of a longer one the first and the last lines are printed
 FIRST_LINES, LAST_LINES = 10, 5
+REGIMES = {
+    "joint": "one training over the union of all stages",
+    "cumulative": "each stage trains on the rows of all stages so far",
+}
 
 
-def look_lines(look: EarlyLook) -> list[str]:
+def look_lines(estimate: RunEstimate) -> list[str]:
     """Returns everything that `cl-mlm check` says of a run that may start."""
-    config, stream = look.prepared.config, look.prepared.stream
+    config, stream = estimate.prepared.config, estimate.prepared.stream
     lines = [
         f"{config.experiment}: {config.label}, model {config.model.name}, {config.finetuning.mode} fine-tuning",
         f"stream {stream.name}: {len(stream)} stages, {len(stream.labels)} labels, {stream.scenario}",
         f"fingerprint {stream.fingerprint}",
         "",
-        *_stage_table(look),
+        *_stage_table(estimate),
         "",
     ]
-    for part in look.parts:
-        lines += [*_token_table(look, part), ""]
-    lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in look.prepared.overlap.items()))
+    for part in estimate.row_parts:
+        lines += [*_token_table(estimate, part), ""]
+    lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in estimate.prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
-    lines += _prompting_lines(look)
-    lines += _step_lines(look)
-    if look.memory is not None:
-        lines += [*_memory_lines(look, look.memory), *_time_lines(look), *look.disk]
-    if look.lengths is None:
-        lines.append(f"tokens{', memory and disk' * (look.memory is None)}: not known: {look.unreachable}")
+    lines += [*_prompting_lines(estimate), _step_line(estimate)]
+    if estimate.memory is not None:
+        lines += [_memory_line(estimate, estimate.memory), *_time_lines(estimate), *estimate.disk]
+    if estimate.lengths is None:
+        unknown = "tokens, memory and disk" if estimate.memory is None else "tokens"
+        lines.append(f"{unknown}: not known: {estimate.unreachable}")
     return [*lines, f"run folder: {run_folder(config)}", "good to run"]
 
 
@@ -60,185 +71,215 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _stage_table(look: EarlyLook) -> list[str]:
-    """Returns the rows of the stages, and below them those of what is scored beside them."""
-    stream, splits = look.prepared.stream, [split for _, split in look.places(0)]
+def _stage_table(estimate: RunEstimate) -> list[str]:
+    """Returns a table of the stages, and below it what is scored beside them and what is packed."""
+    stages, labels = estimate.prepared.stream.stages, estimate.prepared.stream.labels
+    splits = [split for _, split in estimate.splits_of_stage(0)]
     rows = [
         [
-            _place(i, stream.stages[i].name),
-            *(f"{len(stream.stages[i].split(split)):,}" for split in splits),
-            f"{len(stream.stages[i].labels):,}",
-            _number(look.work[i].steps),
-            _number(look.work[i].scored),
+            _stage_name(estimate, i),
+            *(f"{len(stages[i].split(split)):,}" for split in splits),
+            f"{len(stages[i].labels):,}",
+            _number(estimate.work[i].steps),
+            _number(estimate.work[i].scored),
         ]
-        for i in _shown(len(stream))
+        for i in _printed_lines(len(stages))
     ]
-    totals = [f"{sum(len(stage.split(split)) for stage in stream.stages):,}" for split in splits]
-    last = ["  all", *totals, f"{len(stream.labels):,}", _number(look.steps), _number(look.scored)]
-    lines = _elided(["rows", *splits, "labels", "steps", "rows scored"], rows, len(stream), [last])
-    return [*lines, *_column_table(look), *_packed_lines(look)]
+    split_totals = [f"{sum(len(stage.split(split)) for stage in stages):,}" for split in splits]
+    totals = ["  all", *split_totals, f"{len(labels):,}", _number(estimate.steps), _number(estimate.scored_rows)]
+    table = _shortened(["rows", *splits, "labels", "steps", "rows scored"], rows, len(stages), [totals])
+    return [*table, *_column_table(estimate), *_packed_lines(estimate)]
 
 
-def _column_table(look: EarlyLook) -> list[str]:
-    """Returns the rows of columns that are no stage's own."""
-    columns = [look.prepared.stream.columns[j] for j in look.columns]
+def _column_table(estimate: RunEstimate) -> list[str]:
+    """Returns a table of the columns that belong to no stage."""
+    columns = [estimate.prepared.stream.columns[j] for j in estimate.other_columns]
     if not columns:
         return []
-    rows = [
-        [
-            f"  {columns[k].name}",
-            *(f"{len(columns[k].split(split)):,}" for split in SPLITS[1:]),
-            f"{len(columns[k].labels):,}",
-            "a probe" if (home := columns[k].home) is None else f"stage {home + 1}",
-        ]
-        for k in _shown(len(columns))
-    ]
-    return ["", *_elided(["scored on", *SPLITS[1:], "labels", "learned after"], rows, len(columns), [])]
+    rows = []
+    for k in _printed_lines(len(columns)):
+        column = columns[k]
+        learned_after = "a probe" if column.home is None else f"stage {column.home + 1}"
+        num_rows = [f"{len(column.split(split)):,}" for split in SCORED_SPLITS]
+        rows.append([f"  {column.name}", *num_rows, f"{len(column.labels):,}", learned_after])
+    return ["", *_shortened(["scored on", *SCORED_SPLITS, "labels", "learned after"], rows, len(columns), [])]
 
 
-def _packed_lines(look: EarlyLook) -> list[str]:
-    """Returns what rows become that are joined and cut into blocks."""
+def _packed_lines(estimate: RunEstimate) -> list[str]:
+    """Returns a line for each task whose texts are joined and cut into blocks."""
     lines = []
-    for task in look.tasks:
+    for task in estimate.tasks:
         if not task.objective.packs:
             continue
-        stream = look.prepared.stream
-        places = [(i, split) for split in SPLITS for i, key in enumerate(look.tasks.keys_of(split)) if key == task.key]
-        texts = sum(len(stream.owners(split)[i].split(split)) for i, split in places)
-        if look.lengths is None:
-            lines.append(f"packed: {texts:,} texts become blocks; how many is not known, nor the steps")
+        num_texts = _num_rows(estimate, task.key)
+        if estimate.lengths is None:
+            lines.append(f"packed: {num_texts:,} texts become blocks; how many is not known, nor the steps")
             continue
-        counts = {
-            split: sum(
-                len(own[BLOCK].whole) for i, name in places if name == split and (own := look.lengths.get((i, name)))
-            )
-            for split in SPLITS
-        }
-        listed = " / ".join(f"{count:,}" for count in counts.values())
-        size = look.prepared.config.training.max_length
+        num_blocks: Counter[str] = Counter()
+        for i, split in _splits_of_task(estimate, task.key):
+            by_part = estimate.lengths.get((i, split))
+            num_blocks[split] += len(by_part[BLOCK].whole) if by_part else 0
+        listed = " / ".join(f"{num_blocks[split]:,}" for split in SPLITS)
+        block_size = estimate.prepared.config.training.max_length
         lines.append(
-            f"packed: {texts:,} texts become {listed} blocks ({' / '.join(SPLITS)}) of {size:,} tokens; "
+            f"packed: {num_texts:,} texts become {listed} blocks ({' / '.join(SPLITS)}) of {block_size:,} tokens; "
             "steps and rows scored are counted in blocks, and no text is cut"
         )
     return lines
 
 
-def _token_table(look: EarlyLook, part: tuple[str, str]) -> list[str]:
-    """Returns the token lengths of one part of rows, a stage or column a line."""
-    stream = look.prepared.stream
-    own = [i for i, key in enumerate(look.tasks.keys) if key == part[0]]
-    columns = [j for j in look.columns if look.tasks.column_keys[j] == part[0]]
-    every = look.tokens(part)
-    assert every is not None
-    windows = every["windows"] > every["counted_rows"]
-    found = [
-        (_place(i, stream.stages[i].name), look.tokens(part, look.places(i)))
-        for i in (own[k] for k in _shown(len(own)))
+def _token_table(estimate: RunEstimate, part: RowPart) -> list[str]:
+    """Returns a table of the token lengths of one part of rows: a line for each stage and column, then all."""
+    stages = [i for i, task in enumerate(estimate.tasks.keys) if task == part.task]
+    columns = [j for j in estimate.other_columns if estimate.tasks.column_keys[j] == part.task]
+    total = estimate.token_figures(part)
+    assert total is not None
+    has_windows = total["windows"] > total["counted_rows"]
+
+    def row(name: str, splits: Sequence[SplitAddress] | None) -> list[str]:
+        return _token_row(name, estimate.token_figures(part, splits), has_windows)
+
+    rows = [
+        row(_stage_name(estimate, i), estimate.splits_of_stage(i))
+        for i in (stages[k] for k in _printed_lines(len(stages)))
     ]
-    rows = [_token_row(name, figures, windows) for name, figures in found]
-    scored = [
-        (f"  on {stream.columns[j].name}", look.tokens(part, [(j, split) for split in SPLITS[1:]]))
-        for j in (columns[k] for k in _shown(len(columns)))
+    below = [
+        row(f"  on {estimate.prepared.stream.columns[j].name}", [(j, split) for split in SCORED_SPLITS])
+        for j in (columns[k] for k in _printed_lines(len(columns)))
     ]
-    below = [_token_row(name, figures, windows) for name, figures in [*scored, ("  all", every)]]
-    what = {"text": "a row"}.get(part[1], f"a {part[1]}") + f" ({part[0]})" * (len(look.tasks) > 1)
-    header = [f"tokens of {what}", "50 %", "90 %", "99 %", "most", f"longer than {every['limit']:,}", "tokens cut"]
-    lines = _elided([*header, "windows"] if windows else header, rows, len(own), below)
-    places = [(i, split) for split in SPLITS for i, key in enumerate(look.tasks.keys_of(split)) if key == part[0]]
-    number = sum(len(stream.owners(split)[i].split(split)) for i, split in places)
-    if part[1] != BLOCK and every["counted_rows"] < number:
-        lines.append(f"counted in {every['counted_rows']:,} of {number:,} rows, evenly spread over the large splits")
-    return lines
+    below.append(row("  all", None))
+    table = _shortened(_token_header(estimate, part, total["limit"], has_windows), rows, len(stages), below)
+    num_rows = _num_rows(estimate, part.task)
+    if part.name != BLOCK and total["counted_rows"] < num_rows:
+        table.append(f"counted in {total['counted_rows']:,} of {num_rows:,} rows, evenly spread over the large splits")
+    return table
 
 
-def _token_row(name: str, found: Mapping[str, Any] | None, windows: bool) -> list[str]:
-    if found is None:
-        return [name, *"------", *("-" * windows)]
-    longer = f"{found['longer_rows']:,} ({100 * found['longer_share']:.1f} %)"
-    cut = f"{found['cut_tokens']:,} ({100 * found['cut_tokens'] / max(1, found['tokens']):.1f} %)"
-    cells = [name, *(f"{number:,}" for number in found["percentiles"].values()), longer, cut]
-    return [*cells, f"{found['windows']:,}"] if windows else cells
+def _token_header(estimate: RunEstimate, part: RowPart, limit: int, has_windows: bool) -> list[str]:
+    title = "tokens of a row" if part.name == "text" else f"tokens of a {part.name}"
+    if len(estimate.tasks) > 1:
+        title += f" ({part.task})"
+    header = [title, "50 %", "90 %", "99 %", "most", f"longer than {limit:,}", "tokens cut"]
+    return [*header, "windows"] if has_windows else header
 
 
-def _prompting_lines(look: EarlyLook) -> list[str]:
+def _token_row(name: str, figures: Mapping[str, Any] | None, has_windows: bool) -> list[str]:
+    if figures is None:
+        return [name, *["-"] * (7 if has_windows else 6)]
+    longer = f"{figures['longer_rows']:,} ({100 * figures['longer_share']:.1f} %)"
+    cut = f"{figures['cut_tokens']:,} ({100 * figures['cut_tokens'] / max(1, figures['tokens']):.1f} %)"
+    cells = [name, *(f"{number:,}" for number in figures["percentiles"].values()), longer, cut]
+    return [*cells, f"{figures['windows']:,}"] if has_windows else cells
+
+
+def _prompting_lines(estimate: RunEstimate) -> list[str]:
     """Returns what is prompted, and the first prompt as the model will read it."""
-    found = look.prepared.prompting
-    if found is None:
+    prompting = estimate.prepared.prompting
+    if prompting is None:
         return []
-    shots = ", ".join(map(str, found.config.shots))
-    head = (
-        f"prompting: {shots} shots, {len(found.columns)} columns of {found.stream.name}, before and after every stage"
+    shots = ", ".join(map(str, prompting.config.shots))
+    summary = (
+        f"prompting: {shots} shots, {len(prompting.columns)} columns of {prompting.stream.name}, "
+        "before and after every stage"
     )
-    return [head, "  the first prompt:", *(f"  | {line}" for line in found.example().split("\n"))]
+    return [summary, "  the first prompt:", *(f"  | {line}" for line in prompting.example().split("\n"))]
 
 
-def _step_lines(look: EarlyLook) -> list[str]:
-    config, strategies = look.prepared.config, look.prepared.strategies
-    training = config.training
-    what = "blocks" if all(task.objective.packs for task in look.tasks) else "rows"
-    most = "at most " * (len(look.tasks) > 1 or look.prepared.stream.scenario == "online")
-    remarks = [f"{most}{training.batch_size * training.accumulation:,} {what} each"]
-    regimes = {
-        "joint": "one training over the union of all stages",
-        "cumulative": "each stage trains on the rows of all stages so far",
-    }
-    for strategy in strategies:
-        remarks += [regimes[strategy.regime]] if strategy.regime in regimes else []
-        remarks += [f"{strategy.name} brings further rows back in them"] * strategy.overrides("memory")
-        remarks += [f"{strategy.name} chooses the rows of a stage"] * strategy.overrides("training_data")
+def _step_line(estimate: RunEstimate) -> str:
+    """Returns the number of steps, and what makes it what it is."""
+    prepared, training = estimate.prepared, estimate.prepared.config.training
+    unit = "blocks" if all(task.objective.packs for task in estimate.tasks) else "rows"
+    # A micro-batch holds rows of one task; the last one of a task or of a chunk may be smaller.
+    at_most = "at most " if len(estimate.tasks) > 1 or prepared.stream.scenario == "online" else ""
+    remarks = [f"{at_most}{training.batch_size * training.accumulation:,} {unit} each"]
+    for strategy in prepared.strategies:
+        remarks += _strategy_remarks(strategy)
     if training.patience:
-        epochs = f"{training.patience} epoch{'s' * (training.patience > 1)}"
+        epochs = "1 epoch" if training.patience == 1 else f"{training.patience} epochs"
         remarks.append(f"at most: a stage ends after {epochs} without a better validation score")
-    if config.limit:
+    if prepared.config.limit:
         remarks.append("a smoke run")
-    number = "not known before" if look.steps is None else f"{look.steps:,}"
-    return [f"steps: {number} ({'; '.join(remarks)})"]
+    number = "not known before" if estimate.steps is None else f"{estimate.steps:,}"
+    return f"steps: {number} ({'; '.join(remarks)})"
 
 
-def _memory_lines(look: EarlyLook, need: MemoryNeed) -> list[str]:
-    training = look.prepared.config.training
-    parts = {"weights": need.weights, "gradients": need.gradients, f"moments of {training.optimizer}": need.moments}
-    parts |= {"best weights for early stopping": need.best_weights, "strategies' copies": need.strategies}
-    listed = ", ".join(f"{name} {shown(size)}" for name, size in parts.items() if size)
+def _strategy_remarks(strategy: Strategy) -> list[str]:
+    """Returns what a strategy does to the number of steps and to their rows."""
+    remarks = []
+    if strategy.regime in REGIMES:
+        remarks.append(REGIMES[strategy.regime])
+    if strategy.overrides("memory"):
+        remarks.append(f"{strategy.name} brings further rows back in them")
+    if strategy.overrides("training_data"):
+        remarks.append(f"{strategy.name} chooses the rows of a stage")
+    return remarks
+
+
+def _memory_line(estimate: RunEstimate, need: MemoryNeed) -> str:
+    optimizer = estimate.prepared.config.training.optimizer
+    sizes = {
+        "weights": need.weights,
+        "gradients": need.gradients,
+        f"moments of {optimizer}": need.moments,
+        "best weights for early stopping": need.best_weights,
+        "strategies' copies": need.strategies,
+    }
+    listed = ", ".join(f"{name} {shown(size)}" for name, size in sizes.items() if size)
     unknown = f"; what {' and '.join(need.unknown)} keeps is not counted" if need.unknown else ""
-    return [f"memory: {shown(need.total)} ({listed}) without activations{unknown}"]
+    return f"memory: {shown(need.total)} ({listed}) without activations{unknown}"
 
 
-def _time_lines(look: EarlyLook) -> list[str]:
-    timed, seconds = look.timed, look.seconds
+def _time_lines(estimate: RunEstimate) -> list[str]:
+    """Returns what was timed, and the time of the run computed from it."""
+    timed, seconds = estimate.timed, estimate.seconds
     if timed is None or seconds is None:
         return []
+    steps = "1 step" if timed.steps == 1 else f"{timed.steps} steps"
     later = "" if timed.later_step is None else f", of a later one {timed.later_step:.3f} s"
-    number = f"{timed.steps} step{'s' * (timed.steps > 1)} a stage"
-    lines = [
-        f"timed: {number} on {timed.device}: a step of the first stage {timed.step:.3f} s{later}; scoring a row "
-        f"{1000 * timed.scored_row:.1f} ms; peak memory of this process {shown(timed.peak_bytes)}"
+    training_seconds, evaluation_seconds = seconds
+    if training_seconds is None:
+        training = "not known"
+    else:
+        at_most = "at most " if estimate.prepared.config.training.patience else ""
+        training = f"{at_most}{duration(training_seconds)}"
+    return [
+        f"timed: {steps} a stage on {timed.device}: a step of the first stage {timed.step:.3f} s{later}; scoring a row "
+        f"{1000 * timed.scored_row:.1f} ms; peak memory of this process {shown(timed.peak_bytes)}",
+        f"time: training {training}, evaluation {duration(evaluation_seconds)}, by these steps",
     ]
-    training, evaluation = seconds
-    told = "not known" if training is None else duration(training)
-    most = "at most " * bool(look.prepared.config.training.patience and training is not None)
-    return [*lines, f"time: training {most}{told}, evaluation {duration(evaluation)}, by these steps"]
 
 
-def _shown(number: int) -> list[int]:
-    """Returns which of so many lines are printed: all of a few, else the first and the last."""
+def _splits_of_task(estimate: RunEstimate, task: str) -> list[SplitAddress]:
+    """Returns the splits whose rows belong to a task."""
+    return [(i, split) for split in SPLITS for i, key in enumerate(estimate.tasks.keys_of(split)) if key == task]
+
+
+def _num_rows(estimate: RunEstimate, task: str) -> int:
+    """Returns the rows of all splits of a task."""
+    stream = estimate.prepared.stream
+    return sum(len(stream.owners(split)[i].split(split)) for i, split in _splits_of_task(estimate, task))
+
+
+def _printed_lines(number: int) -> list[int]:
+    """Returns which of `number` lines of a table are printed: all of a few, else the first and the last."""
     if number <= MOST_LINES:
         return [*range(number)]
     return [*range(FIRST_LINES), *range(number - LAST_LINES, number)]
 
 
-def _elided(
+def _shortened(
     header: Sequence[str], rows: Sequence[Sequence[str]], number: int, below: Sequence[Sequence[str]]
 ) -> list[str]:
-    """Returns a table of the `_shown` of so many rows, `...` where others are left out, and of the rows below them."""
+    """Returns a table of the `_printed_lines` of `number` rows, a line `...` for the others, and the rows `below`."""
     lines = aligned(header, [*rows, *below])
     if len(rows) < number:
         lines.insert(1 + FIRST_LINES, f"  ... {number - len(rows):,} more")
     return lines
 
 
-def _place(stage_index: int, name: str) -> str:
-    return f"{stage_index + 1:3d}. {name}"
+def _stage_name(estimate: RunEstimate, stage_index: int) -> str:
+    """Returns a stage's number, counted from 1, and its name."""
+    return f"{stage_index + 1:3d}. {estimate.prepared.stream.stages[stage_index].name}"
 
 
 def _number(number: int | None) -> str:

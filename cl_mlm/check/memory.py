@@ -1,30 +1,31 @@
-"""Memory that a run needs beside activations: numbers known from the model's config, before any weight is made."""
+"""Estimates the memory that training needs beside activations, from the model's config alone: no weight is created."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_mlm.check.disk import MOMENTS
+from cl_mlm.check.kept_numbers import MOMENTS, strategy_numbers, uncounted_strategies
 from cl_mlm.models.size import ModelSize, number_bytes
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
 
+# A strategy that overrides none of these keeps nothing between two calls.
 KEEPING_HOOKS = ("training_data", "before_stage", "memory", "after_step", "after_stage", "state_dict")
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes, by what holds them.
+    """Bytes, by what they hold.
 
     Attributes:
         weights: of the whole model.
-        gradients: of what is trained.
+        gradients: of the trainable parameters.
         moments: of the optimiser.
         best_weights: kept for early stopping.
-        strategies: copies of the trainable weights that strategies keep.
-        unknown: strategies that keep something of a size that is not known.
+        strategies: what strategies keep, as far as it is known.
+        unknown: names of the strategies that keep an unknown amount; it is not in `strategies`.
     """
 
     weights: int
@@ -36,24 +37,18 @@ class MemoryNeed:
 
     @property
     def total(self) -> int:
-        """All that is known."""
+        """The sum of all that is known."""
         return self.weights + self.gradients + self.moments + self.best_weights + self.strategies
 
 
 def memory_need(prepared: Prepared, size: ModelSize) -> MemoryNeed:
-    """Returns what the model of `size` takes in training; activations and batches are not counted."""
+    """Returns what training a model of `size` takes; activations and batches are not counted."""
     training, width = prepared.config.training, number_bytes(prepared.config)
-    copies = sum(strategy.state_copies or 0 for strategy in prepared.strategies)
-    unknown = [
-        strategy.name
-        for strategy in prepared.strategies
-        if strategy.state_copies is None and any(strategy.overrides(hook) for hook in KEEPING_HOOKS)
-    ]
     return MemoryNeed(
         weights=size.held * width,
         gradients=size.trainable * width,
         moments=MOMENTS[training.optimizer] * size.trainable * width,
         best_weights=size.changing * width if training.patience else 0,
-        strategies=copies * size.trainable * width,
-        unknown=tuple(unknown),
+        strategies=strategy_numbers(prepared, size) * width,
+        unknown=tuple(uncounted_strategies(prepared, size, KEEPING_HOOKS)),
     )

@@ -1,4 +1,4 @@
-"""A few timed steps on the real model, and what they say of the time of the whole run; the weights are thrown away."""
+"""Times a few steps on the real model and derives the time of the whole run; the trained weights are discarded."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timed:
-    """What a few steps took, in seconds.
+    """What a few steps took; times in seconds.
 
     Attributes:
-        steps: that were timed in each stage; one before them was not.
+        steps: the number of timed steps of a stage; one more before them was not timed.
         step: an optimiser step of the first stage (the median).
-        later_step: one of the second stage, where strategies have something to guard, or stages several objectives;
-            None: no such stage.
-        before_row, after_row: strategies' work before and after a later stage, by training row.
-        first_after_row: their work after the first one.
-        scored_row: scoring a row.
-        frozen_row: what a frozen body costs once for each row; 0 where it is not kept.
+        later_step: an optimiser step of the second stage, if it does other work than the first: strategies have
+            something to guard, or the stages have several objectives. None: it does not.
+        before_row, after_row: the strategies' work before and after a later stage, by training row.
+        first_after_row: the strategies' work after the first stage, by training row.
+        scored_row: scoring one row.
+        frozen_row: reading a row once with a frozen body whose outputs are cached; 0: they are not.
         peak_bytes: the most memory that the process, or its accelerator, has held so far.
-        device: where the model was.
+        device: the type of the model's device.
     """
 
     steps: int
@@ -60,7 +60,12 @@ class Timed:
     device: str
 
     def training_seconds(self, work: Sequence[StageWork], train_rows: int) -> float | None:
-        """Returns the seconds that training all stages takes, early stopping left out; None: steps are not known."""
+        """Returns the seconds that training takes if no stage stops early; None: a number of steps is not known.
+
+        Args:
+            work: of every stage.
+            train_rows: of all stages; a frozen body reads each once.
+        """
         total = self.frozen_row * train_rows
         is_first = True
         for stage in work:
@@ -76,47 +81,56 @@ class Timed:
         return total
 
     def evaluation_seconds(self, work: Sequence[StageWork], frozen_rows: int) -> float:
-        """Returns the seconds that scoring takes after all stages, and before the first."""
+        """Returns the seconds that scoring takes, before the first stage and after every one.
+
+        Args:
+            work: of every stage.
+            frozen_rows: rows that are scored at least once; a frozen body reads each once.
+        """
         return sum(stage.scored or 0 for stage in work) * self.scored_row + frozen_rows * self.frozen_row
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Seconds of one stage: the first step, every further one, and hooks by row."""
+    """Seconds of one stage.
 
-    first: float
-    others: list[float]
+    Attributes:
+        first_step: the first step, which also fills caches.
+        later_steps: every further step.
+        before_row, after_row: the strategies' work before and after the stage, by training row.
+    """
+
+    first_step: float
+    later_steps: list[float]
     before_row: float
     after_row: float
 
     @property
     def step(self) -> float:
-        return statistics.median(self.others)
+        return statistics.median(self.later_steps)
 
 
 def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
-    """Returns what `num_steps` steps of the first stage take.
+    """Times `num_steps` steps of the first stage, and of the second if it does other work than the first.
 
-    Also those of the second, where strategies are at work or stages have several objectives.
-
-    Strategies' work before and after a stage is done for the rows of these steps only. Scoring a row is timed on
-    batches of every length with the model as it is: one that writes texts may not have learnt to stop.
+    The strategies' work before and after a stage is timed on the rows of these steps only. Scoring is timed on batches
+    of all lengths, with the weights as they are: a generative model that has not learnt to stop writes `max_new_tokens`
+    tokens, so its time is an upper bound.
 
     Raises:
         ConfigError: the model cannot be had.
         TrainingError: memory does not suffice.
     """
-    # Made anew: what they have seen here they must not know in a run.
+    # New objects: strategies keep what they see, and a run must not start with it.
     fresh = tuple(type(strategy)(**strategy.arguments()) for strategy in prepared.strategies)
     with memory_advice(TRAINING_ADVICE):
         run = assemble(replace(prepared, strategies=fresh))
-        last = len(run.stream) - 1
-        is_joint = any(strategy.regime == "joint" for strategy in fresh)
-        has_later = (bool(fresh) or len(run.tasks) > 1) and last > 0 and not is_joint
-        first = _trial(run, last if is_joint else 0, num_steps)
+        last_stage = len(run.stream) - 1
+        first_stage = last_stage if prepared.is_joint else 0
+        has_later = (bool(fresh) or len(run.tasks) > 1) and last_stage > 0 and not prepared.is_joint
+        first = _trial(run, first_stage, num_steps)
         later = _trial(run, 1, num_steps) if has_later else None
         scored_row = _seconds_a_scored_row(run, num_steps)
-        once = max(0.0, first.first - first.step) / max(1, len(training_ids(_at(run, last if is_joint else 0))))
         return Timed(
             steps=num_steps,
             step=first.step,
@@ -125,62 +139,70 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
             after_row=first.after_row if later is None else later.after_row,
             first_after_row=first.after_row,
             scored_row=scored_row,
-            frozen_row=once if caches_features(run.config, run.network.backbone) else 0.0,
+            frozen_row=_seconds_a_frozen_row(run, first_stage, first),
             peak_bytes=peak_memory_bytes(),
             device=run.network.device.type,
         )
 
 
 def _trial(run: Run, stage_index: int, num_steps: int) -> _Trial:
-    """Takes one step and `num_steps` timed ones of a stage; mutates the run as training the stage would."""
-    _at(run, stage_index)
+    """Takes `1 + num_steps` steps of a stage; mutates the run as training the stage would."""
+    run.begin(stage_index)
     place = run.place
     place.training_ids = training_ids(run)
-    steps = list(steps_of_epoch(run, run.data.lengths(place.training_ids)))
-    taken = list(islice(cycle(steps), num_steps + 1))
-    # Strategies prepare for, and learn from, no more rows than are trained on.
-    place.training_ids = np.unique(np.concatenate([ids for step in taken for ids in step]))
-    before = _seconds(run, lambda: begin_stage(run))
-    work = StageTraining(run, len(taken))
-    seconds = [_seconds(run, partial(work.take_step, step)) for step in taken]
+    epoch = list(steps_of_epoch(run, run.data.lengths(place.training_ids)))
+    steps = list(islice(cycle(epoch), num_steps + 1))
+    # Without the rows that no step reads: strategies prepare for all of these rows, and learn from them.
+    place.training_ids = np.unique(np.concatenate([ids for step in steps for ids in step]))
+    before = _seconds(run, partial(begin_stage, run))
+    training = StageTraining(run, len(steps))
+    seconds = [_seconds(run, partial(training.take_step, step)) for step in steps]
     after = _seconds(run, partial(end_stage, run))
-    rows = len(place.training_ids)
-    return _Trial(seconds[0], seconds[1:], before / rows, after / rows)
+    num_rows = len(place.training_ids)
+    return _Trial(seconds[0], seconds[1:], before / num_rows, after / num_rows)
 
 
-def _at(run: Run, stage_index: int) -> Run:
+def _seconds_a_frozen_row(run: Run, stage_index: int, trial: _Trial) -> float:
+    """Returns the seconds in which a frozen body reads one row; 0 if its outputs are not cached.
+
+    The first step of `trial` fills the cache with all training rows of the stage; what it takes longer than a later
+    step is the time of those rows.
+    """
+    if not caches_features(run.config, run.network.backbone):
+        return 0.0
     run.begin(stage_index)
-    return run
+    num_rows = len(training_ids(run))
+    return max(0.0, trial.first_step - trial.step) / max(1, num_rows)
 
 
 def _seconds_a_scored_row(run: Run, num_batches: int) -> float:
-    """Returns the seconds of predicting one row, over batches of each task that are evenly spread over all lengths.
+    """Returns the seconds of predicting one row, the mean over the rows of all columns that can be scored now.
 
-    Rows are those of the columns known now; 0 where there are none.
+    Of each task `num_batches` batches are timed, evenly spread over all lengths. 0: there are no rows.
     """
     split = run.config.evaluation.splits[-1]
     columns = scorable_columns(run.stream, run.tasks, split)
     ids = ids_of_columns(run, split, columns)
 
-    def score(of_batch: npt.NDArray[np.int64]) -> None:
-        batch = run.data.rows(of_batch, split)
+    def predict(batch_ids: npt.NDArray[np.int64]) -> None:
+        batch = run.data.rows(batch_ids, split)
         run.task_of(batch).objective.predict(run.predictor(batch), batch)
 
     total = 0.0
     with evaluation_mode(run.network.model), scoring(run, columns):
         for positions in run.tasks.split(ids, split):
-            of_task = ids[positions]
-            batches = sorted_batches(run.data.lengths(of_task, split), run.config.evaluation.batch_size)
+            task_ids = ids[positions]
+            batches = sorted_batches(run.data.lengths(task_ids, split), run.config.evaluation.batch_size)
             chosen = np.unique(np.linspace(0, len(batches) - 1, min(num_batches, len(batches))).round().astype(int))
-            score(of_task[batches[-1]])
-            taken = [of_task[batches[i]] for i in chosen.tolist()]
-            spent = sum(_seconds(run, partial(score, one)) for one in taken)
-            total += len(of_task) * spent / sum(map(len, taken))
+            predict(task_ids[batches[-1]])  # not timed: the longest batch allocates the memory of all
+            timed_batches = [task_ids[batches[i]] for i in chosen.tolist()]
+            seconds = sum(_seconds(run, partial(predict, batch_ids)) for batch_ids in timed_batches)
+            total += len(task_ids) * seconds / sum(map(len, timed_batches))
     return total / max(1, len(ids))
 
 
 def _seconds(run: Run, work: Callable[[], object]) -> float:
-    """Returns the seconds that `work` takes, that of the device included."""
+    """Returns the seconds that `work` takes until the device has finished it."""
     _wait(run.network.device)
     started = time.perf_counter()
     work()
@@ -189,6 +211,7 @@ def _seconds(run: Run, work: Callable[[], object]) -> float:
 
 
 def _wait(device: torch.device) -> None:
+    """Waits until an accelerator has done all that was queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

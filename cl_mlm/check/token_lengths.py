@@ -1,6 +1,7 @@
-"""How many tokens rows have, nothing cut, and what of them a model will not read.
+"""Counts the tokens of every row before anything is cut, and the tokens that cutting takes away.
 
-Axes: R rows.
+Axes: R rows. A *part* of a row is a text with a limit of its own: `text`, or `source` and `target`, or the `block` of a
+packed split (`Objective.lengths`).
 """
 
 from __future__ import annotations
@@ -8,64 +9,68 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import DataError
+from cl_mlm.models.tokenizers import tokenizer_hash
 from cl_mlm.objective import Lengths
 from cl_mlm.stream import SPLITS, Stream
+from cl_mlm.tokens.encoding import encode_rows
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.objective import Objective
     from cl_mlm.task import Tasks
 
-    Numbers = npt.NDArray[np.int64]
-
 CHUNK_ROWS = 2000
-MOST_ROWS = 50_000  # of a split; of a larger one as many, evenly spread, stand for all
+MOST_ROWS = 50_000  # rows of a split that are counted; of a larger split, rows at even spacing stand for all
 PERCENTILES = (50, 90, 99, 100)
-BLOCK = "block"  # the part of a row that a packed split has
-VERSION = 2
+BLOCK = "block"  # the only part of the rows of a packed split
+VERSION = 2  # of the cache's format
 
-
-StreamLengths = dict[tuple[int, str], dict[str, Lengths]]
+SplitAddress = tuple[int, str]  # (index of a stage, "train"), or (index of a column, "validation" or "test")
+StreamLengths = dict[SplitAddress, dict[str, Lengths]]  # the lengths of every split, by part
 
 
 def stream_lengths(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerBase, max_length: int) -> StreamLengths:
-    """Returns the lengths of every split that has rows by (index, split) and part; of `train` the index is a stage's.
+    """Returns the lengths of every split of a stream; they are counted once and then read from the cache.
 
-    Of `validation` and `test` it is a column's. What was counted before comes from the cache. A split whose objective
-    packs is encoded whole, as a run does it and into the same cache: how many blocks it becomes is not known before.
+    A packed split is encoded as a whole, as a run does it and into the same cache: the number of blocks is not known
+    otherwise.
 
     Raises:
         DataError: what the cache holds is damaged.
     """
-    from cl_mlm.models.tokenizers import tokenizer_hash
-
     objectives = [[task.objective.name, task.objective.options(), list(task.labels.index)] for task in tasks]
-    asked = [VERSION, stream.fingerprint, objectives, tasks.keys, tasks.column_keys, max_length, MOST_ROWS]
-    key = json.dumps([*asked, tokenizer_hash(tokenizer)], sort_keys=True)
+    identity = [VERSION, stream.fingerprint, objectives, tasks.keys, tasks.column_keys, max_length, MOST_ROWS]
+    key = json.dumps([*identity, tokenizer_hash(tokenizer)], sort_keys=True)
     folder = cache_folder("lengths") / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not folder.is_dir():
-        found: StreamLengths = {}
-        for split in SPLITS:
-            for i, part in enumerate(stream.owners(split)):
-                task, rows = tasks.by_key[tasks.keys_of(split)[i]], part.split(split)
-                asking = (rows, task.objective, tokenizer, task.labels.index, max_length)
-                packs = task.objective.packs and len(rows)
-                found[i, split] = (
-                    packed_lengths(*asking, f"{stream.fingerprint}/{i}/{split}") if packs else split_lengths(*asking)
-                )
+        lengths = _count(stream, tasks, tokenizer, max_length)
         with building(folder) as temporary:
-            _write(temporary / "lengths.npz", found)
+            _write(temporary / "lengths.npz", lengths)
     return _read(folder / "lengths.npz")
+
+
+def _count(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerBase, max_length: int) -> StreamLengths:
+    counted: StreamLengths = {}
+    for split in SPLITS:
+        for i, owner in enumerate(stream.owners(split)):
+            rows, task = owner.split(split), tasks.by_key[tasks.keys_of(split)[i]]
+            encoding = (rows, task.objective, tokenizer, task.labels.index, max_length)
+            if task.objective.packs and len(rows):
+                counted[i, split] = packed_lengths(*encoding, f"{stream.fingerprint}/{i}/{split}")
+            else:
+                counted[i, split] = split_lengths(*encoding)
+    return counted
 
 
 def packed_lengths(
@@ -76,11 +81,9 @@ def packed_lengths(
     max_length: int,
     rows_fingerprint: str,
 ) -> dict[str, Lengths]:
-    """Returns the tokens of every block that a split's rows are joined and cut into; see `encode_rows`."""
-    from cl_mlm.tokens.encoding import encode_rows
-
-    table = encode_rows(dataset, objective, tokenizer, labels, max_length, rows_fingerprint)
-    return {BLOCK: Lengths.of(max_length, table.lengths.tolist())}
+    """Returns the tokens of every block that the texts of a split are joined and cut into; see `encode_rows`."""
+    encoded = encode_rows(dataset, objective, tokenizer, labels, max_length, rows_fingerprint)
+    return {BLOCK: Lengths.of(max_length, encoded.lengths.tolist())}
 
 
 def split_lengths(
@@ -90,35 +93,34 @@ def split_lengths(
     labels: Mapping[str, int],
     max_length: int,
 ) -> dict[str, Lengths]:
-    """Returns the lengths of a split's rows by part; of more than `MOST_ROWS` rows so many, evenly spread."""
-    import numpy as np
-
+    """Returns the lengths of a split's rows by part; a split of more than `MOST_ROWS` rows is sampled evenly."""
     rows = dataset.with_format(None)
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).round().astype(np.int64)
-    parts: dict[str, list[Lengths]] = {}
+    is_all = len(chosen) == len(rows)
+    chunks: dict[str, list[Lengths]] = {}
     for start in range(0, len(chosen), CHUNK_ROWS):
-        chunk = chosen[start : start + CHUNK_ROWS]
-        is_all = len(chosen) == len(rows)
-        table = rows[start : start + CHUNK_ROWS] if is_all else rows[chunk.tolist()]
+        # A slice is read faster than a list of positions.
+        table = rows[start : start + CHUNK_ROWS] if is_all else rows[chosen[start : start + CHUNK_ROWS].tolist()]
         for part, lengths in objective.lengths(table, tokenizer, labels, max_length).items():
-            parts.setdefault(part, []).append(lengths)
-    return {part: joined(found) for part, found in parts.items()}
+            chunks.setdefault(part, []).append(lengths)
+    return {part: joined(lengths) for part, lengths in chunks.items()}
 
 
-def joined(found: Sequence[Lengths]) -> Lengths:
-    """Returns the rows of several lengths of one part as one."""
-    import numpy as np
-
-    whole, cut, windows = (
-        np.concatenate([getattr(one, name) for one in found]) for name in ("whole", "cut", "windows")
+def joined(chunks: Sequence[Lengths]) -> Lengths:
+    """Returns the lengths of several chunks of rows, all of one part, as those of all rows."""
+    return Lengths(
+        limit=chunks[0].limit,
+        whole=np.concatenate([chunk.whole for chunk in chunks]),
+        cut=np.concatenate([chunk.cut for chunk in chunks]),
+        windows=np.concatenate([chunk.windows for chunk in chunks]),
     )
-    return Lengths(found[0].limit, whole, cut, windows)
 
 
 def digest(lengths: Lengths) -> dict[str, Any]:
-    """Returns plain figures of one part: percentiles of tokens (by nearest rank), how much is too long, and cut."""
-    import numpy as np
+    """Returns the figures of one part as plain values.
 
+    They are the percentiles of tokens a row (nearest rank), the rows above the limit, and what cutting takes away.
+    """
     values = np.percentile(lengths.whole, PERCENTILES, method="inverted_cdf").tolist()
     longer = int((lengths.whole > lengths.limit).sum())
     return {
@@ -134,27 +136,27 @@ def digest(lengths: Lengths) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, found: StreamLengths) -> None:
-    import numpy as np
-
+def _write(path: Path, stream: StreamLengths) -> None:
+    """Writes one array, (3, R), for each part of each split; its name holds index, split, part and limit."""
     arrays: dict[str, Any] = {
-        f"{stage}/{split}/{part}/{own.limit}": np.stack([own.whole, own.cut, own.windows]).astype(np.int32)
-        for (stage, split), parts in found.items()
-        for part, own in parts.items()
+        f"{index}/{split}/{part}/{lengths.limit}": np.stack([lengths.whole, lengths.cut, lengths.windows]).astype(
+            np.int32
+        )
+        for (index, split), by_part in stream.items()
+        for part, lengths in by_part.items()
     }
     np.savez(path, **arrays)
 
 
 def _read(path: Path) -> StreamLengths:
-    import numpy as np
-
-    found: StreamLengths = {}
+    """Returns what `_write` wrote."""
+    stream: StreamLengths = {}
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            for name in kept.files:
-                stage, split, part, limit = name.split("/")
-                whole, cut, windows = kept[name].astype(np.int64)
-                found.setdefault((int(stage), split), {})[part] = Lengths(int(limit), whole, cut, windows)
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                index, split, part, limit = name.split("/")
+                whole, cut, windows = arrays[name].astype(np.int64)
+                stream.setdefault((int(index), split), {})[part] = Lengths(int(limit), whole, cut, windows)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read: {error}; remove {path.parent}, it is made anew") from error
-    return found
+    return stream

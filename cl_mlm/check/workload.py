@@ -1,4 +1,7 @@
-"""How much a prepared run will do: optimiser steps and scored rows of every stage, counted before it starts."""
+"""Counts the optimiser steps and the scored rows of every stage before a run starts.
+
+`num_steps` of the training loop is used, so that the numbers are those of the run.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,26 @@ from typing import TYPE_CHECKING
 from cl_mlm.check.token_lengths import BLOCK, StreamLengths
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.stream import SPLITS
-from cl_mlm.task import Tasks
 from cl_mlm.training.evaluation import scorable_columns
 from cl_mlm.training.loop import num_steps, steps_per_epoch
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.task import Tasks
 
+# By split: the rows of every stage (`train`) or column. None: they are packed, and the number of blocks is not known.
 RowCounts = Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True)
 class StageWork:
-    """What one stage asks for; a stage that is not trained by itself (joint) asks for nothing.
+    """The work of one stage. A joint run trains in its last stage only: the stages before it have no work.
 
     Attributes:
-        rows: that training goes through in an epoch; None: a strategy chooses them, or packing has not been tried.
-        steps: optimiser steps, at most, where training stops early; None: not known before.
-        validated: rows scored within training, for early stopping, at most.
-        scored: rows scored after the stage and, for the first, before it; None: packing has not been tried.
+        rows: training rows of an epoch; None: a strategy chooses them, or the number of blocks is not known.
+        steps: optimiser steps, at most where training stops early; None: not known.
+        validated: rows scored during training for early stopping, at most.
+        scored: rows scored after the stage and, for the first one, before it; None: not known.
     """
 
     rows: int | None
@@ -37,71 +41,73 @@ class StageWork:
     scored: int | None
 
 
-def row_counts(tasks: Tasks, prepared: Prepared, lengths: StreamLengths | None) -> RowCounts:
-    """Returns by split the rows of every stage (`train`) or column as a run counts them: blocks where they are packed.
-
-    None stands where they are packed and `lengths` are not known.
-    """
-    counts: dict[str, list[int | None]] = {}
-    for split in SPLITS:
-        counts[split] = []
-        for i, (part, key) in enumerate(zip(prepared.stream.owners(split), tasks.keys_of(split), strict=True)):
-            number: int | None = len(part.split(split))
-            if number and tasks.by_key[key].objective.packs:
-                number = None if lengths is None else len(lengths[i, split][BLOCK].whole)
-            counts[split].append(number)
-    return counts
+NO_WORK = StageWork(rows=0, steps=0, validated=0, scored=0)
 
 
 def workload(prepared: Prepared, lengths: StreamLengths | None = None) -> list[StageWork]:
-    """Returns the work of every stage, in order; stages taken over from other runs count as if they were trained.
+    """Returns the work of every stage, in order.
+
+    Stages that may be taken over from another run count as if they were trained.
 
     Args:
         prepared: the run.
-        lengths: of its stream, by which the blocks of packed rows are counted; None: they are not known.
+        lengths: of its stream; they hold the number of blocks of packed splits. None: not known.
     """
-    stream = prepared.stream
+    stream, is_joint = prepared.stream, prepared.is_joint
     tasks = tasks_of(stream)
-    counts = row_counts(tasks, prepared, lengths)
-    regimes = {strategy.regime for strategy in prepared.strategies}
-    chosen = any(strategy.overrides("training_data") for strategy in prepared.strategies)
-    is_joint, grows = "joint" in regimes, bool(regimes - {"sequential"})
-    trained_for = _columns_by_stage(prepared)
+    counts = _row_counts(tasks, prepared, lengths)
+    is_sequential = all(strategy.regime == "sequential" for strategy in prepared.strategies)
+    is_chosen = any(strategy.overrides("training_data") for strategy in prepared.strategies)
+    columns_of_stage = _columns_by_stage(prepared)
     work: list[StageWork] = []
-    by_task: Counter[str] = Counter()
+    # Of all stages that the present one trains on: rows by task, columns, and whether the rows are known.
+    task_rows: Counter[str] = Counter()
     columns: set[int] = set()
-    is_known = not chosen
-    for i, key in enumerate(tasks.keys):
-        if not grows:
-            by_task, columns, is_known = Counter(), set(), not chosen
-        number = counts["train"][i]
-        by_task[key] += number or 0
-        columns |= trained_for.get(i, set())
-        is_known = is_known and number is not None
+    is_known = not is_chosen
+    for i, task in enumerate(tasks.keys):
+        if is_sequential:
+            task_rows, columns, is_known = Counter(), set(), not is_chosen
+        num_rows = counts["train"][i]
+        task_rows[task] += num_rows or 0
+        columns |= columns_of_stage.get(i, set())
+        is_known = is_known and num_rows is not None
         if is_joint and i < len(stream) - 1:
-            work.append(StageWork(0, 0, 0, 0))
+            work.append(NO_WORK)
             continue
-        rows = [*by_task.values()] if is_known else None
+        rows = [*task_rows.values()] if is_known else None
         steps = _steps(prepared, rows)
         scored = _scored_after(prepared, tasks, counts, i)
         if is_joint or i == 0:
-            before = _scored_before(prepared, tasks, counts)
-            scored = None if scored is None or before is None else scored + before
+            scored = _sum([scored, _scored_before(prepared, tasks, counts)])
         validated = _validated(prepared, rows, steps, [counts["validation"][j] for j in sorted(columns)])
         work.append(StageWork(None if rows is None else sum(rows), steps, validated, scored))
     return work
 
 
+def _row_counts(tasks: Tasks, prepared: Prepared, lengths: StreamLengths | None) -> RowCounts:
+    """Returns the rows of every split as a run counts them: blocks where they are packed."""
+    counts: dict[str, list[int | None]] = {}
+    for split in SPLITS:
+        counts[split] = []
+        for i, (owner, task) in enumerate(zip(prepared.stream.owners(split), tasks.keys_of(split), strict=True)):
+            num_rows: int | None = len(owner.split(split))
+            if num_rows and tasks.by_key[task].objective.packs:
+                num_rows = None if lengths is None else len(lengths[i, split][BLOCK].whole)
+            counts[split].append(num_rows)
+    return counts
+
+
 def _columns_by_stage(prepared: Prepared) -> dict[int, set[int]]:
-    """Returns the columns that each stage trains for."""
-    found: dict[int, set[int]] = {}
+    """Returns the indices of the columns that each stage trains for."""
+    columns: dict[int, set[int]] = {}
     for j, column in enumerate(prepared.stream.columns):
         for i in column.trained_in:
-            found.setdefault(i, set()).add(j)
-    return found
+            columns.setdefault(i, set()).add(j)
+    return columns
 
 
 def _scored_after(prepared: Prepared, tasks: Tasks, counts: RowCounts, stage_index: int) -> int | None:
+    """Returns the rows scored after a stage: those of all columns of which a label is known by then."""
     if not prepared.stream.is_measured(stage_index):
         return 0
     tasks.count_labels(stage_index, -1)
@@ -110,30 +116,34 @@ def _scored_after(prepared: Prepared, tasks: Tasks, counts: RowCounts, stage_ind
 
 
 def _scored_before(prepared: Prepared, tasks: Tasks, counts: RowCounts) -> int | None:
-    """Returns the test rows of the baseline: columns whose labels the untrained model all knows."""
+    """Returns the rows scored for the baseline: the test rows of columns whose labels are all known at the start."""
     if "test" not in prepared.config.evaluation.splits:
         return 0
     tasks.count_labels(0, -1)
-    every = enumerate(prepared.stream.columns)
-    return _sum([counts["test"][j] for j, column in every if tasks.of_column(j).labels.known(column.labels)[1]])
+    columns = enumerate(prepared.stream.columns)
+    return _sum([counts["test"][j] for j, column in columns if tasks.of_column(j).labels.known(column.labels)[1]])
 
 
 def _sum(numbers: Sequence[int | None]) -> int | None:
+    """Returns the sum; None if a number is not known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
 
 
 def _steps(prepared: Prepared, task_rows: Sequence[int] | None) -> int | None:
+    """Returns the optimiser steps of a stage with these rows of every task; None: not known."""
     if task_rows is not None:
         return num_steps(prepared.config, task_rows)
-    # Of rows that a strategy chooses only a fixed number of steps is known, if they are any.
-    return None if prepared.config.training.steps is None else num_steps(prepared.config, [1])
+    if prepared.config.training.steps is None:
+        return None
+    return num_steps(prepared.config, [1])  # a fixed number of steps needs one row at least
 
 
 def _validated(
-    prepared: Prepared, task_rows: Sequence[int] | None, steps: int | None, validation: Sequence[int | None]
+    prepared: Prepared, task_rows: Sequence[int] | None, steps: int | None, validation_rows: Sequence[int | None]
 ) -> int:
+    """Returns the rows that early stopping scores: the validation rows of the stage's columns after every epoch."""
     if not prepared.config.training.patience or not task_rows or not sum(task_rows) or steps is None:
         return 0
     epochs = -(-steps // steps_per_epoch(prepared.config, task_rows))
-    return epochs * (_sum(validation) or 0)
+    return epochs * (_sum(validation_rows) or 0)

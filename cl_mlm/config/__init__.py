@@ -1,4 +1,7 @@
-"""From YAML and the command line to a checked `Config`, and from names to code; what outsiders import stands here."""
+"""Reads YAML and the command line into a checked `Config`, and finds the code that a name in a config means.
+
+Streams and other code outside the platform import the names of this room from here.
+"""
 
 from cl_mlm.config.checking import check, unknown_keys
 from cl_mlm.config.components import find, make_objective, make_stream, parameters

@@ -1,4 +1,4 @@
-"""Checks plain values (from YAML) against annotations and names every fault by its key path."""
+"""Checks plain values, as YAML gives them, against type annotations; every fault begins with its key path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ _WORDS = {
 
 
 def check(path: str, value: Any, annotation: Any, bounds: Mapping[str, Any], problems: list[str]) -> Any:
-    """Returns `value` in the annotated type; a fault is added to `problems` and the value returned as it is."""
+    """Returns `value` in the annotated type; where it does not fit, adds a fault and returns it unchanged.
+
+    Args:
+        path: key path for the fault.
+        value: from YAML or the command line.
+        annotation: the type that is asked for.
+        bounds: `min`, `max` (inclusive) and `above` (exclusive) for a number, or for every number of a list.
+        problems: faults are added here.
+    """
     converted, ok = _convert(value, annotation)
     if not ok:
         problems.append(f"{path}: must be {describe(annotation)}, got {value!r}{_near(value, annotation)}")
@@ -35,34 +43,35 @@ def check(path: str, value: Any, annotation: Any, bounds: Mapping[str, Any], pro
 
 
 def build(path: str, values: Any, schema: type[Any], problems: list[str]) -> Any:
-    """Returns a `schema` dataclass made of `values`; unknown keys and wrong values are added to `problems`."""
+    """Returns `values` as an object of the dataclass `schema`; adds unknown keys and wrong values to `problems`."""
     if not isinstance(values, Mapping):
         problems.append(f"{path}: must be a mapping, got {values!r}")
         return schema()
     hints = get_type_hints(schema)
-    known = {f.name: f for f in fields(schema)}
+    known = {field.name: field for field in fields(schema)}
     unknown_keys(path, values, known, problems)
-    made = {}
-    for name, f in known.items():
+    arguments = {}
+    for name, field in known.items():
         if name not in values:
             continue
-        where = f"{path}.{name}" if path else name
+        value, where = values[name], f"{path}.{name}" if path else name
         section = _section(hints[name])
-        if section is not None and (values[name] is not None or section is hints[name]):
-            made[name] = build(where, values[name], section, problems)
+        is_absent = value is None and section is not hints[name]  # null, where the annotation allows it
+        if section is None or is_absent:
+            arguments[name] = check(where, value, hints[name], field.metadata, problems)
         else:
-            made[name] = check(where, values[name], hints[name], f.metadata, problems)
-    return schema(**made)
+            arguments[name] = build(where, value, section, problems)
+    return schema(**arguments)
 
 
 def _section(annotation: Any) -> type[Any] | None:
-    """Returns the dataclass that an annotation asks for, also one that may be null; None: it asks for a plain value."""
+    """Returns the dataclass in an annotation such as `Section` or `Section | None`; None for a plain value."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return next((option for option in options if is_dataclass(option) and isinstance(option, type)), None)
 
 
 def unknown_keys(path: str, values: Mapping[str, Any], known: Mapping[str, Any], problems: list[str]) -> None:
-    """Adds a problem for every key that `known` lacks, with the nearest name and what is allowed."""
+    """Adds a fault for every key that is not in `known`, with the nearest name and all allowed ones."""
     for key in values:
         if key not in known:
             where = f"{path}.{key}" if path else str(key)
@@ -72,17 +81,17 @@ def unknown_keys(path: str, values: Mapping[str, Any], known: Mapping[str, Any],
 def defaults(schema: type[Any]) -> dict[str, Any]:
     """Returns the default of every field, sections as nested dicts."""
     hints = get_type_hints(schema)
-    found: dict[str, Any] = {}
-    for f in fields(schema):
-        if is_dataclass(hints[f.name]):
-            found[f.name] = defaults(hints[f.name])
+    values: dict[str, Any] = {}
+    for field in fields(schema):
+        if is_dataclass(hints[field.name]):
+            values[field.name] = defaults(hints[field.name])
         else:
-            found[f.name] = f.default_factory() if f.default_factory is not MISSING else f.default
-    return found
+            values[field.name] = field.default if field.default_factory is MISSING else field.default_factory()
+    return values
 
 
 def describe(annotation: Any) -> str:
-    """Returns what an annotation allows, in words."""
+    """Returns in words which values an annotation allows."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
@@ -96,14 +105,16 @@ def describe(annotation: Any) -> str:
 
 
 def _convert(value: Any, annotation: Any) -> tuple[Any, bool]:  # noqa: PLR0911 - one return a kind of annotation
+    """Returns the value in the annotated type and True, or a value that does not fit and False."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return value, True
     if origin is Literal:
+        # By type, too: `True == 1`, but `true` is no allowed value where 1 is one.
         return value, any(value == option and type(value) is type(option) for option in inner)
     if origin in (Union, types.UnionType):
-        tried = [_convert(value, option) for option in inner]
-        return next(((v, ok) for v, ok in tried if ok), (value, False))
+        attempts = [_convert(value, option) for option in inner]
+        return next((attempt for attempt in attempts if attempt[1]), (value, False))
     if origin in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
             return value, False
@@ -122,26 +133,20 @@ def _convert(value: Any, annotation: Any) -> tuple[Any, bool]:  # noqa: PLR0911 
 
 
 def _out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str:
+    """Returns what a number must be (`at least 1 and at most 5`); empty where it is, or where this is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     low, high, above = bounds.get("min"), bounds.get("max"), bounds.get("above")
-    finite = math.isfinite(value)
-    good = (
-        finite
-        and (low is None or value >= low)
-        and (high is None or value <= high)
-        and (above is None or value > above)
-    )
-    if good:
+    is_low = low is not None and value < low
+    is_high = high is not None and value > high
+    is_not_above = above is not None and value <= above
+    if math.isfinite(value) and not (is_low or is_high or is_not_above):
         return ""
-    limits = (
-        [f"at least {low}"] * (low is not None)
-        + [f"at most {high}"] * (high is not None)
-        + [f"above {above}"] * (above is not None)
-    )
-    return " and ".join(limits) or "finite"
+    limits = {"at least": low, "at most": high, "above": above}
+    return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None) or "finite"
 
 
 def _near(value: Any, annotation: Any) -> str:
-    options = [o for o in get_args(annotation) if isinstance(o, str)]
+    """Returns a hint at the allowed text that is nearest to `value`; empty where there is none."""
+    options = [option for option in get_args(annotation) if isinstance(option, str)]
     return nearest(value, options) if isinstance(value, str) and options else ""

@@ -1,8 +1,8 @@
-"""From a name in a config to the code that it means.
+"""Finds the stream, strategy or objective that a name in a config means.
 
 A bare name stays inside the project's packages: `ewc` is the one public class of `strategies/ewc.py`, `clinc150` the
-one public function of `streams/clinc150.py`. A dotted path (`my_project.mine.Mine`) imports that module, so a config is
-trusted as a script is.
+one public function of `streams/clinc150.py`. A dotted path (`my_project.mine.Mine`) imports that module, so that a
+config must be trusted like a script.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.checking import check
 from cl_mlm.errors import ConfigError, nearest
@@ -23,26 +21,36 @@ from cl_mlm.objective import Objective
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
 COMPONENT_PACKAGES = {"stream": "streams", "strategy": "strategies", "objective": "cl_mlm.objectives"}
 
 
 def names(kind: str) -> list[str]:
-    """Returns the names that a config may use for `kind` (stream, strategy or objective), sorted; imports none."""
+    """Returns the bare names that a config may use for `kind` (stream, strategy or objective), sorted.
+
+    None of these modules is imported.
+    """
     package = importlib.import_module(COMPONENT_PACKAGES[kind])
-    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
-    return sorted(name for name in modules if kind != "stream" or _makes_stream(f"{COMPONENT_PACKAGES[kind]}.{name}"))
+    modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    public = [name for name in modules if not name.startswith("_")]
+    if kind == "stream":
+        return [name for name in public if _makes_stream(f"{package.__name__}.{name}")]
+    return public
 
 
 def find(kind: str, name: str) -> Any:
-    """Returns the class or function that `name` means.
+    """Returns the class or function that `name` means; `kind` is stream, strategy or objective.
 
     Raises:
-        ConfigError: there is no such module, or it holds nothing of that kind.
+        ConfigError: there is no such module, or it holds no component of that kind.
     """
     if "." in name.strip("."):
         return _check(kind, name, _import_path(kind, name))
-    if name.startswith("_") or name not in names(kind):
-        known = names(kind)
+    known = names(kind)
+    if name not in known:
         raise ConfigError(f"{kind}: no {kind} is called {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
     module = importlib.import_module(f"{COMPONENT_PACKAGES[kind]}.{name}")
     return _check(kind, name, _only_public(kind, module))
@@ -54,28 +62,27 @@ def make_objective(name: str, options: Mapping[str, Any]) -> Objective:
     Raises:
         ConfigError: there is no such objective, or it has no such option, or an option is of another type.
     """
-    kind = find("objective", name)
-    types = parameters(kind)
-    known = list(types)
+    objective_class = find("objective", name)
+    known = parameters(objective_class)
     allowed = ", ".join(known) or "none"
     faults = [
         f"stream.options.{key}: no option of objective {name}{nearest(key, known)}; allowed: {allowed}"
         for key in options
         if key not in known
     ]
-    given = {
-        key: check(f"stream.options.{key}", value, types[key].annotation, {}, faults)
+    arguments = {
+        key: check(f"stream.options.{key}", value, known[key].annotation, {}, faults)
         for key, value in options.items()
-        if key in types
+        if key in known
     }
     if faults:
         raise ConfigError(faults)
-    objective: Objective = kind(**given)
+    objective: Objective = objective_class(**arguments)
     return objective
 
 
 def parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Returns the arguments that a config may set, by name, with evaluated annotations."""
+    """Returns the arguments of a class or function that a config may set, by name; annotations are evaluated."""
     signature = inspect.signature(component, eval_str=True)
     return {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
@@ -94,23 +101,25 @@ def _import_path(kind: str, path: str) -> Any:
 
 def _only_public(kind: str, module: ModuleType) -> Any:
     """Returns the one public class of a module, or its one public function that is annotated to return a Stream."""
-    own = [
+    public = [
         value
         for name, value in vars(module).items()
         if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
     ]
-    found: list[Any]
+    candidates: list[Any]
     if kind == "stream":
-        found = [v for v in own if inspect.isfunction(v) and v.__annotations__.get("return") in ("Stream", Stream)]
+        functions = [value for value in public if inspect.isfunction(value)]
+        candidates = [value for value in functions if value.__annotations__.get("return") in ("Stream", Stream)]
     else:
-        found = [v for v in own if inspect.isclass(v)]
-    if len(found) != 1:
-        listed = ", ".join(value.__name__ for value in found) or "none"
+        candidates = [value for value in public if inspect.isclass(value)]
+    if len(candidates) != 1:
+        listed = ", ".join(value.__name__ for value in candidates) or "none"
         raise ConfigError(f"{kind}: {module.__file__} must hold exactly one public {kind}, found {listed}")
-    return found[0]
+    return candidates[0]
 
 
 def _makes_stream(module_name: str) -> bool:
+    """Says whether a module has a public function annotated `-> Stream`; reads its source, without importing it."""
     spec = importlib.util.find_spec(module_name)
     if spec is None or spec.origin is None:
         return False
@@ -120,6 +129,11 @@ def _makes_stream(module_name: str) -> bool:
 
 
 def _check(kind: str, name: str, component: Any) -> Any:
+    """Returns the component; refuses what is not of its kind.
+
+    Raises:
+        ConfigError: naming the file that it comes from.
+    """
     origin = getattr(inspect.getmodule(component), "__file__", "an unknown place")
     if kind == "strategy" and not (inspect.isclass(component) and issubclass(component, Strategy)):
         raise ConfigError(f"strategy: {name!r} must be a subclass of cl_mlm.Strategy, got {component!r} from {origin}")
@@ -131,10 +145,10 @@ def _check(kind: str, name: str, component: Any) -> Any:
 
 
 def make_stream(name: str, arguments: Mapping[str, Any]) -> Stream:
-    """Returns the stream that `name` means, built with `arguments`.
+    """Returns the stream that the factory called `name` builds from `arguments`.
 
     Raises:
-        ConfigError: what was built is no Stream.
+        ConfigError: there is no such factory, or it returns no Stream.
     """
     factory = find("stream", name)
     stream = factory(**arguments)

@@ -1,4 +1,7 @@
-"""From YAML files and `key=value` overrides to a `Config`: schema < file < arm < command line, every error at once."""
+"""Merges YAML files and `key=value` overrides into a checked `Config`.
+
+Later layers win: defaults of the schema, file, arm of the file, command line. All faults are raised together.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.checking import build, check, defaults, describe, unknown_keys
 from cl_mlm.config.components import find, parameters
-from cl_mlm.config.schema import Config, Overlap, PromptingConfig
-from cl_mlm.config.stream_keys import SECTION, prefixed, take_keys
+from cl_mlm.config.schema import Config, PromptingConfig
+from cl_mlm.config.stream_keys import SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
 from cl_mlm.errors import ConfigError, nearest
-from cl_mlm.strategy import Strategy
 
+if TYPE_CHECKING:
+    from cl_mlm.strategy import Strategy
+
+# Arms name variants of one experiment: a comparison is then one file and one command, and settings of one arm cannot
+# leak into another. The resolved config of a run does not contain them.
 ARMS = "arms"
 
 
 def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a YAML file (or a mapping), interpolations as they are written.
+    """Returns the values of a YAML file (or a mapping); interpolations such as `${seed}` are left as they are written.
 
     Raises:
-        ConfigError: no such file, broken YAML (with line), or no mapping.
+        ConfigError: there is no such file, it is not valid YAML (with the line), or it holds no mapping.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -45,7 +52,7 @@ def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_override(text: str) -> dict[str, Any]:
-    """Returns the nested mapping of one `key.path=value`; the value is read as YAML.
+    """Returns one `key.path=value` as a nested mapping; the value is read as YAML.
 
     Raises:
         ConfigError: there is no `=`, or the value is not valid YAML.
@@ -70,12 +77,17 @@ def load_config(
     arm: str | None = None,
     needs_stream: bool = True,
 ) -> Config:
-    """Returns the config that `source`, one of its arms, and the overrides give together.
+    """Returns the checked config of `source`, one of its arms and the overrides, merged in this order.
 
-    `needs_stream=False` leaves the stream section unread: the stream is handed over as an object.
+    Args:
+        source: a YAML file, or its content.
+        overrides: `key.path=value`, or mappings.
+        arm: one of the file's `arms`; None: none of them.
+        needs_stream: False where the stream is handed over as an object: the section then holds only what is done to
+            the stream.
 
     Raises:
-        ConfigError: every fault found, each by key path.
+        ConfigError: every fault found, each with its key path.
     """
     layer = read_layer(source)
     arms = arm_layers(layer)
@@ -100,11 +112,10 @@ def load_config(
 
 
 def _resolved(values: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:
-    """Returns `values` with interpolations replaced; last of all, so that they show what the command line has set.
+    """Returns `values` with interpolations replaced, after all layers are merged: they see what overrides have set.
 
     Raises:
-        ConfigError: an interpolation leads nowhere or calls a resolver; what was found before (`problems`) is told with
-            it.
+        ConfigError: an interpolation leads nowhere or calls a resolver; `problems`, found earlier, come first.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -137,7 +148,7 @@ def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _calls_resolver(text: str) -> bool:
-    """Says whether a `:` stands within an interpolation, however deep: that is how OmegaConf's resolvers are called."""
+    """Says whether a `:` stands inside an interpolation, at any depth: OmegaConf then calls a resolver."""
     depth = 0
     for i, character in enumerate(text):
         if text.startswith("${", i):
@@ -150,7 +161,11 @@ def _calls_resolver(text: str) -> bool:
 
 
 def arm_layers(layer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the named variants that a config file declares under `arms`."""
+    """Returns the settings of every arm that a config file declares.
+
+    Raises:
+        ConfigError: `arms` is no mapping from names to mappings.
+    """
     arms = layer.get(ARMS) or {}
     if not isinstance(arms, Mapping) or not all(isinstance(value or {}, Mapping) for value in arms.values()):
         raise ConfigError(f"arms: must be a mapping from a name to settings, got {arms!r}")
@@ -158,9 +173,10 @@ def arm_layers(layer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with `layer` on top; nothing is mutated.
+    """Returns `base` with `layer` on top; neither is mutated.
 
-    A bare name for `stream` or `model`, another name there, or a list for `strategies`, replaces the section.
+    Sections are merged key by key, except that a layer replaces `stream` or `model` as a whole where it gives a bare
+    name or names another stream or model, and `strategies` where it gives a list or a bare name.
     """
     merged = deepcopy(dict(base))
     for key, value in layer.items():
@@ -170,6 +186,7 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
         elif key == "strategies" and not isinstance(value, Mapping):
             merged[key] = _strategy_section(value)
         elif key in ("stream", "model") and isinstance(value, Mapping) and value.get("name", _name(old)) != _name(old):
+            # The old section's arguments are those of another factory.
             merged[key] = deepcopy(dict(value))
         elif isinstance(old, Mapping) and isinstance(value, Mapping):
             merged[key] = merge(old, value)
@@ -183,6 +200,7 @@ def _name(section: Any) -> Any:
 
 
 def _strategy_section(value: Any) -> Any:
+    """Returns a bare name or a list of names as a mapping from names to no arguments; anything else as it is."""
     if value is None:
         return {}
     if isinstance(value, str):
@@ -195,102 +213,112 @@ def _strategy_section(value: Any) -> Any:
 
 
 def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) -> Config:
+    """Returns the config of merged and resolved values, with all defaults filled in; adds faults to `problems`."""
     strategies = values.get("strategies")
     if isinstance(strategies, Mapping):
+        # `naive` does nothing: a run that names it has the hash of one that names none. It takes no arguments; where
+        # it is given some, it stays, so that they are refused.
         values["strategies"] = {
-            name: {} if args is None else args for name, args in strategies.items() if name != "naive" or args
+            name: {} if arguments is None else arguments
+            for name, arguments in strategies.items()
+            if name != "naive" or arguments
         }
     config: Config = build("", values, Config, problems)
-    sections = config.strategies.values() if isinstance(config.strategies, dict) else [None]
     if not config.evaluation.splits:
         problems.append("evaluation.splits: must name at least one of validation, test, got []")
-    if not isinstance(config.stream, dict) or not all(isinstance(arguments, dict) for arguments in sections):
-        return config
-    stream = (_validated_stream if needs_stream else _beside_object)(config.stream, problems)
-    made = {name: _validated_strategy(name, args, problems) for name, args in config.strategies.items()}
-    kept = {f.name: getattr(config, f.name) for f in fields(Config)}
+    sections: list[Any] = [config.stream]
+    sections += config.strategies.values() if isinstance(config.strategies, dict) else [None]
+    if not all(isinstance(section, dict) for section in sections):
+        return config  # told by `build`
+    stream = _validated_stream(config.stream, problems) if needs_stream else _beside_object(config.stream, problems)
+    checked = {name: _validated_strategy(name, arguments, problems) for name, arguments in config.strategies.items()}
     prompting = _validated_prompting(config.prompting, problems)
-    return Config(**{**kept, "stream": stream, "strategies": made, "prompting": prompting})
+    settings = {field.name: getattr(config, field.name) for field in fields(Config)}
+    return Config(**{**settings, "stream": stream, "strategies": checked, "prompting": prompting})
 
 
 def _validated_prompting(section: PromptingConfig | None, problems: list[str]) -> PromptingConfig | None:
-    """Returns the section with a complete `data`; labels that YAML reads as numbers are texts again."""
+    """Returns the section with a complete `data`, and with labels that YAML has read as numbers as texts again."""
     if not isinstance(section, PromptingConfig):
         return section
     data = {"name": section.data} if isinstance(section.data, str) else section.data
     if isinstance(data, dict):
-        found: list[str] = []
-        data = _validated_stream(data, found)
-        problems += [f"prompting.data{line.removeprefix('stream')}" for line in found]
-    named = section.verbaliser
-    words = {str(label): value for label, value in named.items()} if isinstance(named, dict) else named
-    return replace(section, data=data, verbaliser=words)
+        faults: list[str] = []
+        data = _validated_stream(data, faults)
+        if "withhold" in data:
+            withheld = data["withhold"]
+            faults.append(f"stream.withhold: must not be set for prompts, which no strategy sees, got {withheld!r}")
+        problems += [f"prompting.data{fault.removeprefix('stream')}" for fault in faults]
+    verbaliser = section.verbaliser
+    if isinstance(verbaliser, dict):
+        verbaliser = {str(label): words for label, words in verbaliser.items()}
+    return replace(section, data=data, verbaliser=verbaliser)
 
 
 def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Returns a stream section with all arguments of its factory; faults begin with `stream`."""
     arguments = dict(section)
     name = arguments.pop("name", None)
-    handling = _handling(arguments, problems)
+    handling = take_handling(arguments, problems)
     if not isinstance(name, str):
         problems.append(f"stream.name: must name a stream, got {name!r}; see `cl-mlm list streams`")
         return section
-    found = _component("stream", name, "stream.name", problems)
-    if found is None:
+    factory = _component("stream", name, "stream.name", problems)
+    if factory is None:
         return section
-    own = take_keys(arguments, parameters(found), problems)
-    if "probes" in own:
-        own["probes"] = {name: _validated_probe(name, probe, problems) for name, probe in own["probes"].items()}
-    complete = _arguments("stream", arguments, found, problems, SECTION)
-    return {"name": name, **handling, **complete, **own}
-
-
-def _handling(arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Returns, checked, what the gate does to a stream whatever it is; takes it out of `arguments`."""
-    overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
-    first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
-    return {"overlap": overlap, "first_stages": first_stages}
+    common = take_keys(arguments, parameters(factory), problems)
+    if "probes" in common:
+        common["probes"] = {
+            probe: _validated_probe(probe, source, problems) for probe, source in common["probes"].items()
+        }
+    complete = _arguments("stream", arguments, factory, problems, SECTION_KEYS)
+    return {"name": name, **handling, **complete, **common}
 
 
 def _beside_object(section: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Returns what is read of a section beside a stream object: what is done to any stream."""
+    """Returns the keys that are read beside a stream object: what is done to a stream, whoever has built it."""
     arguments = dict(section)
-    handling = _handling(arguments, problems)
-    writes = check("stream.as_text", arguments.get("as_text", False), bool, {}, problems)
-    # Named only where it is set, as in `section.take_keys`.
-    return {**handling, **({"as_text": True} if writes else {})}
+    return {**take_handling(arguments, problems), **take_switches(arguments, problems)}
 
 
-def _validated_probe(name: str, probe: Any, problems: list[str]) -> Any:
-    """Returns the resolved section of a probe, or the path of its folder; faults get its key path."""
-    if isinstance(probe, str):
-        return probe
-    if not isinstance(probe, Mapping):
-        problems.append(f"stream.probes.{name}: must be a path or a stream section, got {probe!r}")
-        return probe
-    found: list[str] = []
-    section = _validated_stream({str(key): value for key, value in probe.items()}, found)
-    for key in ("probes", "overlap", "scenario_seed"):
-        if key in (probe if key == "overlap" else section):
-            shown = "scenario" if key == "scenario_seed" else key
-            found.append(f"stream.{shown}: must not be set for a probe, got {probe.get(shown)!r}")
-    problems += [prefixed(fault, name) for fault in found]
+def _validated_probe(name: str, source: Any, problems: list[str]) -> Any:
+    """Returns the resolved section of a probe, or the path of its folder; faults get the probe's key path."""
+    if isinstance(source, str):
+        return source
+    if not isinstance(source, Mapping):
+        problems.append(f"stream.probes.{name}: must be a path or a stream section, got {source!r}")
+        return source
+    faults: list[str] = []
+    section = _validated_stream({str(key): value for key, value in source.items()}, faults)
+    is_set = {
+        "probes": "probes" in section,
+        "overlap": "overlap" in source,  # a resolved section always has it
+        "scenario": "scenario_seed" in section,  # one that deals out training rows, of which a probe has none
+        "withhold": "withhold" in section,
+    }
+    faults += [
+        f"stream.{key}: must not be set for a probe, got {source.get(key)!r}" for key, given in is_set.items() if given
+    ]
+    problems += [prefixed(fault, name) for fault in faults]
     return {key: value for key, value in section.items() if key != "overlap"}
 
 
 def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Returns all arguments of a strategy; where their types are right, the strategy itself checks their values."""
     path = f"strategies.{name}"
-    found = _component("strategy", name, path, problems)
-    if found is None:
+    strategy_class = _component("strategy", name, path, problems)
+    if strategy_class is None:
         return arguments
-    before = len(problems)
-    complete = _arguments(path, arguments, found, problems)
-    if len(problems) == before:
-        strategy: Strategy = found(**complete)
+    num_before = len(problems)
+    complete = _arguments(path, arguments, strategy_class, problems)
+    if len(problems) == num_before:
+        strategy: Strategy = strategy_class(**complete)
         problems += [f"{path}.{fault}" for fault in strategy.validate()]
     return complete
 
 
 def _component(kind: str, name: str, path: str, problems: list[str]) -> Any:
+    """Returns the class or function called `name`; None, with its faults in `problems`, where there is none."""
     try:
         return find(kind, name)
     except ConfigError as error:
@@ -303,7 +331,12 @@ def _arguments(
 ) -> dict[str, Any]:
     """Returns all arguments of `component`, defaults filled in, each checked against its annotation.
 
-    `beside` are keys that may stand beside them, and have been taken out of `given`.
+    Args:
+        path: key path of the section.
+        given: what the section sets.
+        component: a strategy, or the factory of a stream.
+        problems: faults are added here.
+        beside: further keys that the section may have, named among the allowed ones; already taken out of `given`.
     """
     known = parameters(component)
     unknown_keys(path, given, {**known, **dict.fromkeys(beside)}, problems)

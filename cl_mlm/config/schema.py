@@ -1,4 +1,4 @@
-"""The schema of an experiment: dataclasses whose field metadata is the help text and the allowed range.
+"""The settings of an experiment as dataclasses; the metadata of a field holds its help text and its bounds.
 
 Metadata keys: `help`; `min`, `max` (inclusive) and `above` (exclusive) bound numbers and the items of lists.
 """
@@ -39,7 +39,7 @@ class FinetuningConfig:
 
     mode: Literal["full", "head"] = _option("full", "`full`: every weight; `head`: all but the pretrained body")
     cache_features: bool = _option(
-        True, "mode head: the frozen body sees every row once, and the head is trained on what it gave"
+        True, "mode head: the frozen body sees every row once, and the head is trained on its cached output"
     )
 
 
@@ -53,23 +53,25 @@ class TrainingConfig:
     accumulation: int = _option(1, "micro-batches of an optimiser step", min=1)
     optimizer: Literal["adamw", "sgd"] = _option("adamw", "AdamW (fused where the device has it) or SGD")
     learning_rate: float = _option(5e-5, "peak learning rate", above=0)
-    head_factor: float = _option(1.0, "learning rate of the head / that of the body", above=0)
-    momentum: float = _option(0.9, "of SGD", min=0, max=1)
-    weight_decay: float = _option(0.01, "decoupled; biases and norms are left out", min=0)
-    schedule: Literal["constant", "linear", "cosine"] = _option("linear", "after the warm-up, within each stage")
+    head_factor: float = _option(1.0, "learning rate of the head divided by that of the body", above=0)
+    momentum: float = _option(0.9, "momentum of SGD", min=0, max=1)
+    weight_decay: float = _option(0.01, "decoupled weight decay; not of biases and norms", min=0)
+    schedule: Literal["constant", "linear", "cosine"] = _option(
+        "linear", "learning rate after the warm-up, within each stage"
+    )
     warmup: float = _option(0.1, "fraction of a stage's steps", min=0, max=1)
     clip: float | None = _option(1.0, "largest norm of the gradient; null: no clipping", above=0)
     patience: int | None = _option(
         None, "epochs without a better validation score before a stage stops; null: never", min=1
     )
     precision: Literal["fp32", "bf16", "fp16"] = _option(
-        "fp32", "autocast precision of forward passes; that of the weights is model.dtype"
+        "fp32", "autocast precision of forward passes; model.dtype sets that of the weights"
     )
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
     max_length: int = _option(128, "tokens; longer rows are cut", min=4)
     halve_on_oom: bool = _option(
-        False, "where memory does not suffice, runs each micro-batch in halves: the same rows a step"
+        False, "where memory does not suffice, cuts each micro-batch in halves; a step keeps its rows"
     )
     gradient_checkpointing: bool = _option(
         False, "keeps fewer activations and computes them again: less memory, about a third more time"
@@ -90,7 +92,7 @@ class EvaluationConfig:
 class TrackingConfig:
     """Where MLflow lives."""
 
-    uri: str | None = _option(None, "null: MLFLOW_TRACKING_URI, else SQLite in the working folder")
+    uri: str | None = _option(None, "MLflow's address; null: MLFLOW_TRACKING_URI, else SQLite in the working folder")
     log_every: int = _option(10, "optimiser steps between two points of training curves", min=1)
 
 
@@ -98,19 +100,21 @@ class TrackingConfig:
 class CheckpointConfig:
     """What of a run is kept on disk."""
 
-    every_minutes: float | None = _option(10.0, "between two checkpoints within a stage; null: none by time", above=0)
+    every_minutes: float | None = _option(
+        10.0, "minutes between two checkpoints within a stage; null: none by time", above=0
+    )
     every_steps: int | None = _option(None, "optimiser steps between two checkpoints within a stage", min=1)
     keep_stages: Literal["all", "last", "none"] = _option(
-        "last", "models kept after the run; a running one keeps its last"
+        "last", "stages whose model is kept after the run; while it goes on, the last is always kept"
     )
     reuse_stages: int = _option(
-        1, "first stages that runs of one `output` train once and share, where all that they depend on is equal", min=0
+        1, "first stages that runs below one `output` train once and share, where training is the same; 0: none", min=0
     )
 
 
 @dataclass(frozen=True)
 class PromptingConfig:
-    """Prompts beside fine-tuning: what the model, as it is, makes of a template; see docs/prompting.md."""
+    """Prompts beside fine-tuning: how the model, as it is, answers a template; see docs/prompting.md."""
 
     template: str | None = _option(None, "jinja2 text over a row's columns, `labels`, `choices` and `mask`")
     templates: dict[str, str] = field(
@@ -119,17 +123,17 @@ class PromptingConfig:
     verbaliser: dict[str, str | list[str]] = field(
         default_factory=dict, metadata={"help": "label -> its words, or several; empty: the label's name"}
     )
-    delimiter: str = _option(" ", "between a prompt and its answer")
-    separator: str = _option("\n\n", "between demonstrations, and before the row that is asked for")
+    delimiter: str = _option(" ", "text between a prompt and its answer")
+    separator: str = _option("\n\n", "text after each demonstration")
     shots: list[int] = field(
         default_factory=lambda: [0], metadata={"help": "numbers of demonstrations, each scored by itself", "min": 0}
     )
-    per_class: bool = _option(False, "so many demonstrations of every label of the stage, not of the stage")
-    seed: int = _option(0, "of demonstrations and of `max_rows`", min=0)
+    per_class: bool = _option(False, "counts `shots` for every label of the stage, instead of for the stage")
+    seed: int = _option(0, "draws demonstrations, and rows where there is `max_rows`", min=0)
     normalise: Literal["none", "tokens", "bytes"] = _option(
-        "none", "what the log-probability of a label's words is divided by: nothing, their tokens, their UTF-8 bytes"
+        "none", "divides the log-probability of a label's words by nothing, their tokens, or their UTF-8 bytes"
     )
-    split: Literal["test", "validation"] = _option("test", "whose rows are asked for; demonstrations are of train")
+    split: Literal["test", "validation"] = _option("test", "split that is prompted; demonstrations come from train")
     max_rows: int | None = _option(None, "rows of a column, drawn by `seed`; null: all", min=1)
     max_length: int | None = _option(
         None, "tokens of a prompt and its answer; longer prompts lose their beginning; null: the model's limit", min=8
@@ -142,17 +146,18 @@ class PromptingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run, resolved: everything that can change its result is in here.
+    """The settings of one run, resolved: all that can change its result is in here.
 
     Attributes:
-        stream: `name`, the arguments of the stream's factory, and the keys of `section.py`.
+        stream: `name`, the arguments of the stream's factory, and the keys of `config/stream_keys.py`.
         strategies: name -> arguments, in order; empty is naive fine-tuning.
     """
 
     experiment: str = _option("experiment", "folder below `output`, and the MLflow experiment")
     seed: int = _option(0, "of initialisation, order, dropout and buffers", min=0)
     stream: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "name, arguments, and overlap, first_stages, scenario, order, probes"}
+        default_factory=dict,
+        metadata={"help": "name, arguments, and overlap, first_stages, scenario, order, probes, withhold"},
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)
@@ -166,18 +171,19 @@ class Config:
     prompting: PromptingConfig | None = field(
         default=None, metadata={"help": "prompts scored before training and after every stage; null: none"}
     )
+    # A setting like others, so that a smoke run has an identity and a folder of its own.
     limit: int | None = _option(None, "rows a split, and 2 steps a stage: a smoke run", min=1)
     output: str = _option("runs", "folder of all runs")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dicts; `prompting` only where it is set, so that other runs stay what they were."""
+        """Returns plain nested dicts, `prompting` only where it is set: without it the hash of older runs stays."""
         values = asdict(self)
         if self.prompting is None:
             del values["prompting"]
         return values
 
     def identity(self) -> dict[str, Any]:
-        """Returns what can change a result: all but where it is written and how it is tracked and kept."""
+        """Returns the settings that can change a result: all but where it is written and how it is tracked and kept."""
         return {k: v for k, v in self.to_dict().items() if k not in ("output", "tracking", "checkpoint")}
 
     @property

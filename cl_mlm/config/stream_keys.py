@@ -1,7 +1,9 @@
-"""The keys of a `stream` section that every stream has, whatever its factory takes: scenario, order, probes.
+"""The keys that any `stream` section may have beside the arguments of its factory: scenario, order, probes and others.
 
-A key that is not set stays out of the resolved section: the settings of other runs, and so their folders, stay what
-they were.
+No factory knows of them, so that every new stream has them, too.
+
+An optional key that is not set stays out of the resolved section: a new key then does not change the hash of existing
+runs, and so not the name of their folders.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from cl_mlm.config.checking import check
-from cl_mlm.stream import SCENARIOS, Scenario
+from cl_mlm.config.schema import Overlap
+from cl_mlm.stream import SCENARIOS, WITHHELD, Scenario, Withheld
 
 # Scenarios that deal out the rows of an ordinary stream, each with the keys that it reads beside `scenario_seed`:
 # type, default (`...`: needed), bounds.
@@ -19,23 +22,43 @@ SCENARIO_KEYS: Final[Mapping[str, Mapping[str, tuple[Any, Any, Mapping[str, floa
     "online": {"chunk_rows": (int, ..., {"min": 1}), "evaluate_every": (int, 1, {"min": 1})},
     "blurry": {"blur": (float, ..., {"min": 0, "max": 1})},
 }
-# Keys of the hygiene gate, which are no argument of a factory either.
-GATE: Final = ("overlap", "first_stages")
-OWN: Final = ("as_text", "base_scenario", "scenario_seed", "order", "orders", "probes")
-SECTION: Final = (*GATE, *OWN, *dict.fromkeys(key for keys in SCENARIO_KEYS.values() for key in keys))
+HANDLING_KEYS: Final = ("overlap", "first_stages")  # in every resolved section, set or not
+SWITCH_KEYS: Final = ("as_text", "withhold")  # also beside a stream that is handed over as an object
+OPTIONAL_KEYS: Final = (*SWITCH_KEYS, "base_scenario", "scenario_seed", "order", "orders", "probes")
+SECTION_KEYS: Final = (
+    *HANDLING_KEYS,
+    *OPTIONAL_KEYS,
+    *dict.fromkeys(key for keys in SCENARIO_KEYS.values() for key in keys),
+)
 
 
-def take_keys(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:
-    """Takes the platform's keys that are set out of `arguments` of a factory and returns them, checked.
+def take_handling(arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Takes `overlap` and `first_stages` out of `arguments` and returns them, checked, with their defaults."""
+    overlap = check("stream.overlap", arguments.pop("overlap", "error"), Overlap, {}, problems)
+    first_stages = check("stream.first_stages", arguments.pop("first_stages", None), int | None, {"min": 1}, problems)
+    return {"overlap": overlap, "first_stages": first_stages}
 
-    Args:
-        arguments: mutated: what is left is the factory's.
-        factory: names of the factory's own arguments, which win.
-        problems: faults are added.
-    """
+
+def take_switches(arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Takes `as_text` and `withhold`, which go with any stream, out of `arguments`; returns them where they are set."""
     taken: dict[str, Any] = {}
     if check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems):
         taken["as_text"] = True
+    withhold = _take_withhold(arguments, problems)
+    if withhold:
+        taken["withhold"] = withhold
+    return taken
+
+
+def take_keys(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:
+    """Takes the optional keys out of `arguments` and returns those that are set, checked.
+
+    Args:
+        arguments: of a section; mutated: the arguments of the factory are left.
+        factory: names of the factory's own arguments; where one is also a key of the platform, the factory gets it.
+        problems: faults are added here.
+    """
+    taken = take_switches(arguments, problems)
     taken |= _take_scenario(arguments, factory, problems)
     taken |= _take_order(arguments, factory, problems)
     if "probes" not in factory and "probes" in arguments:
@@ -47,9 +70,15 @@ def take_keys(arguments: dict[str, Any], factory: Collection[str], problems: lis
     return taken
 
 
+def _take_withhold(arguments: dict[str, Any], problems: list[str]) -> list[str]:
+    """Returns each withheld thing once, in a fixed order: the same set gives the same hash."""
+    names = check("stream.withhold", arguments.pop("withhold", None), list[Withheld] | None, {}, problems)
+    return [name for name in WITHHELD if name in names] if isinstance(names, list) else []
+
+
 def _take_scenario(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:
+    """Takes a scenario that deals out rows anew, with its keys; the other scenarios are the factory's."""
     scenario = arguments.get("scenario")
-    allowed = (*SCENARIOS, *SCENARIO_KEYS)
     taken: dict[str, Any] = {}
     if isinstance(scenario, str) and scenario in SCENARIO_KEYS:
         taken["scenario"] = arguments.pop("scenario")
@@ -64,36 +93,36 @@ def _take_scenario(arguments: dict[str, Any], factory: Collection[str], problems
                 problems.append(f"stream.{key}: is needed where stream.scenario is {scenario}")
             else:
                 taken[key] = check(f"stream.{key}", value, kind, bounds, problems)
-    elif scenario is not None and scenario not in allowed and "scenario" in factory:
-        known = ", ".join(allowed)
-        problems.append(f"stream.scenario: must be one of {known}, got {arguments.pop('scenario')!r}")
-    readers = {
-        key: [name for name, keys in SCENARIO_KEYS.items() if key in keys]
-        for keys in SCENARIO_KEYS.values()
-        for key in keys
-    }
-    readers |= {key: [*SCENARIO_KEYS] for key in ("base_scenario", "scenario_seed")}
-    for key, names in readers.items():
-        if key in arguments and key not in factory:
-            wanted = " or ".join(names)
-            problems.append(f"stream.{key}: needs stream.scenario={wanted}, got {arguments.pop(key)!r} without")
+    elif scenario is not None and scenario not in SCENARIOS and "scenario" in factory:
+        allowed = ", ".join((*SCENARIOS, *SCENARIO_KEYS))
+        problems.append(f"stream.scenario: must be one of {allowed}, got {arguments.pop('scenario')!r}")
+    _refuse_keys_of_other_scenarios(arguments, factory, problems)
     return taken
 
 
+def _refuse_keys_of_other_scenarios(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> None:
+    """Takes out the keys of scenarios that are not set, and adds a fault for each."""
+    scenarios_of: dict[str, list[str]] = {}
+    for scenario, keys in SCENARIO_KEYS.items():
+        for key in keys:
+            scenarios_of.setdefault(key, []).append(scenario)
+    scenarios_of |= {key: [*SCENARIO_KEYS] for key in ("base_scenario", "scenario_seed")}
+    for key, scenarios in scenarios_of.items():
+        if key in arguments and key not in factory:
+            wanted = " or ".join(scenarios)
+            problems.append(f"stream.{key}: needs stream.scenario={wanted}, got {arguments.pop(key)!r} without")
+
+
 def _take_order(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:
+    """Takes `orders` and `order`, unless they are the factory's.
+
+    A factory that has an `order` gets one that names its stages, for it may choose among them; one by index, or by a
+    key of `orders`, is the platform's.
+    """
     order = arguments.get("order")
     orders = None if "orders" in factory else arguments.pop("orders", None)
     if orders is not None:
-        if not isinstance(orders, Mapping) or not all(_is_order(each) for each in orders.values()):
-            problems.append(f"stream.orders: must be a mapping from a key to a list of stages, got {orders!r}")
-            arguments.pop("order", None)
-            return {}
-        keys = [str(key) for key in orders]
-        if isinstance(order, list) or str(order) not in keys:
-            known = ", ".join(keys)
-            problems.append(f"stream.order: must be a key of stream.orders ({known}), got {order!r}")
-        arguments.pop("order", None)
-        return {"orders": dict(orders), "order": order}
+        return _take_one_of(orders, arguments, problems)
     if order is None or ("order" in factory and names_stages(order)):
         if "order" not in factory:
             arguments.pop("order", None)
@@ -105,16 +134,28 @@ def _take_order(arguments: dict[str, Any], factory: Collection[str], problems: l
     return {"order": order}
 
 
+def _take_one_of(orders: Any, arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Takes `order`, which must be a key of `orders`, and returns both."""
+    order = arguments.pop("order", None)
+    if not isinstance(orders, Mapping) or not all(_is_order(each) for each in orders.values()):
+        problems.append(f"stream.orders: must be a mapping from a key to a list of stages, got {orders!r}")
+        return {}
+    keys = [str(key) for key in orders]
+    if isinstance(order, list) or str(order) not in keys:
+        problems.append(f"stream.order: must be a key of stream.orders ({', '.join(keys)}), got {order!r}")
+    return {"orders": dict(orders), "order": order}
+
+
 def _is_order(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) in (int, str) for item in value)
 
 
 def names_stages(value: Any) -> bool:
-    """Says whether an order names its stages, instead of counting them."""
+    """Says whether an order gives every stage by its name, instead of its index."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def prefixed(problem: str, probe: str) -> str:
-    """Returns a fault of a probe's section with the key path where it stands."""
+def prefixed(fault: str, probe: str) -> str:
+    """Returns a fault of a probe's section with the key path of the probe, `stream.probes.<name>`."""
     key = f"stream.probes.{probe}"
-    return f"{key}.{problem.removeprefix('stream.')}" if problem.startswith("stream.") else f"{key}: {problem}"
+    return f"{key}.{fault.removeprefix('stream.')}" if fault.startswith("stream.") else f"{key}: {fault}"

@@ -1,10 +1,10 @@
-"""From files to a stream that may be trained on; what those who write streams import stands here."""
+"""From files to a stream that may be trained on; those who write streams import the names of this room from here."""
 
 from cl_mlm.arrow import arrow_batches, pick
-from cl_mlm.data.as_text import as_text
 from cl_mlm.data.entity_staging import by_types, row_types
 from cl_mlm.data.files import find_folder, read_splits, read_table
 from cl_mlm.data.label_columns import rarest_labels
+from cl_mlm.data.ordering import reordered, stage_order
 from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
 from cl_mlm.data.staging import (
     StageFields,
@@ -13,9 +13,8 @@ from cl_mlm.data.staging import (
     by_source,
     carve_validation,
     column_codes,
-    reordered,
-    stage_order,
 )
+from cl_mlm.data.text_form import as_text
 
 __all__ = [
     "StageFields",

@@ -1,4 +1,4 @@
-"""The folder for what can be made again: converted files and encoded rows, addressed by a hash of their inputs."""
+"""The cache folder: converted files and encoded rows, each entry named by a hash of the inputs it is computed from."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def cache_folder(kind: str) -> Path:
 
 @contextmanager
 def building(final: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `final` that becomes `final` when the block ends without error.
+    """Yields an empty folder that is renamed to `final` when the block ends without error, and else removed.
 
     Two processes may build the same entry: the first to finish wins, the other's work is dropped.
     """
@@ -29,7 +29,7 @@ def building(final: Path) -> Iterator[Path]:
         try:
             temporary.rename(final)
         except OSError:
-            if not final.is_dir():
+            if not final.is_dir():  # else another process was first
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,22 +1,21 @@
-"""Whether the stages, columns and labels of a stream fit each other."""
+"""Checks that the stages, columns and labels of a stream fit each other."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from cl_mlm.config.components import make_objective
 from cl_mlm.data.label_columns import label_counts
-from cl_mlm.data.split_owners import Part, parts_of
+from cl_mlm.data.split_owners import SplitOwner, split_owners
 from cl_mlm.data.tasks import identity, objectives_of
 from cl_mlm.errors import nearest
-from cl_mlm.stream import SPLITS, Stream
+from cl_mlm.stream import SPLITS, WITHHELD, Stream
 
 Counts = Mapping[str, int]  # label to rows
 
 
 def stream_problems(stream: Stream) -> list[str]:
-    """Returns faults that show without reading a row."""
+    """Returns faults that can be seen without reading a row."""
     if not stream.stages:
         return [f"stream {stream.name!r}: must have at least one stage, got none"]
     problems = [
@@ -25,20 +24,25 @@ def stream_problems(stream: Stream) -> list[str]:
         if count > 1
     ]
     problems += _column_problems(stream)
+    problems += [
+        f"stream {stream.name!r}: withheld must name only {', '.join(WITHHELD)}, got {name!r}{nearest(name, WITHHELD)}"
+        for name in stream.withheld
+        if name not in WITHHELD
+    ]
     keys, objectives = objectives_of(stream)
-    for key, objective in objectives.items():
-        own = [stage for stage, name in zip(stream.stages, keys, strict=True) if name == key]
-        first, least = own[0], objective.min_labels
+    for task, objective in objectives.items():
+        stages = [stage for stage, key in zip(stream.stages, keys, strict=True) if key == task]
+        first, min_labels = stages[0], objective.min_labels
         if stream.scenario == "domain_incremental":
             problems += [
                 f"stage {stage.name!r}: domain_incremental needs the same labels in every stage; "
                 f"compared with stage {first.name!r} {_difference(first.labels, stage.labels)}"
-                for stage in own
+                for stage in stages
                 if set(stage.labels) != set(first.labels)
             ]
-        if len(set(first.labels)) < least:
+        if len(set(first.labels)) < min_labels:
             problems.append(
-                f"stage {first.name!r}: the first stage must have at least {least} labels for objective "
+                f"stage {first.name!r}: the first stage must have at least {min_labels} labels for objective "
                 f"{objective.name}, got {list(first.labels)}"
             )
     return problems
@@ -75,9 +79,14 @@ def _column_problems(stream: Stream) -> list[str]:
 
 
 def _difference(expected: Sequence[str], got: Sequence[str]) -> str:
-    missing, extra = (sorted(set(a) - set(b)) for a, b in ((expected, got), (got, expected)))
-    parts = [f"{word} {_listing(labels)}" for word, labels in (("it lacks", missing), ("it adds", extra)) if labels]
-    return " and ".join(parts)
+    missing = sorted(set(expected) - set(got))
+    extra = sorted(set(got) - set(expected))
+    differences = []
+    if missing:
+        differences.append(f"it lacks {_listing(missing)}")
+    if extra:
+        differences.append(f"it adds {_listing(extra)}")
+    return " and ".join(differences)
 
 
 def _listing(items: Sequence[str], most: int = 10) -> str:
@@ -86,69 +95,79 @@ def _listing(items: Sequence[str], most: int = 10) -> str:
 
 
 def row_problems(stream: Stream, after: str) -> list[str]:
-    """Returns empty splits and labels out of place; asked `after` dropping, which can empty a split or a label."""
-    parts, problems = parts_of(stream), []
-    counts = [_counts(part) for part in parts]
+    """Returns splits without rows, and labels of rows that do not fit their stage or column.
+
+    Args:
+        stream: with readable rows.
+        after: where rows have been dropped, which can empty a split or a label: says so in every fault.
+    """
+    problems: list[str] = []
+    owners = split_owners(stream)
+    counts = [_label_rows(owner) for owner in owners]
+    tasks = [identity(stage) for stage in stream.stages]
     columns = iter(stream.columns)
-    for i, (part, found) in enumerate(zip(parts, counts, strict=True)):
+    for i, (owner, counts_of_split) in enumerate(zip(owners, counts, strict=True)):
         problems += [
-            f"{part.where} {split}{after}: must have rows, got none"
-            for split, rows in part.splits.items()
-            if not len(rows) and (part.kind, split) != ("probe", "validation")
+            f"{owner.where} {split}{after}: must have rows, got none"
+            for split, rows in owner.splits.items()
+            if not len(rows) and (owner.kind, split) != ("probe", "validation")
         ]
-        column = next(columns) if "test" in part.splits else None
-        # Rows with many labels may keep some of earlier stages beside the stage's own.
-        before = i if part.kind == "stage" else len(stream)
-        same = [stage for stage in stream.stages[:before] if identity(stage) == identity(part.owner)]
-        earlier = {label for stage in same for label in stage.labels}
-        problems += _foreign_labels(part, found, earlier, after)
-        if part.kind == "probe":
-            problems += _unknown_labels(part, earlier)
+        # Owners with test rows come in the order of the columns.
+        column = next(columns) if "test" in owner.splits else None
+        task = identity(owner.item)
+        num_before = i if owner.kind == "stage" else len(stream)
+        same_task = [stream.stages[j] for j in range(num_before) if tasks[j] == task]
+        earlier_labels = {label for stage in same_task for label in stage.labels}
+        problems += _foreign_labels(owner, counts_of_split, earlier_labels, after)
+        if owner.kind == "probe":
+            problems += _unknown_labels(owner, earlier_labels)
         elif column is not None:
-            trained = {label for k in column.trained_in for label in counts[k]["train"]}
-            problems += _untrained_labels(part, found, trained, after)
+            trained = {label for stage in column.trained_in for label in counts[stage]["train"]}
+            problems += _untrained_labels(owner, counts_of_split, trained, after)
     return problems
 
 
-def _counts(part: Part) -> dict[str, dict[str, int]]:
-    """Returns the rows of each label of every split, without those that a score leaves out."""
-    objective = make_objective(part.owner.objective, part.owner.options)
-    found = {split: label_counts(rows, objective) for split, rows in part.splits.items()}
-    for split, counts in found.items():
-        for label in objective.unlearned if split != "train" else ():
-            counts.pop(label, None)
-    return found
+def _label_rows(owner: SplitOwner) -> dict[str, dict[str, int]]:
+    """Returns by split how many rows each label has, without labels that no stage has to bring."""
+    objective = owner.make_objective()
+    counts = {split: label_counts(rows, objective) for split, rows in owner.splits.items()}
+    for split in counts.keys() - {"train"}:
+        for label in objective.unlearned:
+            counts[split].pop(label, None)
+    return counts
 
 
-def _foreign_labels(part: Part, counts: Mapping[str, Counts], earlier: set[str], after: str) -> list[str]:
-    """Returns labels of rows that are none of the part's own."""
-    objective = make_objective(part.owner.objective, part.owner.options)
-    known = set(part.owner.labels)
-    kept = earlier if objective.sites_per_row == "many" else set()
+def _foreign_labels(owner: SplitOwner, counts: Mapping[str, Counts], earlier: set[str], after: str) -> list[str]:
+    """Returns labels of rows that are none of the owner's labels."""
+    allowed = set(owner.item.labels)
+    if owner.make_objective().sites_per_row == "many":
+        allowed |= earlier  # a row with many labels may keep those of earlier stages
+    known = set(owner.item.labels)
     return [
-        f"{part.where} {split}{after}: a label must be one of the {part.kind}'s, got {label!r} in "
-        f"{counts[split][label]} rows{nearest(str(label), known)}; allowed: {_listing(part.owner.labels)}"
-        for split in part.splits
-        for label in sorted(counts[split].keys() - known - kept, key=str)
+        f"{owner.where} {split}{after}: a label must be one of the {owner.kind}'s, got {label!r} in "
+        f"{counts[split][label]} rows{nearest(str(label), known)}; allowed: {_listing(owner.item.labels)}"
+        for split in owner.splits
+        for label in sorted(counts[split].keys() - allowed, key=str)
     ]
 
 
-def _untrained_labels(part: Part, counts: Mapping[str, Counts], trained: set[str], after: str) -> list[str]:
-    """Returns labels of validation and test rows that are not among those `trained` on."""
+def _untrained_labels(owner: SplitOwner, counts: Mapping[str, Counts], trained: set[str], after: str) -> list[str]:
+    """Returns labels of validation and test rows that no training row has; `trained`: those that one has."""
     problems = []
     for split in SPLITS[1:]:
-        lacking = sorted((counts[split].keys() & {*part.owner.labels}) - trained)
+        lacking = sorted((counts[split].keys() & {*owner.item.labels}) - trained)
         if lacking and trained:
             num_rows = sum(counts[split][label] for label in lacking)
             problems.append(
-                f"{part.where} {split}{after}: train has no row of {_listing(lacking)}, {split} has {num_rows}"
+                f"{owner.where} {split}{after}: train has no row of {_listing(lacking)}, {split} has {num_rows}"
             )
     return problems
 
 
-def _unknown_labels(part: Part, known: Collection[str]) -> list[str]:
-    """Returns the labels of a probe that no stage brings: the model would never be able to say them."""
-    unknown = [label for label in part.owner.labels if label not in known]
+def _unknown_labels(owner: SplitOwner, known: Collection[str]) -> list[str]:
+    """Returns a fault for labels of a probe that no stage brings: the model could never predict them."""
+    unknown = [label for label in owner.item.labels if label not in known]
     if not unknown:
         return []
-    return [f"{part.where}: its labels must be brought by a stage, got {_listing(unknown)}{nearest(unknown[0], known)}"]
+    hint = nearest(unknown[0], known)
+    return [f"{owner.where}: its labels must be brought by a stage, got {_listing(unknown)}{hint}"]

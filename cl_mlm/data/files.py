@@ -1,49 +1,49 @@
-"""From files to memory-mapped tables: JSON lines, CSV, TSV, Parquet and text become Arrow files in the cache.
+"""Reads files as memory-mapped tables: JSON lines, CSV, TSV, Parquet and text become Arrow files in the cache, once.
 
-That is done once. A file is read twice in blocks, first to find its faults and column types, then to write: memory
-stays the same for any size, and faults are named with their lines (rows in Parquet) before anything is written.
+A file is read twice in blocks, first to find its faults and column types, then to write it: memory does not grow with
+the file, and all faults are named with their lines (rows in Parquet) before anything is written.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.data.cache import building, cache_folder
+from cl_mlm.data.file_rows import BLOCK_ROWS, FileFaults, rows_of_file
 from cl_mlm.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     import pyarrow as pa
     from datasets import Dataset
+
+    from cl_mlm.data.file_rows import Lines
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 SPLIT_FILES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 TEXTS = ("text", "text_pair")
 MAX_FAULTS = 20
-BLOCK_ROWS, BLOCK_BYTES = 1000, 4 << 20
+BLOCK_BYTES = 4 << 20
 LAYOUT = 1  # part of every cache address: raise it when the same file gives another table
 
-Lines = Iterator[tuple[int, dict[str, Any], int]]  # line, row, size in bytes
-Block = list[tuple[int, dict[str, Any]]]
+Block = list[tuple[int, dict[str, Any]]]  # line, row
 
 
 def read_table(
     path: Path, *, columns: Mapping[str, str] | None = None, required: Sequence[str] = ("text", "label")
 ) -> Dataset:
-    """Returns the rows of a file as a memory-mapped data set; converted at the first call for its content.
+    """Returns the rows of a file as a memory-mapped data set; the file is converted at the first call for its content.
 
-    Labels that are whole numbers become strings (`3` is `"3"`; names of classes stored by `datasets` are used).
-    All columns of CSV and TSV are strings.
+    Labels that are whole numbers become strings (`3` is `"3"`), class numbers stored by `datasets` the names of their
+    classes. All columns of CSV and TSV are strings.
 
     Args:
-        path: a .jsonl or .json (one object a line), .csv, .tsv (both with a header) or .parquet file; where only texts
-            are asked for, also .txt: every line that is not blank is one.
+        path: a .jsonl or .json (one object a line), .csv, .tsv (both with a header) or .parquet file; where `text` is
+            the only required column, also .txt: every line that is not blank is a text.
         columns: our name of a column to its name in the file, such as `{"text": "sentence"}`.
         required: our names of columns that every row must fill.
 
@@ -63,7 +63,7 @@ def read_table(
     if not entry.is_dir():
         schema = _scan(path, columns, required)
         with building(entry) as folder:
-            _write(folder / "table.arrow", schema, _rows(path, columns, _Faults(path)))
+            _write(folder / "table.arrow", schema, rows_of_file(path, columns, FileFaults(path, MAX_FAULTS)))
     dataset: Dataset = Dataset.from_file(str(entry / "table.arrow"))
     return dataset
 
@@ -77,7 +77,11 @@ def read_splits(
 ) -> dict[str, Dataset]:
     """Returns the splits of a folder that holds train, validation (valid, dev) and test files of any format.
 
-    Where there is no file of a split that is not `needed`, there is no such key.
+    Args:
+        folder: holds the files.
+        columns: see `read_table`.
+        required: see `read_table`.
+        needed: splits that must have a file; others are left out where they have none.
 
     Raises:
         DataError: a needed split is missing, a split has two files, or a file has faults; all splits at once.
@@ -101,10 +105,10 @@ def read_splits(
 
 
 def find_folder(path: str, key: str = "stream.path") -> Path:
-    """Returns the folder `path` as given, else inside the folder `CL_MLM_DATA`.
+    """Returns the folder `path` as it is given, else the one of that name inside the folder `CL_MLM_DATA`.
 
     Raises:
-        ConfigError: it is in neither; names `key`.
+        ConfigError: there is neither; the message begins with `key`.
     """
     places = [Path(path).expanduser()]
     if root := os.environ.get("CL_MLM_DATA"):
@@ -117,25 +121,8 @@ def find_folder(path: str, key: str = "stream.path") -> Path:
     raise ConfigError(f"{key}: must be a folder, got {path!r}; looked in {looked}{hint}")
 
 
-class _Faults:
-    """Faults of one file; raises them when 20 are known, so that a hopeless file is not read to its end."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.problems: list[str] = []
-
-    def add(self, line: int | None, text: str) -> None:
-        self.problems.append(f"{self.path}: {text}" if line is None else f"{self.path}:{line}: {text}")
-        if len(self.problems) == MAX_FAULTS:
-            raise DataError([*self.problems, f"{self.path}: stopped after {MAX_FAULTS} faults"])
-
-    def raise_any(self) -> None:
-        if self.problems:
-            raise DataError(self.problems)
-
-
 def _address(path: Path, columns: Mapping[str, str], required: Sequence[str]) -> str:
-    """Returns a hash of the content, so that neither clocks nor the file's place matter."""
+    """Returns a hash of the file's content and of how it is read; its path and time do not matter."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     digest.update(repr((LAYOUT, path.suffix, sorted(columns.items()), sorted(required))).encode())
@@ -143,13 +130,17 @@ def _address(path: Path, columns: Mapping[str, str], required: Sequence[str]) ->
 
 
 def _scan(path: Path, columns: Mapping[str, str], required: Sequence[str]) -> pa.Schema:
-    """Returns the schema of a file without faults."""
+    """Returns the schema of a file, or raises its faults.
+
+    Raises:
+        DataError: up to 20 faults of the file.
+    """
     import pyarrow as pa
 
-    faults = _Faults(path)
+    faults = FileFaults(path, MAX_FAULTS)
     types: dict[str, tuple[pa.DataType, int]] = {}
     filled: list[str] | None = None
-    for block in _blocks(_rows(path, columns, faults)):
+    for block in _blocks(rows_of_file(path, columns, faults)):
         names = list(dict.fromkeys(name for _, row in block for name in row))
         if filled is None:
             filled = _present(required, names, columns, block[0][0], faults)
@@ -167,7 +158,7 @@ def _scan(path: Path, columns: Mapping[str, str], required: Sequence[str]) -> pa
 
 
 def _write(target: Path, schema: pa.Schema, rows: Lines) -> None:
-    """Writes rows as an Arrow stream, the format that `datasets` maps."""
+    """Writes rows as an Arrow stream, the format that `datasets` maps into memory."""
     import pyarrow as pa
 
     with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -182,9 +173,9 @@ def _write(target: Path, schema: pa.Schema, rows: Lines) -> None:
 
 
 def _present(
-    required: Sequence[str], names: Sequence[str], columns: Mapping[str, str], line: int, faults: _Faults
+    required: Sequence[str], names: Sequence[str], columns: Mapping[str, str], line: int, faults: FileFaults
 ) -> list[str]:
-    """Returns the required columns that the first block has; each other one is one fault instead of one a row."""
+    """Returns the required columns that the first block has; one that is missing is one fault, not one for each row."""
     for name in required:
         if name not in names:
             wanted = columns.get(name, name)
@@ -192,7 +183,7 @@ def _present(
     return [name for name in required if name in names]
 
 
-def _check_filled(block: Block, required: Sequence[str], faults: _Faults) -> None:
+def _check_filled(block: Block, required: Sequence[str], faults: FileFaults) -> None:
     for line, row in block:
         for name in required:
             value = row.get(name)
@@ -200,52 +191,66 @@ def _check_filled(block: Block, required: Sequence[str], faults: _Faults) -> Non
                 faults.add(line, f"no {name}, got {value!r}" if name in row else f"no {name}")
 
 
-def _merge_type(name: str, block: Block, types: dict[str, tuple[pa.DataType, int]], faults: _Faults) -> None:
-    """Widens the type of a column by a block, or names every line that does not fit the lines before it."""
+def _merge_type(name: str, block: Block, types: dict[str, tuple[pa.DataType, int]], faults: FileFaults) -> None:
+    """Widens the type of a column so that a block fits, or adds a fault for every line that does not fit.
+
+    Args:
+        name: of the column.
+        block: the next lines.
+        types: mutated: the type of every column so far, and the line that has set it.
+        faults: of the file.
+    """
     import pyarrow as pa
 
     known, first = types.get(name, (pa.null(), block[0][0]))
     if pa.types.is_null(known):  # the first line with a value decides
         first = next((line for line, row in block if row.get(name) is not None), first)
+    values = [row.get(name) for _, row in block]
     try:
-        _check_truth(known, [row.get(name) for _, row in block])
-        types[name] = (_wider(known, pa.array([row.get(name) for _, row in block]).type), first)
+        _check_truth(known, values)
+        types[name] = (_wider(known, pa.array(values).type), first)
         return
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        reason, count = str(error), len(faults.problems)
-    for line, row in block:
-        value = row.get(name)
+        reason, num_before = str(error), len(faults.problems)
+    # Value by value, to find the lines.
+    for (line, _), value in zip(block, values, strict=True):
         try:
-            found = pa.array([value]).type
+            value_type = pa.array([value]).type
             _check_truth(known, [value])
-            known = _wider(known, found)
+            known = _wider(known, value_type)
         except (pa.ArrowInvalid, OverflowError) as error:
             faults.add(line, f"column {name!r}: {error}, got {value!r}"[:300])
         except pa.ArrowTypeError:
-            faults.add(line, f"column {name!r} must be {known} as in line {first}, got {found} {value!r}"[:300])
-    if len(faults.problems) == count:
+            faults.add(line, f"column {name!r} must be {known} as in line {first}, got {value_type} {value!r}"[:300])
+    if len(faults.problems) == num_before:
         faults.add(block[0][0], f"column {name!r}, this line or one of the {len(block)} from here: {reason}")
     types[name] = (known, first)
 
 
 def _check_truth(known: pa.DataType, values: Sequence[Any]) -> None:
-    """Raises ArrowTypeError where truth values stand among numbers, which Arrow would read as 0 and 1."""
+    """Refuses truth values among other values: Arrow would read them as 0 and 1 among numbers.
+
+    Raises:
+        ArrowTypeError: see above.
+    """
     import pyarrow as pa
 
-    kinds = {isinstance(value, bool) for value in values if value is not None}
-    kinds |= {pa.types.is_boolean(known)} if not pa.types.is_null(known) else set()
-    if len(kinds) > 1:
+    are_truth = {isinstance(value, bool) for value in values if value is not None}
+    if not pa.types.is_null(known):
+        are_truth.add(pa.types.is_boolean(known))
+    if len(are_truth) > 1:
         raise pa.ArrowTypeError("true and false among other values")
 
 
 def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    """Returns the type that holds both, such as double for int64 and double."""
+    """Returns the type that holds values of both types, such as double for int64 and double."""
     import pyarrow as pa
 
     return pa.unify_schemas([pa.schema([("", a)]), pa.schema([("", b)])], promote_options="permissive").field(0).type
 
 
 def _blocks(rows: Lines) -> Iterator[Block]:
+    """Yields rows in blocks of BLOCK_ROWS, or fewer where they are long."""
     block: Block = []
     size = 0
     for line, row, num_bytes in rows:
@@ -256,104 +261,3 @@ def _blocks(rows: Lines) -> Iterator[Block]:
             block, size = [], 0
     if block:
         yield block
-
-
-def _rows(path: Path, columns: Mapping[str, str], faults: _Faults) -> Lines:
-    """Yields line, row and size of every row, columns renamed; a renamed column replaces one that has its new name."""
-    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows, ".txt": _document_rows}
-    for line, row, size in readers.get(path.suffix, _json_rows)(path, faults):
-        if not columns:
-            yield line, row, size
-            continue
-        renamed = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
-        rest = {name: value for name, value in row.items() if name not in columns.values() and name not in columns}
-        yield line, renamed | rest, size
-
-
-def _json_rows(path: Path, faults: _Faults) -> Lines:
-    with path.open("rb") as file:  # a whole array may be one line: look before reading it
-        if file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-            faults.add(1, "must hold one JSON object a line, got a JSON array")
-            return
-    for number, raw in _text_lines(path, faults):
-        line = raw.strip()
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-            if "\\ud" in line.lower():  # half a surrogate pair is valid JSON and no valid text
-                json.dumps(row, ensure_ascii=False).encode()
-        except json.JSONDecodeError as error:
-            faults.add(number, f"not valid JSON: {error.msg} at column {error.colno}")
-        except UnicodeEncodeError:
-            faults.add(number, "not valid text: half a surrogate pair")
-        except (ValueError, RecursionError) as error:
-            faults.add(number, f"not valid JSON: {error}")
-        else:
-            if isinstance(row, dict):
-                yield number, row, len(line)
-            else:
-                faults.add(number, f"must be a JSON object, got {type(row).__name__}")
-
-
-def _csv_rows(path: Path, faults: _Faults) -> Lines:
-    name, delimiter = ("TSV", "\t") if path.suffix == ".tsv" else ("CSV", ",")
-    reader = csv.reader((line for _, line in _text_lines(path, faults)), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    while True:
-        start = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:  # where the next row begins is now unknown
-            hint = "a field that begins with a quotation mark must be quoted, marks in it doubled"
-            faults.add(start, f"not valid {name}: {error} ({hint})")
-            return
-        if not header:
-            header = fields
-            for column in sorted({column for column in fields if fields.count(column) > 1}):
-                faults.add(start, f"must name every column once, got {column!r} twice")
-        elif len(fields) == len(header):
-            yield start, dict(zip(header, fields, strict=True)), sum(map(len, fields))
-        elif fields:
-            faults.add(start, f"must have {len(header)} fields as the header has, got {len(fields)}")
-
-
-def _document_rows(path: Path, faults: _Faults) -> Lines:
-    for number, line in _text_lines(path, faults):
-        if line.strip():
-            text = line.rstrip("\r\n")
-            yield number, {"text": text}, len(text)
-
-
-def _text_lines(path: Path, faults: _Faults) -> Iterable[tuple[int, str]]:
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                faults.add(number, f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start + 1}")
-                text = line.decode(errors="replace")  # so that the lines after it are checked too
-            yield number, text
-
-
-def _parquet_rows(path: Path, faults: _Faults) -> Lines:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from datasets import ClassLabel, Features
-
-    number = 0
-    try:
-        file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
-        features = Features.from_arrow_schema(file.schema_arrow)
-        classes = {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
-        for batch in file.iter_batches(BLOCK_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                for name, names in classes.items():  # -1 is how `datasets` writes an unknown label
-                    row[name] = names[row[name]] if row[name] is not None and row[name] >= 0 else None
-                yield number, row, batch.nbytes // len(batch)
-    except (pa.ArrowInvalid, OSError) as error:
-        faults.add(number + 1, f"not valid Parquet: {error}")

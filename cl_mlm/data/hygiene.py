@@ -1,7 +1,7 @@
-"""The gate before training: what a stream's rows are, whether they are sound, and which of them occur twice.
+"""The hygiene gate: checks every row of a stream before training, and finds inputs that occur in two splits.
 
-Rows are read in Arrow batches, so that a memory-mapped split is never a Python list of everything; 16 bytes a row
-are kept to compare inputs.
+Rows are read in Arrow batches, so that a memory-mapped split never becomes one Python list; a hash of 16 bytes a row is
+kept to compare inputs. The gate sees rows as the stream has them, before an objective packs several into one.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from cl_mlm.arrow import arrow_batches, pick
-from cl_mlm.config.components import make_objective
 from cl_mlm.config.schema import Overlap
 from cl_mlm.data.consistency import row_problems, stream_problems
-from cl_mlm.data.split_owners import Part, parts_of, with_splits
+from cl_mlm.data.split_owners import SplitOwner, split_owners, with_splits
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
     from datasets import Dataset
@@ -41,11 +41,11 @@ BLOCK_KEYS = 1 << 16
 def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
     """Returns the stream that may be trained on, and counts of rows whose input occurs in two splits.
 
-    Two rows have the same input when the objective's key is the same after NFKC and folding of white space; they are
-    compared within and across stages.
+    Two rows have the same input where `Objective.key` gives the same string for both, after NFKC and with white space
+    folded. Rows of all stages are compared with each other.
 
     Args:
-        stream: what a stream's factory made.
+        stream: as its factory has built it.
         overlap: `error` refuses rows in two splits; `drop` removes training rows that occur in a validation or test
             split and validation rows that occur in a test split, never test rows; `keep` only counts.
 
@@ -55,16 +55,16 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
 
     Raises:
         ConfigError: `overlap` is none of the three.
-        DataError: every fault of the stream, all at once.
+        DataError: every fault of the stream.
     """
     if overlap not in OVERLAPS:
         raise ConfigError(f"stream.overlap: must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
     problems = stream_problems(stream)
-    scans, mended = _scan(stream, problems)
-    if mended:
-        stream = replace(stream, notes=(*stream.notes, f"ill-formed rows repaired: {mended}"))
+    scans, num_mended = _scan(stream, problems)
+    if num_mended:
+        stream = replace(stream, notes=(*stream.notes, f"ill-formed rows repaired: {num_mended}"))
     if overlap != "keep":
-        problems += _dev_is_test(stream, scans)
+        problems += _validation_is_test(stream, scans)
     marks, counts = _mark(scans)
     if overlap == "error":
         problems += _overlap_problems(stream, marks)
@@ -80,38 +80,38 @@ def clean(stream: Stream, overlap: Overlap) -> tuple[Stream, dict[str, int]]:
 
 
 def _scan(stream: Stream, problems: list[str]) -> tuple[list[dict[str, Keys]], int]:
-    """Returns the keys of every split of every part and how many rows are mended; adds faults to `problems`.
+    """Returns the keys of every split of every owner, and how many rows are mended; adds faults to `problems`.
 
     A split with faulty rows has no keys: they cannot be trusted, and the stream is refused anyway.
     """
     import numpy as np
 
-    none: Keys = np.empty(0, dtype="S16")
+    no_keys: Keys = np.empty(0, dtype="S16")
     scans = []
-    mended = 0
+    num_mended = 0
     faults: list[str] = []
-    for part in parts_of(stream):
-        objective = make_objective(part.owner.objective, part.owner.options)
-        keys: dict[str, Keys] = dict.fromkeys(SPLITS, none)
-        for split, rows in part.splits.items():
+    for owner in split_owners(stream):
+        objective = owner.make_objective()
+        keys: dict[str, Keys] = dict.fromkeys(SPLITS, no_keys)
+        for split, rows in owner.splits.items():
             if len(faults) < MAX_PROBLEMS:
                 num_before = len(faults)
-                found, number = _scan_split(rows, objective, f"{part.where} {split}", faults)
-                keys[split] = found if len(faults) == num_before else none
-                mended += number
+                split_keys, mended = _scan_split(rows, objective, f"{owner.where} {split}", faults)
+                keys[split] = split_keys if len(faults) == num_before else no_keys
+                num_mended += mended
         scans.append(keys)
     if len(faults) >= MAX_PROBLEMS:
         faults = [*faults[:MAX_PROBLEMS], f"stopped reading after {MAX_PROBLEMS} faults of rows: there may be more"]
     problems += faults
-    return scans, mended
+    return scans, num_mended
 
 
 def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list[str]) -> tuple[Keys, int]:
-    """Returns the keys of the rows, (rows,), and how many are mended; adds what is wrong with them to `faults`."""
+    """Returns the keys of the rows, (rows,), and how many rows are mended; adds faults of rows to `faults`."""
     import numpy as np
 
-    mended = num_read = 0
-    parts = [np.empty(0, dtype="S16")]
+    num_mended = num_read = 0
+    keys = [np.empty(0, dtype="S16")]
     for table in arrow_batches(dataset):
         if len(faults) >= MAX_PROBLEMS:
             break
@@ -119,12 +119,12 @@ def _scan_split(dataset: Dataset, objective: Objective, where: str, faults: list
         # Objectives count rows from the start of what they are given, so a later batch says where it starts.
         start = f", counted from row {num_read}" if num_read else ""
         num_read += len(table)
-        found = objective.validate(rows, f"{where}{start}")
-        faults += found
-        if not found:
-            parts.append(_hashed(objective.key(rows)))
-            mended += objective.mended(rows)
-    return np.concatenate(parts), mended
+        batch_faults = objective.validate(rows, f"{where}{start}")
+        faults += batch_faults
+        if not batch_faults:
+            keys.append(_hashed(objective.key(rows)))
+            num_mended += objective.mended(rows)
+    return np.concatenate(keys), num_mended
 
 
 def _hashed(keys: Sequence[str]) -> Keys:
@@ -140,20 +140,20 @@ def _normalised(key: str) -> str:
     return "\x1f".join(" ".join(unicodedata.normalize("NFKC", part).split()) for part in key.split("\x1f"))
 
 
-def _dev_is_test(stream: Stream, scans: Sequence[dict[str, Keys]]) -> list[str]:
-    """Returns a line for each part whose validation and test splits hold the same inputs, in whatever order."""
+def _validation_is_test(stream: Stream, scans: Sequence[dict[str, Keys]]) -> list[str]:
+    """Returns a fault for each owner whose validation and test splits hold the same inputs, in whatever order."""
     import numpy as np
 
     return [
-        f"{part.where} validation: must not be the test split ({len(keys['test'])} equal rows): settings would "
+        f"{owner.where} validation: must not be the test split ({len(keys['test'])} equal rows): settings would "
         f"be chosen on test rows; carve a validation split from train, or set stream.overlap=keep"
-        for part, keys in zip(parts_of(stream), scans, strict=True)
+        for owner, keys in zip(split_owners(stream), scans, strict=True)
         if len(keys["test"]) and np.array_equal(np.sort(keys["validation"]), np.sort(keys["test"]))
     ]
 
 
 def _mark(scans: Sequence[dict[str, Keys]]) -> tuple[list[Marks], dict[str, int]]:
-    """Returns which train and validation rows of every part occur in a later split of any part, and the counts."""
+    """Returns which train and validation rows of each owner occur in a later split of any owner, and the counts."""
     import numpy as np
 
     known = {
@@ -174,49 +174,52 @@ def _mark(scans: Sequence[dict[str, Keys]]) -> tuple[list[Marks], dict[str, int]
 
 
 def _among(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
-    """Returns which keys are among `known`, sorted, (rows,); `numpy.isin` would sort all of them, in several copies."""
+    """Returns whether each key is among `known`, (rows,); `known` is sorted."""
     import numpy as np
 
-    found = np.zeros(len(keys), dtype=np.bool_)
-    for start in range(0, len(keys) if len(known) else 0, BLOCK_KEYS):
+    is_known = np.zeros(len(keys), dtype=np.bool_)
+    if not len(known):
+        return is_known
+    # `numpy.isin` would sort all keys, in several copies.
+    for start in range(0, len(keys), BLOCK_KEYS):
         block = keys[start : start + BLOCK_KEYS]
         places = np.searchsorted(known, block)
-        found[start : start + BLOCK_KEYS] = known[np.minimum(places, len(known) - 1)] == block
-    return found
+        is_known[start : start + BLOCK_KEYS] = known[np.minimum(places, len(known) - 1)] == block
+    return is_known
 
 
 def _overlap_problems(stream: Stream, marks: Sequence[Marks]) -> list[str]:
-    """Returns a line for each split that holds rows of a later one, with examples and what can be done."""
+    """Returns a fault for each split that holds inputs of a later one, with examples and remedies."""
     later = {"train": "validation or test", "validation": "test"}
     return [
-        f"{part.where} {split}: no input may occur in a {later[split]} split too, got {marked.sum()} such: "
-        f"{_examples(part, split, marked)}; stream.overlap=drop removes them (never test rows), keep leaves them"
-        for part, mark in zip(parts_of(stream), marks, strict=True)
+        f"{owner.where} {split}: no input may occur in a {later[split]} split too, got {marked.sum()} such: "
+        f"{_examples(owner, split, marked)}; stream.overlap=drop removes them (never test rows), keep leaves them"
+        for owner, mark in zip(split_owners(stream), marks, strict=True)
         for split, marked in mark.items()
         if marked.any()
     ]
 
 
-def _examples(part: Part, split: str, marked: npt.NDArray[np.bool_]) -> str:
-    rows = part.splits[split].with_format(None)[marked.nonzero()[0][:NUM_EXAMPLES].tolist()]
-    keys = make_objective(part.owner.objective, part.owner.options).key(rows)
-    texts = [" ".join(key.replace("\x1f", " | ").split()) for key in keys]
+def _examples(owner: SplitOwner, split: str, marked: npt.NDArray[np.bool_]) -> str:
+    rows = owner.splits[split].with_format(None)[marked.nonzero()[0][:NUM_EXAMPLES].tolist()]
+    texts = [" ".join(key.replace("\x1f", " | ").split()) for key in owner.make_objective().key(rows)]
     cut = [text if len(text) <= EXAMPLE_CHARACTERS else f"{text[: EXAMPLE_CHARACTERS - 3]}..." for text in texts]
     return ", ".join(map(repr, cut))
 
 
 def _drop(stream: Stream, marks: Sequence[Marks]) -> tuple[Stream, dict[str, int]]:
-    """Returns the stream without its marked rows, a note that says how many, and the numbers."""
+    """Returns the stream without its marked rows, its notes saying how many, and the numbers by split."""
+    owners = split_owners(stream)
     splits = [
-        {**part.splits, **{split: _without(part.splits[split], mark[split]) for split in mark if split in part.splits}}
-        for part, mark in zip(parts_of(stream), marks, strict=True)
+        {split: _without(rows, mark[split]) if split in mark else rows for split, rows in owner.splits.items()}
+        for owner, mark in zip(owners, marks, strict=True)
     ]
-    num = {split: sum(int(mark[split].sum()) for mark in marks) for split in ("train", "validation")}
-    note = f"overlap: {num['train']} training and {num['validation']} validation rows dropped"
-    notes = (*stream.notes, note) if any(num.values()) else stream.notes
-    return replace(with_splits(stream, splits), notes=notes), {
-        f"dropped_{split}": count for split, count in num.items()
-    }
+    num_dropped = {split: sum(int(mark[split].sum()) for mark in marks) for split in ("train", "validation")}
+    cleaned = with_splits(stream, splits)
+    if any(num_dropped.values()):
+        note = f"overlap: {num_dropped['train']} training and {num_dropped['validation']} validation rows dropped"
+        cleaned = replace(cleaned, notes=(*stream.notes, note))
+    return cleaned, {f"dropped_{split}": num for split, num in num_dropped.items()}
 
 
 def _without(dataset: Dataset, marked: npt.NDArray[np.bool_]) -> Dataset:

@@ -1,14 +1,15 @@
-"""LabelSpace: which labels the model knows now, which it knew before this stage, and which belong to a stage."""
+"""Reads the labels of a data set's rows: how many rows have each, and which rows belong together."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cl_mlm.arrow import arrow_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
@@ -18,16 +19,20 @@ if TYPE_CHECKING:
 
 
 def rarest_labels(rows: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
-    """Returns for every row with many labels the code of its rarest one, (N,), from 1; 0 where it has none."""
+    """Returns the code of every row's rarest label, (N,): 1 for the rarest of all; 0 for a row without labels."""
     import numpy as np
 
     counts = Counter(label for labels in rows for label in labels)
-    order = {label: i + 1 for i, label in enumerate(sorted(counts, key=lambda label: (counts[label], label)))}
-    return np.array([min((order[label] for label in labels), default=0) for labels in rows], dtype=np.int64)
+    by_rarity = sorted(counts, key=lambda label: (counts[label], label))
+    rank = {label: i for i, label in enumerate(by_rarity, 1)}
+    return np.array([min((rank[label] for label in labels), default=0) for labels in rows], dtype=np.int64)
 
 
 def label_counts(dataset: Dataset, objective: Objective) -> dict[str, int]:
-    """Returns how many rows have each label; what is no text is left to the objective to refuse."""
+    """Returns how many rows have each label; empty where rows have no labels or are not sound.
+
+    Faulty rows are not told here: the hygiene gate lets the objective check them.
+    """
     if not objective.min_labels or not len(dataset) or not {*objective.columns} <= {*dataset.column_names}:
         return {}
     if "label" not in objective.columns:
@@ -43,12 +48,13 @@ def label_counts(dataset: Dataset, objective: Objective) -> dict[str, int]:
 
 
 def _label_column(dataset: Dataset) -> pa.ChunkedArray:
+    """Returns the column `label` as the data set shows it: through its indices mapping, where there is one."""
     column: pa.ChunkedArray = dataset.data.column("label")
     return column if dataset._indices is None else column.take(dataset._indices.column(0))
 
 
 def label_codes(dataset: Dataset, objective: Objective) -> npt.NDArray[np.int64]:
-    """Returns a number for every row's label, or for the rarest where it has many, (N,); all equal without labels."""
+    """Returns a code for every row's label, (N,); of many labels for the rarest; all 0 where rows have no label."""
     import numpy as np
 
     if "label" in dataset.column_names:

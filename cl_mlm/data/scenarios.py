@@ -1,12 +1,12 @@
-"""From an ordinary stream to one whose stages and columns do not pair up: instances, online chunks, blurry.
+"""Deals out the training rows of an ordinary stream anew: new instances, online chunks, blurry stages.
 
-Rows are dealt as index mappings over the same tables; which row goes where is drawn from a seed of the stream, not of
-the run, and training rows only are dealt: what is scored stays what it was.
+Each scenario is a function from a stream to a stream, so that every stream has it. Stages and columns no longer pair
+up. Rows are dealt out as index mappings over the same tables, drawn with a seed of the stream, not of the run;
+validation and test rows stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,8 @@ from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Column, Restaged, Stage, Stream, column_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
     import numpy as np
     import numpy.typing as npt
     from datasets import Dataset
@@ -31,15 +33,16 @@ if TYPE_CHECKING:
 def instance_incremental(stream: Stream, num_stages: int, seed: int = 0) -> Stream:
     """Returns `num_stages` stages with new rows of the same labels, all scored on one column.
 
-    All training rows of `stream` are dealt out by label, so that stages differ by at most one row, and by at most one
-    row of each label. The column holds the validation and test rows of all its stages. It counts as learned after the
-    first stage by which training has shown every label: from then on a score can fall only by forgetting.
+    Training rows are dealt out label by label: stages differ by at most one row in all, and by at most one row of each
+    label. The column holds the validation and test rows of all stages of `stream`. It counts as learned after the first
+    stage by which training has shown every label: from then on a score can fall only by forgetting.
 
-    Lomonaco & Maltoni 2017, CORe50, arXiv 1705.03550, section 3.1 (new instances): there the instances are sessions
-    under other conditions; here they are rows drawn at random, so that the stages are of one distribution.
+    Lomonaco & Maltoni 2017, CORe50, arXiv 1705.03550, section 3.1 (new instances). Differs from the paper: there the
+    instances are sessions under other conditions; here they are rows drawn at random, all of one distribution.
 
     Raises:
-        ConfigError: the number is out of range, or the stream cannot be dealt out so.
+        ConfigError: the number is out of range, or the stream cannot be dealt out like this.
+        DataError: the rows of its stages have different columns.
     """
     import numpy as np
 
@@ -55,12 +58,16 @@ def instance_incremental(stream: Stream, num_stages: int, seed: int = 0) -> Stre
     stage_of = np.empty(len(train), dtype=np.int64)
     stage_of[by_label] = np.arange(len(train)) % num_stages
     first = stream.stages[0]
-    rows = [pick(train, np.flatnonzero(stage_of == i)) for i in range(num_stages)]
+    rows_of_stage = [pick(train, np.flatnonzero(stage_of == i)) for i in range(num_stages)]
     width = max(2, len(str(num_stages)))
-    stages = tuple(_bare(first, f"instances-{i + 1:0{width}d}", part, stream.labels) for i, part in enumerate(rows))
-    scored = {*label_counts(whole["test"], objective)} & {*stream.labels}
+    stages = tuple(
+        _training_only(first, f"instances-{i:0{width}d}", rows, stream.labels)
+        for i, rows in enumerate(rows_of_stage, 1)
+    )
+    scored_labels = {*label_counts(whole["test"], objective)} & {*stream.labels}
+    home = _first_stage_with_all(scored_labels, rows_of_stage, objective)
     column = replace(
-        column_of(first, _all_seen(rows, scored, objective), tuple(range(num_stages))),
+        column_of(first, home, tuple(range(num_stages))),
         name=first.name if len(stream) == 1 else stream.name,
         validation=whole["validation"],
         test=whole["test"],
@@ -68,21 +75,23 @@ def instance_incremental(stream: Stream, num_stages: int, seed: int = 0) -> Stre
         domain=_shared([stage.domain for stage in stream.stages]),
         language=_shared([stage.language for stage in stream.stages]),
     )
-    return _made(stream, "instance_incremental", stages, (column,), f"{num_stages} stages of instances, seed {seed}")
+    note = f"{num_stages} stages of instances, seed {seed}"
+    return _restaged(stream, "instance_incremental", stages, (column,), note)
 
 
 def online(stream: Stream, chunk_rows: int, evaluate_every: int = 1, seed: int = 0) -> Stream:
-    """Returns every stage of `stream` in chunks of `chunk_rows` rows, shuffled: a single pass over small batches.
+    """Returns every stage of `stream`, shuffled, in chunks of `chunk_rows` rows: a single pass over small batches.
 
-    A chunk knows all labels of its stage. The columns are those of `stream`; each counts as learned after the last
-    chunk of its stage. Scored is after every `evaluate_every`-th chunk and always after the last of a stage.
+    Each chunk is a stage with all labels of the stage that it is cut from. The columns are those of `stream`; each
+    counts as learned after the last chunk of its stage. Columns are scored after every `evaluate_every`-th chunk, and
+    always after the last chunk of a stage.
 
     Aljundi et al. 2019, Online Continual Learning with Maximally Interfered Retrieval, arXiv 1908.04742, section 4
-    (each stage's rows are seen once, in small batches). Differs from the paper: borders of stages are known to the
-    strategies, as every chunk is a stage to them.
+    (each stage's rows are seen once, in small batches). Differs from the paper: strategies know where a chunk begins,
+    as every chunk is a stage to them.
 
     Raises:
-        ConfigError: a number is out of range, or the stream cannot be cut so.
+        ConfigError: a number is out of range, or the stream cannot be cut like this.
         DataError: a stage has no training rows.
     """
     import numpy as np
@@ -101,22 +110,23 @@ def online(stream: Stream, chunk_rows: int, evaluate_every: int = 1, seed: int =
         chunks = [np.sort(shuffled[start : start + chunk_rows]) for start in range(0, len(shuffled), chunk_rows)]
         first, width = len(stages), max(2, len(str(len(chunks))))
         stages += [
-            _bare(stage, f"{stage.name}-{k + 1:0{width}d}", pick(stage.train, chunk), stage.labels)
-            for k, chunk in enumerate(chunks)
+            _training_only(stage, f"{stage.name}-{k:0{width}d}", pick(stage.train, chunk), stage.labels)
+            for k, chunk in enumerate(chunks, 1)
         ]
         columns.append(column_of(stage, len(stages) - 1, tuple(range(first, len(stages)))))
     homes = {column.home for column in columns}
     measured = tuple(i for i in range(len(stages)) if (i + 1) % evaluate_every == 0 or i in homes)
     note = f"online: {len(stages)} chunks of at most {chunk_rows} rows, one pass, seed {seed}"
-    made = _made(stream, "online", tuple(stages), tuple(columns), note)
-    return replace(made, measured=measured if len(measured) < len(stages) else ())
+    restaged = _restaged(stream, "online", tuple(stages), tuple(columns), note)
+    is_always_measured = len(measured) == len(stages)
+    return replace(restaged, measured=() if is_always_measured else measured)
 
 
 def blurry(stream: Stream, blur: float, seed: int = 0) -> Stream:
     """Returns the stages of `stream` with a fraction `blur` of each label's rows dealt out evenly to the other stages.
 
-    Of the n rows of a label in a stage, round(blur * n) leave it (halves are rounded up). A stage's labels are its own
-    and, behind them, those of the rows that came in. The columns are those of `stream`, its own labels' test rows.
+    Of the n training rows of a label in a stage, round(blur * n) leave it (halves are rounded up). A stage's labels are
+    its own, and behind them those of the rows that came in. The columns are those of `stream`.
 
     Bang et al. 2021, Rainbow Memory, arXiv 2103.17230, section 3 (blurry-CIL; `blur` is their M / 100). Differs from
     the paper: every stage is seen in full and as often as training says; the paper's is online.
@@ -144,10 +154,10 @@ def blurry(stream: Stream, blur: float, seed: int = 0) -> Stream:
         rows = np.flatnonzero(stage_of == i)
         present = {names[code] for code in np.unique(codes[rows])}
         labels = (*stage.labels, *(label for label in stream.labels if label in present - {*stage.labels}))
-        stages.append(_bare(stage, stage.name, pick(train, rows), labels if stage.labels else ()))
+        stages.append(_training_only(stage, stage.name, pick(train, rows), labels if stage.labels else ()))
     columns = tuple(column_of(stage, i) for i, stage in enumerate(stream.stages))
     note = f"blurry: {100 * blur:g} % of each label's training rows dealt out to the other stages, seed {seed}"
-    return _made(stream, "blurry", tuple(stages), columns, note)
+    return _restaged(stream, "blurry", tuple(stages), columns, note)
 
 
 RESTAGING: Final[Mapping[str, Callable[..., Stream]]] = {
@@ -158,7 +168,15 @@ RESTAGING: Final[Mapping[str, Callable[..., Stream]]] = {
 
 
 def _blurred(home: Indices, codes: Indices, blur: float, num_stages: int, seed: int) -> Indices:
-    """Returns the stage of every row, (N,): of each label of a stage a fraction leaves for the others in turn."""
+    """Returns the stage of every row, (N,); of the rows of a label in a stage, a fraction goes to the others in turn.
+
+    Args:
+        home: the stage of every row before, (N,).
+        codes: the label of every row as a number, (N,).
+        blur: the fraction that leaves, 0-1.
+        num_stages: of the stream.
+        seed: draws the rows that leave.
+    """
     import numpy as np
 
     stage_of = home.copy()
@@ -167,13 +185,18 @@ def _blurred(home: Indices, codes: Indices, blur: float, num_stages: int, seed: 
         rows = np.flatnonzero((home == stage) & (codes == code))
         leaving = numpy_generator(seed, "blurry", stage, code).permutation(rows)[: int(blur * len(rows) + 0.5)]
         others = np.delete(np.arange(num_stages), stage)
-        # Who is served first moves on, so that what is left over of many labels does not go to one stage.
+        # `turn` goes on from label to label: if each began with the same stage, that one would get every odd row.
         stage_of[leaving] = others[(turn + np.arange(len(leaving))) % len(others)]
         turn += len(leaving)
     return stage_of
 
 
 def _check_base(stream: Stream, scenario: Restaged) -> None:
+    """Refuses streams whose rows this scenario cannot deal out.
+
+    Raises:
+        ConfigError: see above.
+    """
     if stream.given_columns:
         raise ConfigError(f"stream.scenario: {scenario} needs an ordinary stream, got {stream.scenario}")
     if stream.masks and scenario != "online":
@@ -188,18 +211,18 @@ def _check_base(stream: Stream, scenario: Restaged) -> None:
         )
 
 
-def _bare(stage: Stage, name: str, train: Dataset, labels: tuple[str, ...]) -> Stage:
-    """Returns the stage with other training rows and nothing to score."""
+def _training_only(stage: Stage, name: str, train: Dataset, labels: tuple[str, ...]) -> Stage:
+    """Returns the stage with another name, other training rows and labels, and no rows to score."""
     import numpy as np
 
-    none = pick(stage.test, np.zeros(0, dtype=np.int64))
-    return replace(stage, name=name, train=train, validation=none, test=none, labels=labels)
+    no_rows = pick(stage.test, np.zeros(0, dtype=np.int64))
+    return replace(stage, name=name, train=train, validation=no_rows, test=no_rows, labels=labels)
 
 
-def _made(
+def _restaged(
     stream: Stream, scenario: Restaged, stages: tuple[Stage, ...], columns: tuple[Column, ...], note: str
 ) -> Stream:
-    base: Any = stream.scenario  # an ordinary one, as `_check_base` has seen
+    base: Any = stream.scenario  # an ordinary one: `_check_base` refuses others
     return replace(
         stream,
         stages=stages,
@@ -210,31 +233,32 @@ def _made(
     )
 
 
-def _all_seen(parts: Sequence[Dataset], labels: Collection[str], objective: Objective) -> int:
-    """Returns the first stage by which every one of `labels` has stood in a training row; the last where one never."""
+def _first_stage_with_all(labels: Collection[str], rows_of_stage: Sequence[Dataset], objective: Objective) -> int:
+    """Returns the first stage by which each of `labels` has been in a training row; the last where one never is."""
     missing = set(labels)
-    for i, rows in enumerate(parts):
+    for i, rows in enumerate(rows_of_stage):
         missing -= label_counts(rows, objective).keys()
         if not missing:
             return i
-    return len(parts) - 1
+    return len(rows_of_stage) - 1
 
 
-def _union(parts: Sequence[Dataset]) -> Dataset:
-    """Returns the rows of all parts, in order; no text is copied.
+def _union(datasets: Sequence[Dataset]) -> Dataset:
+    """Returns the rows of all data sets, in order; no text is copied.
 
     Raises:
-        DataError: the parts have other columns.
+        DataError: their columns differ.
     """
     from datasets import concatenate_datasets
 
-    if len(parts) == 1:
-        return parts[0]
+    first, last = datasets[0], datasets[-1]
+    if len(datasets) == 1:
+        return first
     try:
-        # Parts whose columns differ would be filled up with nothing.
-        if len({tuple(sorted(rows.column_names)) for rows in parts}) > 1:
-            raise ValueError(f"columns {', '.join(sorted({*parts[0].column_names} ^ {*parts[-1].column_names}))}")
-        return concatenate_datasets(list(parts))
+        # `datasets` itself would fill columns that are missing with nulls.
+        if len({tuple(sorted(rows.column_names)) for rows in datasets}) > 1:
+            raise ValueError(f"columns {', '.join(sorted({*first.column_names} ^ {*last.column_names}))}")
+        return concatenate_datasets(list(datasets))
     except ValueError as error:
         raise DataError(f"stream.scenario: rows of stages that differ in columns cannot be mixed: {error}") from error
 
@@ -245,4 +269,5 @@ def _objective(stream: Stream) -> Objective:
 
 
 def _shared(values: Sequence[str | None]) -> str | None:
+    """Returns the one value that all have; None where they differ."""
     return values[0] if len({*values}) == 1 else None

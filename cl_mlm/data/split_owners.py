@@ -1,53 +1,79 @@
-"""Stages and columns of a stream as parts that own rows, for work that is the same on every split."""
+"""Lists every split of a stream with its owner: a stage, a column or a probe.
+
+Work that is the same for every split (the hygiene gate, `limit`, `as_text`) goes through this list, and so needs to
+know of no scenario.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from cl_mlm.config.components import make_objective
 from cl_mlm.stream import SPLITS, Column, Stage, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from datasets import Dataset
+
+    from cl_mlm.objective import Objective
 
 
 @dataclass(frozen=True)
-class Part:
-    """A stage with its own column, or one of the two alone.
+class SplitOwner:
+    """A stage, column or probe, and the splits that it owns.
 
     Attributes:
-        kind: `stage`, `column` or `probe`, as messages call it.
-        splits: those whose rows belong to it.
+        kind: what messages call it.
+        item: the stage, column or probe itself.
+        splits: by name: all three of a stage; `train` alone where the stream's columns are given; `validation` and
+            `test` of a column or probe.
     """
 
-    kind: str
-    owner: Stage | Column
+    kind: Literal["stage", "column", "probe"]
+    item: Stage | Column
     splits: Mapping[str, Dataset]
 
     @property
     def where(self) -> str:
-        """How messages begin."""
-        return f"{self.kind} {self.owner.name!r}"
+        """How messages about its rows begin, such as `stage 'labels-01'`."""
+        return f"{self.kind} {self.item.name!r}"
+
+    def make_objective(self) -> Objective:
+        """Returns the objective of its rows, built anew.
+
+        Raises:
+            ConfigError: there is no such objective, or it has no such option.
+        """
+        return make_objective(self.item.objective, self.item.options)
 
 
-def parts_of(stream: Stream) -> list[Part]:
-    """Returns every split of the stream once: stages in order, then columns that are not a stage's own, then probes."""
-    names = SPLITS[:1] if stream.given_columns else SPLITS
-    found = [Part("stage", stage, {name: stage.split(name) for name in names}) for stage in stream.stages]
-    for kind, columns in (("column", stream.given_columns), ("probe", stream.probes)):
-        found += [Part(kind, column, {name: column.split(name) for name in SPLITS[1:]}) for column in columns]
-    return found
+def split_owners(stream: Stream) -> list[SplitOwner]:
+    """Returns the owners of all splits, each split once: stages in order, then given columns, then probes."""
+    of_stage = SPLITS[:1] if stream.given_columns else SPLITS
+    of_column = SPLITS[1:]
+    return [
+        *(SplitOwner("stage", stage, {name: stage.split(name) for name in of_stage}) for stage in stream.stages),
+        *(SplitOwner("column", c, {name: c.split(name) for name in of_column}) for c in stream.given_columns),
+        *(SplitOwner("probe", c, {name: c.split(name) for name in of_column}) for c in stream.probes),
+    ]
 
 
-def with_splits(stream: Stream, splits: list[dict[str, Dataset]], **changes: Any) -> Stream:
-    """Returns the stream with other rows: `splits` holds those of every part of `parts_of`, in that order.
+def with_splits(stream: Stream, splits: Sequence[Mapping[str, Dataset]], **changes: Any) -> Stream:
+    """Returns the stream with other rows.
 
-    `changes` are made to every stage and column alike.
+    Args:
+        stream: gets the rows.
+        splits: of every one of `split_owners(stream)`, in that order.
+        changes: further fields, set alike on every stage, column and probe.
     """
-    made: dict[str, list[Any]] = {"stage": [], "column": [], "probe": []}
-    for part, rows in zip(parts_of(stream), splits, strict=True):
-        made[part.kind].append(replace(part.owner, **rows, **changes))
+    changed: dict[str, list[Any]] = {"stage": [], "column": [], "probe": []}
+    for owner, rows in zip(split_owners(stream), splits, strict=True):
+        changed[owner.kind].append(replace(owner.item, **rows, **changes))
     return replace(
-        stream, stages=tuple(made["stage"]), given_columns=tuple(made["column"]), probes=tuple(made["probe"])
+        stream,
+        stages=tuple(changed["stage"]),
+        given_columns=tuple(changed["column"]),
+        probes=tuple(changed["probe"]),
     )

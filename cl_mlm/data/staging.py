@@ -1,21 +1,22 @@
-"""From splits to a stream: stages by label, by the values of a column, or one for each data set.
+"""Cuts splits into the stages of a stream: by label, by the values of a column, or one stage for each data set.
 
-Columns are read through Arrow and rows are picked as index mappings over the same tables: staging copies no text.
+Columns are read through Arrow, and rows are picked as index mappings over the same tables: no text is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.ordering import check_once, cut_labels, stage_order
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     import numpy.typing as npt
     from datasets import Dataset
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class StageFields(TypedDict, total=False):
-    """Fields that every stage of a stream gets alike; see `Stage`."""
+    """Fields of `Stage` that are the same for every stage of a stream."""
 
     task: str
     objective: str
@@ -51,8 +52,8 @@ def by_labels(
     Args:
         splits: `train`, `validation` and `test` with the column `label`.
         name: the stream's name.
-        labels_per_stage: how many labels a stage brings; must divide their number. Rows whose label the objective
-            never learns belong to no stage: they are dealt out to all in turn.
+        labels_per_stage: how many labels a stage brings; must divide their number. Rows with a label that no stage
+            brings (`Objective.unlearned`) are dealt out to all stages in turn.
         order_seed: shuffles the labels, sorted by name, before they are cut; None: keeps them sorted.
         groups: the labels of every stage, in order, instead of `labels_per_stage`; `order_seed` is then not used.
         scenario: how rows are predicted.
@@ -60,7 +61,7 @@ def by_labels(
         stage_fields: further fields of every `Stage`.
 
     Raises:
-        ConfigError: the labels cannot be cut so.
+        ConfigError: the labels cannot be cut like that.
         DataError: a row without label, or labels that are no strings.
     """
     coded = {split: column_codes(splits[split], "label", f"{name} {split}") for split in SPLITS}
@@ -68,11 +69,11 @@ def by_labels(
     labels = sorted(set().union(*(names for _, names in coded.values())).difference(objective.unlearned))
     cut = cut_labels(labels, labels_per_stage, groups, order_seed)
     stage_of = {label: i for i, group in enumerate(cut) for label in group}
-    parts = _pick(splits, coded, stage_of, len(cut))
+    splits_of_stages = _splits_of_stages(splits, coded, stage_of, len(cut))
     width = max(2, len(str(len(cut))))
     stages = tuple(
-        Stage(name=f"labels-{i + 1:0{width}d}", labels=tuple(group), **part, **stage_fields)
-        for i, (group, part) in enumerate(zip(cut, parts, strict=True))
+        Stage(name=f"labels-{i:0{width}d}", labels=tuple(group), **stage_splits, **stage_fields)
+        for i, (group, stage_splits) in enumerate(zip(cut, splits_of_stages, strict=True), 1)
     )
     return Stream(name, stages, scenario, tuple(notes))
 
@@ -107,8 +108,8 @@ def by_field(
     for split in SPLITS:
         columns = splits[split].column_names
         if field not in columns:
-            found = f"allowed: {', '.join(columns)}"
-            raise ConfigError(f"stream.field: {split} has no column {field!r}{nearest(field, columns)}; {found}")
+            allowed = f"allowed: {', '.join(columns)}"
+            raise ConfigError(f"stream.field: {split} has no column {field!r}{nearest(field, columns)}; {allowed}")
     coded = {split: column_codes(splits[split], field, f"{name} {split}") for split in SPLITS}
     values = sorted(set().union(*(names for _, names in coded.values())))
     if order is None:
@@ -116,15 +117,16 @@ def by_field(
     else:
         check_once("stream.order", f"value of {field!r}", order, values)
         values = list(order)
-    parts = _pick(splits, coded, {value: i for i, value in enumerate(values)}, len(values))
+    stage_of = {value: i for i, value in enumerate(values)}
     stages = []
-    for value, part in zip(values, parts, strict=True):
+    for value, stage_splits in zip(values, _splits_of_stages(splits, coded, stage_of, len(values)), strict=True):
         fields = stage_fields.copy()
         if field == "domain":
             fields.setdefault("domain", value)
         elif field == "language":
             fields.setdefault("language", value)
-        stages.append(Stage(name=value, labels=_labels(part, f"{name} {value}", fields), **part, **fields))
+        labels = _labels(stage_splits, f"{name} {value}", fields)
+        stages.append(Stage(name=value, labels=labels, **stage_splits, **fields))
     return Stream(name, tuple(stages), scenario, tuple(notes))
 
 
@@ -136,7 +138,18 @@ def by_source(
     notes: Sequence[str] = (),
     **stage_fields: Unpack[StageFields],
 ) -> Stream:
-    """Returns a stream with one stage for each data set of `parts` (stage name to splits), in their order."""
+    """Returns a stream with one stage for each data set of `parts`, in their order; its labels are those of its rows.
+
+    Args:
+        parts: name of a stage to its `train`, `validation` and `test` split.
+        name: the stream's name.
+        scenario: how rows are predicted.
+        notes: what was done to the rows before.
+        stage_fields: further fields of every `Stage`.
+
+    Raises:
+        DataError: a row without label, or labels that are no strings.
+    """
     stages = tuple(
         Stage(
             name=stage,
@@ -154,15 +167,15 @@ def by_source(
 def carve_validation(
     train: Dataset, fraction: float, seed: int, strata: Indices | None = None
 ) -> tuple[Dataset, Dataset]:
-    """Returns `train` without some of its rows, and these rows as a validation split; both in the order of `train`.
+    """Returns a smaller training split, and the rows taken out of it as validation split; both keep their order.
 
     Every stratum gives about `fraction` of its rows and keeps at least one.
 
     Args:
         train: the rows.
-        fraction: of the rows, 0-1.
+        fraction: of the rows that go to validation, 0-1.
         seed: of the choice.
-        strata: of every row, int64 (N,), from 0; None: its `label`, where there is such a column.
+        strata: the stratum of every row, int64 (N,), from 0; None: by the column `label`, where there is one.
 
     Raises:
         ConfigError: `fraction` is not between 0 and 1.
@@ -172,13 +185,7 @@ def carve_validation(
 
     if not 0 < fraction < 1:
         raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {fraction}")
-    codes = np.zeros(len(train), dtype=np.int64) if strata is None else strata
-    if (
-        strata is None
-        and "label" in train.column_names
-        and str(train.features["label"].dtype) in ("string", "large_string")
-    ):
-        codes, _ = column_codes(train, "label", "train")
+    codes = _label_strata(train) if strata is None else strata
     quota = _quotas(np.bincount(codes), fraction)
     if not quota.sum():
         raise DataError(
@@ -186,43 +193,25 @@ def carve_validation(
             "give a validation split"
         )
     shuffled = numpy_generator(seed, "validation").permutation(len(codes))
-    by_label = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    by_stratum = shuffled[np.argsort(codes[shuffled], kind="stable")]
     first = np.concatenate([[0], np.cumsum(np.bincount(codes))[:-1]])
-    rank = np.arange(len(codes)) - first[codes[by_label]]
+    rank = np.arange(len(codes)) - first[codes[by_stratum]]  # place among the shuffled rows of the same stratum
     chosen = np.zeros(len(codes), dtype=bool)
-    chosen[by_label] = rank < quota[codes[by_label]]
+    chosen[by_stratum] = rank < quota[codes[by_stratum]]
     return pick(train, np.flatnonzero(~chosen)), pick(train, np.flatnonzero(chosen))
 
 
-def reordered(stream: Stream, order: Sequence[str | int]) -> Stream:
-    """Returns the stream with its stages in another order: `order` has each once, by name or by index from 0.
+def _label_strata(dataset: Dataset) -> Indices:
+    """Returns a number for every row's label, (N,); all 0 where there is no column `label` of strings."""
+    import numpy as np
 
-    Raises:
-        ConfigError: it is no permutation of the stages.
-    """
-    names = [stage.name for stage in stream.stages]
-    last = len(names) - 1
-    problems = [
-        f"stream.order: a stage's index must be 0 to {last}, got {item}"
-        for item in order
-        if isinstance(item, int) and not 0 <= item <= last
-    ]
-    if problems:
-        raise ConfigError(problems)
-    named = [names[item] if isinstance(item, int) else item for item in order]
-    check_once("stream.order", "stage", named, names)
-    return replace(stream, stages=tuple(stream.stages[names.index(name)] for name in named))
-
-
-def stage_order(values: Sequence[str], order_seed: int | None) -> list[str]:
-    """Returns `values` shuffled by `order_seed`, or as they are where it is None."""
-    if order_seed is None:
-        return list(values)
-    return [values[int(i)] for i in numpy_generator(order_seed, "stage order").permutation(len(values))]
+    if "label" in dataset.column_names and str(dataset.features["label"].dtype) in ("string", "large_string"):
+        return column_codes(dataset, "label", "train")[0]
+    return np.zeros(len(dataset), dtype=np.int64)
 
 
 def column_codes(dataset: Dataset, column: str, where: str) -> tuple[Indices, tuple[str, ...]]:
-    """Returns the values of a column as codes, int64 (rows,), into its sorted distinct values.
+    """Returns the code of every row's value, int64 (rows,), and the sorted distinct values that the codes index.
 
     Raises:
         DataError: a row has no value, or the values are no strings; begins with `where`.
@@ -235,105 +224,68 @@ def column_codes(dataset: Dataset, column: str, where: str) -> tuple[Indices, tu
         raise DataError(f"{where}: column {column!r} must hold strings, got {values.type}")
     encoded = values.dictionary_encode().unify_dictionaries()
     names: list[str] = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
-    none = np.zeros(0, dtype=np.int64)  # a split may have no rows, and then no chunk
-    codes = np.concatenate([none, *(chunk.indices.fill_null(-1).to_numpy() for chunk in encoded.chunks)])
+    no_codes = np.zeros(0, dtype=np.int64)  # a split may have no rows, and then no chunk
+    codes = np.concatenate([no_codes, *(chunk.indices.fill_null(-1).to_numpy() for chunk in encoded.chunks)])
     if dataset._indices is not None:  # the table holds more rows, in another order, than the data set shows
         codes = codes[dataset._indices.column(0).to_numpy()]
     if (codes < 0).any():
         raise DataError(f"{where}: {int((codes < 0).sum())} rows have no {column}, first row {int(codes.argmin())}")
     used = sorted(names[code] for code in np.unique(codes))
     position = {value: i for i, value in enumerate(used)}
-    recode = np.array([position.get(value, -1) for value in names], dtype=np.int64)
-    return recode[codes], tuple(used)
+    sorted_code = np.array([position.get(value, -1) for value in names], dtype=np.int64)
+    return sorted_code[codes], tuple(used)
 
 
-def cut_labels(
-    labels: Sequence[str],
-    per_stage: int | None,
-    groups: Sequence[Sequence[str]] | None,
-    order_seed: int | None,
-    kind: str = "label",
-) -> list[list[str]]:
-    """Returns the labels of every stage: `per_stage` of them in the order of `order_seed`, or `groups` as given.
-
-    Args:
-        labels: all, sorted.
-        per_stage: how many a stage brings; None where `groups` is given.
-        groups: the labels of every stage.
-        order_seed: shuffles the labels; not used with `groups`.
-        kind: what a label is called in messages; its plural begins the name of the key `..._per_stage`.
-
-    Raises:
-        ConfigError: the labels cannot be cut so.
-    """
-    key = f"stream.{kind}s_per_stage"
-    if groups is not None:
-        if per_stage is not None:
-            raise ConfigError(f"{key}: must be null where stream.groups is given, got {per_stage}")
-        empty = [f"stream.groups[{i}]: must name at least one {kind}, got []" for i, g in enumerate(groups) if not g]
-        if empty:
-            raise ConfigError(empty)
-        check_once("stream.groups", kind, [label for group in groups for label in group], labels)
-        return [list(group) for group in groups]
-    if per_stage is None:
-        raise ConfigError(f"{key}: needed where stream.groups is not given, got None")
-    if per_stage < 1 or len(labels) % per_stage:
-        raise ConfigError(f"{key}: must divide {len(labels)}, got {per_stage}")
-    ordered = stage_order(labels, order_seed)
-    return [ordered[i : i + per_stage] for i in range(0, len(ordered), per_stage)]
-
-
-def check_once(key: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Raises ConfigError unless `given` names everything of `known` once."""
-    problems = [f"{key}: no {what} is called {x!r}{nearest(x, known)}" for x in dict.fromkeys(given) if x not in known]
-    twice = sorted({x for x in given if given.count(x) > 1})
-    missing = [x for x in known if x not in given]
-    if twice:
-        problems.append(f"{key}: must name every {what} once, got twice: {', '.join(twice)}")
-    if missing:
-        problems.append(f"{key}: must name every {what} once, missing: {', '.join(missing)}")
-    if problems:
-        raise ConfigError(problems)
-
-
-def _pick(
+def _splits_of_stages(
     splits: Mapping[str, Dataset],
     coded: Mapping[str, tuple[Indices, tuple[str, ...]]],
     stage_of: Mapping[str, int],
     num_stages: int,
 ) -> list[dict[str, Dataset]]:
-    """Returns the three splits of every stage; rows keep their order, those of no stage's label are dealt out."""
+    """Returns the three splits of every stage; rows keep their order.
+
+    Args:
+        splits: all rows.
+        coded: `column_codes` of each split.
+        stage_of: the stage of each value; rows with other values are dealt out to all stages in turn.
+        num_stages: of the stream.
+    """
     import numpy as np
 
-    parts: list[dict[str, Dataset]] = [{} for _ in range(num_stages)]
+    splits_of_stages: list[dict[str, Dataset]] = [{} for _ in range(num_stages)]
     for split, (codes, names) in coded.items():
         stages = np.array([stage_of.get(value, -1) for value in names], dtype=np.int64)[codes]
         stages[stages < 0] = np.arange((stages < 0).sum()) % num_stages
         by_stage = np.argsort(stages, kind="stable")
         bounds = np.searchsorted(stages[by_stage], np.arange(num_stages + 1))
-        for i, part in enumerate(parts):
-            part[split] = pick(splits[split], by_stage[bounds[i] : bounds[i + 1]])
-    return parts
+        for i, stage_splits in enumerate(splits_of_stages):
+            stage_splits[split] = pick(splits[split], by_stage[bounds[i] : bounds[i + 1]])
+    return splits_of_stages
 
 
 def _labels(splits: Mapping[str, Dataset], where: str, fields: StageFields) -> tuple[str, ...]:
-    """Returns the sorted labels of all splits; none where the objective has none."""
+    """Returns the sorted labels of all splits; none where the objective's rows have no labels."""
     objective = make_objective(fields.get("objective", "classification"), fields.get("options", {}))
-    found: set[str] = set()
+    labels: set[str] = set()
+    if not objective.min_labels:
+        return ()
     for split in SPLITS:
-        if objective.min_labels and "label" in splits[split].column_names and "label" in objective.columns:
-            found.update(column_codes(splits[split], "label", f"{where} {split}")[1])
-        elif objective.min_labels:
-            for table in arrow_batches(splits[split]):
-                rows = table.to_pydict()
-                # What is wrong with a row is told where all rows are checked.
-                if not objective.validate(rows, where):
-                    found.update(label for labels in objective.labels_of(rows) for label in labels)
-    return tuple(sorted(found.difference(objective.unlearned)))
+        if "label" in splits[split].column_names and "label" in objective.columns:
+            labels.update(column_codes(splits[split], "label", f"{where} {split}")[1])
+            continue
+        for table in arrow_batches(splits[split]):
+            rows = table.to_pydict()
+            # Faulty rows are left out here: the hygiene gate names them.
+            if not objective.validate(rows, where):
+                labels.update(label for row_labels in objective.labels_of(rows) for label in row_labels)
+    return tuple(sorted(labels.difference(objective.unlearned)))
 
 
 def _quotas(counts: Indices, fraction: float) -> Indices:
-    """Returns how many rows of each label go to validation, about `fraction` of all, by largest remainders."""
+    """Returns how many rows of each stratum go to validation: `fraction` of all, shared out by largest remainders.
+
+    Every stratum keeps at least one row, so that fewer may go than `fraction` asks for.
+    """
     import numpy as np
 
     exact = counts * fraction

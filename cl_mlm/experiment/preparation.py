@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cl_mlm.config.stream_keys import SWITCH_KEYS
 from cl_mlm.data.stream_building import build_stream
 from cl_mlm.data.tasks import objectives_of, tasks_of
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
@@ -201,6 +202,6 @@ def with_objects(config: Config, stream: Stream | None, strategies: Sequence[Str
             "fingerprint": stream.fingerprint,
         }
         # Named only where they are set: other runs of the same stream keep their identity.
-        section |= {key: config.stream[key] for key in ("first_stages", "as_text") if config.stream.get(key)}
+        section |= {key: config.stream[key] for key in ("first_stages", *SWITCH_KEYS) if config.stream.get(key)}
         config = replace(config, stream=section)
     return config

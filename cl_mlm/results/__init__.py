@@ -1,1 +1,1 @@
-"""What finished runs say: summaries, tables, figures, comparisons. Imports no torch."""
+"""Reads finished runs and shows them: summaries, tables, figures, comparisons. Imports no torch."""

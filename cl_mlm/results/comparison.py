@@ -1,4 +1,8 @@
-"""Runs side by side: those that differ only by seed are one row, and one table holds one stream."""
+"""Compares finished runs: `compare` reads those below a folder and writes tables and curves.
+
+Runs that differ only by seed are one `Group`, a row of a table. Runs on the same rows and columns are one
+`StreamTable`; runs on different streams never share a table.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,6 +30,8 @@ from cl_mlm.results.run_report import (
 from cl_mlm.results.runs import MAX_DEPTH, RunSummary, load_runs, unfinished_runs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
 
 SHORT_NAMES: Final[dict[str, str]] = {
@@ -37,7 +42,7 @@ SHORT_NAMES: Final[dict[str, str]] = {
     "forgetting": "FGT",
     "learning_accuracy": "LA",
 }
-# Title, key in the summary's `cost`, and how many of its units make one of the shown unit.
+# Title, key in the summary's `cost`, and the number that a cost is divided by to be shown.
 COSTS: Final = (
     ("train s", "train_seconds", 1),
     ("eval s", "eval_seconds", 1),
@@ -48,25 +53,26 @@ COSTS: Final = (
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only by seed, one run per seed."""
+    """Runs that differ only by seed, one run a seed."""
 
     label: str
     runs: tuple[RunSummary, ...]
 
     def metric(self, name: str) -> tuple[float, float]:
-        """Returns mean over seeds and half width of its 95 % interval; NaN where undefined."""
+        """Returns the mean over seeds, 0-1, and the half width of its 95 % interval; NaN: undefined."""
         return mean_interval([run.metrics.get(name, np.nan) for run in self.runs])
 
     def cost(self, name: str) -> float:
-        """Returns the mean over seeds."""
+        """Returns the mean over seeds of a key of `COSTS`, in the unit of the key; NaN: not measured."""
         return mean_interval([run.cost.get(name, np.nan) for run in self.runs])[0]
 
     def prompted(self) -> list[str]:
-        """Returns a line for each number of demonstrations: mean score of prompts before training and at the end."""
+        """Returns a line for each number of demonstrations: the mean score of prompts before and after all training."""
         lines = []
         for shots in dict.fromkeys(shots for run in self.runs for shots in run.prompting):
-            ends = [(run.prompting[shots][0], run.prompting[shots][-1]) for run in self.runs if shots in run.prompting]
-            before, after = (hundredths(mean_interval(_known(scores))[0]) for scores in zip(*ends, strict=True))
+            by_run = [run.prompting[shots] for run in self.runs if shots in run.prompting]
+            before = hundredths(mean_interval(_with_nan([scores[0] for scores in by_run]))[0])
+            after = hundredths(mean_interval(_with_nan([scores[-1] for scores in by_run]))[0])
             lines.append(
                 f"{self.label}: {shots}-shot prompts {before} % before training, {after} % after the last stage "
                 "(mean of the prompted columns)"
@@ -74,13 +80,20 @@ class Group:
         return lines
 
     def reason(self, name: str) -> str:
-        """Returns why the metric is undefined."""
+        """Returns why the metric called `name` is undefined."""
         return next((run.reasons[name] for run in self.runs if name in run.reasons), "not measured by every run")
 
 
 @dataclass(frozen=True)
 class StreamTable:
-    """Groups that ran on the same rows and were scored on the same columns."""
+    """Groups on one stream: trained on the same rows, scored on the same columns.
+
+    Attributes:
+        stream: its name.
+        fingerprint: of its rows.
+        columns: their names, probes marked.
+        groups: the rows of the table.
+    """
 
     stream: str
     fingerprint: str
@@ -89,24 +102,25 @@ class StreamTable:
 
     @property
     def title(self) -> str:
-        """The stream's name and the head of its fingerprint."""
+        """The stream's name, the first characters of its fingerprint, and the number of columns."""
         return f"{self.stream} ({self.fingerprint[:8]}, {len(self.columns)} columns)"
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that any run has, in the order of `DEFINITIONS`."""
-        found = dict.fromkeys(name for group in self.groups for run in group.runs for name in run.metrics)
-        return (*(name for name in DEFINITIONS if name in found), *(name for name in found if name not in DEFINITIONS))
+        """Names of the metrics that any run has: those of `DEFINITIONS` in its order, then the others (probes)."""
+        names = dict.fromkeys(name for group in self.groups for run in group.runs for name in run.metrics)
+        return (*(name for name in DEFINITIONS if name in names), *(name for name in names if name not in DEFINITIONS))
 
     def score_cells(self, group: Group) -> list[str]:
         """Returns label, number of seeds and `mean ±half width` of every metric, in percent or points."""
-        shown = [group.label, str(len(group.runs))]
-        for mean, half in map(group.metric, self.metrics):
-            shown.append(hundredths(mean) + ("" if is_undefined(half) else f" ±{hundredths(half)}"))
-        return shown
+        cells = [group.label, str(len(group.runs))]
+        for mean, half_width in map(group.metric, self.metrics):
+            interval = "" if is_undefined(half_width) else f" ±{hundredths(half_width)}"
+            cells.append(hundredths(mean) + interval)
+        return cells
 
     def legend(self) -> list[str]:
-        """Returns the definition of every metric, and why values are missing, one line each."""
+        """Returns what is printed below the table: definitions, differing settings, prompts, why values are missing."""
         lines = [f"{_short(n)}: {n.replace('_', ' ')}: {DEFINITIONS[n]}" for n in self.metrics if n in DEFINITIONS]
         lines += [f"{name}: {PROBE}" for name in self.metrics if name.startswith(PROBE_PREFIX)]
         if any(len(group.runs) > 1 for group in self.groups):
@@ -117,20 +131,29 @@ class StreamTable:
                 f"not all rows share these settings: {', '.join(unequal)}; differences are not strategies' alone"
             )
         lines += [line for group in self.groups for line in group.prompted()]
-        absent: dict[tuple[str, str], list[str]] = defaultdict(list)
+        return lines + self._undefined_lines()
+
+    def _undefined_lines(self) -> list[str]:
+        """Returns why values are missing: a line for all metrics that the same groups lack for the same reason."""
+        lacking: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in self.metrics:
             without = [group for group in self.groups if is_undefined(group.metric(name)[0])]
             for reason in dict.fromkeys(group.reason(name) for group in without):
                 labels = [group.label for group in without if group.reason(name) == reason]
-                who = "" if len(labels) == len(self.groups) else f" of {', '.join(labels)}"
-                absent[who, reason].append(_short(name))
-        lines += [f"{', '.join(names)} {UNDEFINED}{who}: {reason}" for (who, reason), names in absent.items()]
-        return lines
+                of_groups = "" if len(labels) == len(self.groups) else f" of {', '.join(labels)}"
+                lacking[of_groups, reason].append(_short(name))
+        return [f"{', '.join(names)} {UNDEFINED}{groups}: {reason}" for (groups, reason), names in lacking.items()]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tables of what can be compared, the files written, and what must be said with them."""
+    """What `compare` found and wrote.
+
+    Attributes:
+        sections: one table a stream.
+        paths: the files written.
+        notes: runs that were left out, and why there are several tables.
+    """
 
     sections: tuple[StreamTable, ...]
     paths: tuple[Path, ...]
@@ -138,36 +161,36 @@ class Comparison:
 
     @property
     def tables(self) -> list[Table]:
-        """Two tables for every stream: scores, and costs."""
+        """The tables to print: scores, then costs, of every stream."""
         return [table for section in self.sections for table in (_score_table(section), _cost_table(section))]
 
     @property
     def lines(self) -> list[str]:
-        """What to print below the tables: definitions, reasons and notes."""
+        """The lines to print below the tables: all legends, each line once, then the notes."""
         legends = dict.fromkeys(line for section in self.sections for line in section.legend())
         return [*legends, *self.notes]
 
     def markdown(self) -> str:
-        """Returns every table with scores and costs, its legend, and the notes, as Markdown."""
-        parts: list[str] = []
+        """Returns everything as Markdown: a table of scores and costs for each stream, its legend, the notes."""
+        blocks: list[str] = []
         for section in self.sections:
             header = [*_score_header(section), *(title for title, _, _ in COSTS)]
             rows = [[*section.score_cells(group), *_cost_cells(group)] for group in section.groups]
             rule = ["---", *["---:"] * (len(header) - 1)]
             lines = ["| " + " | ".join(_escape_cell(cell) for cell in row) + " |" for row in (header, rule, *rows)]
-            parts += [f"**{section.title}**", "\n".join(lines), "\n".join(f"- {line}" for line in section.legend())]
-        return "\n\n".join([*parts, *self.notes]) + "\n"
+            blocks += [f"**{section.title}**", "\n".join(lines), "\n".join(f"- {line}" for line in section.legend())]
+        return "\n\n".join([*blocks, *self.notes]) + "\n"
 
 
 def compare(folder: Path, output: Path | None = None) -> Comparison:
-    """Groups the runs below `folder` by everything but seed and writes tables and curves.
+    """Compares the finished runs below `folder` and writes tables and curves.
 
-    Writes `compare.csv` (a row per group), `curves.csv` (a row per measured score) and `compare.png` into `output`,
-    by default `folder`; scores are in 0-1. Runs on different rows or columns are never put into one table: each stream
-    gets its own files then, `compare-1.csv` and so on.
+    Writes `compare.csv` (a row a group), `curves.csv` (a row a measured score) and `compare.png` into `output`, by
+    default `folder`; scores are in 0-1. If the runs are on several streams, each stream gets files of its own:
+    `compare-1.csv` and so on.
 
     Raises:
-        ClMlmError: no finished run, or one that cannot be read.
+        ClMlmError: there is no finished run, or one that cannot be read.
     """
     unfinished = [f"unfinished, left out: {path}" for path in unfinished_runs(folder)]
     runs = load_runs(folder)
@@ -175,77 +198,91 @@ def compare(folder: Path, output: Path | None = None) -> Comparison:
         raise ClMlmError(
             "\n".join([f"{folder}: no finished run (summary.json) at most {MAX_DEPTH} below", *unfinished])
         )
-    kept, repeated = _one_per_seed(runs)
+    distinct, repeated = _one_per_seed(runs)
     by_stream: dict[tuple[object, ...], list[RunSummary]] = defaultdict(list)
-    for run in kept:
-        by_stream[_comparable(run)].append(run)
+    for run in distinct:
+        by_stream[_table_key(run)].append(run)
     sections = tuple(make_table(members) for members in by_stream.values())
-    split = [f"{len(sections)} tables: the runs differ in stream rows or columns, so they cannot share one"]
+    notes = [*repeated, *unfinished]
     paths: list[Path] = []
-    for k, section in enumerate(sections, start=1):
-        paths += _write(section, output or folder, f"-{k}" if len(sections) > 1 else "")
-    return Comparison(sections, tuple(paths), (*(split if len(sections) > 1 else []), *repeated, *unfinished))
+    if len(sections) == 1:
+        paths = _write(sections[0], output or folder, "")
+    else:
+        notes.insert(0, f"{len(sections)} tables: the runs differ in stream rows or columns, so they cannot share one")
+        for number, section in enumerate(sections, start=1):
+            paths += _write(section, output or folder, f"-{number}")
+    return Comparison(sections, tuple(paths), tuple(notes))
 
 
 def make_table(runs: Sequence[RunSummary]) -> StreamTable:
-    """Returns one table of runs on one stream, a row per group, in order of the first run of each.
+    """Returns the table of runs on one stream: a row a group, in the order of the groups' first runs.
 
     Raises:
         ClMlmError: the runs differ in stream rows or columns.
     """
     first = runs[0]
     for run in runs:
-        if _comparable(run) != _comparable(first):
+        if _table_key(run) != _table_key(first):
             raise ClMlmError(f"{run.folder} and {first.folder} differ in stream rows or columns: not comparable")
     by_settings: dict[tuple[str, str], list[RunSummary]] = defaultdict(list)
     for run in runs:
         by_settings[_group_key(run)].append(run)
     members = [tuple(sorted(group, key=lambda run: run.seed)) for group in by_settings.values()]
     groups = tuple(Group(label, group) for label, group in zip(_labels(members), members, strict=True))
-    shown = tuple(f"{name} (probe)" if is_probe(h) else name for name, h in zip(first.columns, first.home, strict=True))
-    return StreamTable(first.stream, first.fingerprint, shown, groups)
+    names = tuple(f"{name} (probe)" if is_probe(h) else name for name, h in zip(first.columns, first.home, strict=True))
+    return StreamTable(first.stream, first.fingerprint, names, groups)
 
 
-def _comparable(run: RunSummary) -> tuple[object, ...]:
-    """Returns what runs in one table must share."""
+def _table_key(run: RunSummary) -> tuple[object, ...]:
+    """Returns what the runs of one table have in common."""
     return run.fingerprint, run.columns, run.matrix.shape
 
 
 def _group_key(run: RunSummary) -> tuple[str, str]:
-    # Sorting forgets the order of the strategies, which the label keeps.
+    """Returns what the runs of one group have in common."""
+    # The order of the strategies matters. Sorting the keys loses it, the label keeps it.
     return run.label, json.dumps(run.settings, sort_keys=True)
 
 
 def _one_per_seed(runs: Sequence[RunSummary]) -> tuple[list[RunSummary], list[str]]:
-    """Returns one run per group and seed, the last by path, and a line for each left out: it is no new evidence."""
-    last = {(_comparable(run), _group_key(run), run.seed): run for run in runs}
-    kept = list(last.values())
-    return kept, [f"same settings and seed as a later run, left out: {run.folder}" for run in runs if run not in kept]
+    """Returns one run for each group and seed, and a line for each run left out.
+
+    A repeated run (`--again`) is equal and so no new evidence for a mean; the last one by path stays.
+    """
+    last = {(_table_key(run), _group_key(run), run.seed): run for run in runs}
+    distinct = list(last.values())
+    repeated = [run for run in runs if run not in distinct]
+    return distinct, [f"same settings and seed as a later run, left out: {run.folder}" for run in repeated]
 
 
 def _labels(groups: Sequence[tuple[RunSummary, ...]]) -> list[str]:
-    """Returns a label for every group; groups with one label get the settings in which they differ."""
+    """Returns a label for every group; to equal labels the settings are added in which their groups differ."""
     labels = [group[0].label for group in groups]
-    named = list(labels)
+    unique = list(labels)
     for label in {label for label in labels if labels.count(label) > 1}:
         places = [k for k, other in enumerate(labels) if other == label]
-        flat = [dict(_flatten(groups[k][0].settings)) for k in places]
-        keys = [
-            key
-            for key in dict.fromkeys(key for each in flat for key in each)
-            if len({each.get(key) for each in flat}) > 1
-        ]
+        settings = [dict(_flatten(groups[k][0].settings)) for k in places]
+        keys = _unequal_keys(settings)
         short = _shortest_unique(keys)
-        for k, each in zip(places, flat, strict=True):
-            named[k] = f"{label} ({', '.join(f'{short[key]}={each[key]}' for key in keys if key in each)})"
-    return named
+        for k, values in zip(places, settings, strict=True):
+            unique[k] = f"{label} ({', '.join(f'{short[key]}={values[key]}' for key in keys if key in values)})"
+    return unique
 
 
 def differing(groups: Sequence[Sequence[RunSummary]]) -> list[str]:
-    """Returns the settings, strategies apart, in which the rows of a table differ: more than strategies is compared."""
-    flat = [dict(_flatten({k: v for k, v in group[0].settings.items() if k != "strategies"})) for group in groups]
-    keys = dict.fromkeys(key for each in flat for key in each)
-    return [key for key in keys if len({each.get(key) for each in flat}) > 1]
+    """Returns the dotted keys of the settings in which the rows of a table differ, those of strategies left out."""
+    return _unequal_keys(
+        [
+            dict(_flatten({key: value for key, value in group[0].settings.items() if key != "strategies"}))
+            for group in groups
+        ]
+    )
+
+
+def _unequal_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Returns the keys that do not have one value in all flat settings; a missing key counts as a value."""
+    keys = dict.fromkeys(key for values in settings for key in values)
+    return [key for key in keys if len({values.get(key) for values in settings}) > 1]
 
 
 def _flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
@@ -258,13 +295,13 @@ def _flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _shortest_unique(keys: Sequence[str]) -> dict[str, str]:
-    """Returns for every dotted key its last part, or all of it where another key ends alike."""
-    ends = [key.rpartition(".")[2] for key in keys]
-    return {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}
+    """Returns the last part of every dotted key, or the whole key if another key has the same last part."""
+    last_parts = [key.rpartition(".")[2] for key in keys]
+    return {key: last if last_parts.count(last) == 1 else key for key, last in zip(keys, last_parts, strict=True)}
 
 
 def _write(section: StreamTable, folder: Path, suffix: str) -> list[Path]:
-    """Writes the three files of one table."""
+    """Writes the three files of one table and returns their paths; `suffix` is added to their names."""
     from cl_mlm.results import figures
 
     header = ["stream", "fingerprint", "group", "seeds"]
@@ -282,13 +319,14 @@ def _write(section: StreamTable, folder: Path, suffix: str) -> list[Path]:
 
 
 def _csv_row(section: StreamTable, group: Group) -> list[str | float]:
+    """Returns the row of a group in `compare.csv`."""
     numbers = [number for name in section.metrics for number in group.metric(name)]
     costs = [group.cost(key) for _, key, _ in COSTS]
     return [section.stream, section.fingerprint, group.label, len(group.runs), *numbers, *costs]
 
 
 def _curve_rows(section: StreamTable) -> Iterator[tuple[str | int | float, ...]]:
-    """Yields one row per measured score; stages are counted from 0."""
+    """Yields a row of `curves.csv` for each measured score; stages are counted from 0."""
     for group in section.groups:
         for run in group.runs:
             for (i, j), score in np.ndenumerate(run.matrix):
@@ -330,7 +368,7 @@ def _rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     return table
 
 
-def _known(scores: Sequence[float | None]) -> list[float]:
+def _with_nan(scores: Sequence[float | None]) -> list[float]:
     return [np.nan if score is None else score for score in scores]
 
 

@@ -1,19 +1,22 @@
-"""Scores of prompts in tables."""
+"""Averages and tabulates the scores of prompts; `prompting` says how they were asked."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.table import Table
 
 BEFORE: Final = "(before training)"
 
 
 def mean_scores(section: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """Returns the mean over columns for each number of demonstrations, (1 + stages,); None where not measured.
+    """Returns the mean score over columns by number of demonstrations, (1 + stages,) each; before training first.
+
+    A mean of which a column is missing is None.
 
     Args:
         section: `prompting` of a summary.
@@ -22,12 +25,17 @@ def mean_scores(section: Mapping[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _mean(row: Sequence[float | None]) -> float | None:
+    """Returns the mean of a row of scores; None if the row is empty or a score is missing."""
     known = [score for score in row if score is not None and not math.isnan(score)]
     return sum(known) / len(known) if known and len(known) == len(row) else None
 
 
 def later_table(values: Mapping[str, Any]) -> Table:
-    """Returns a table of what `prompt_run` measured: a row for each column, and their mean."""
+    """Returns the table that `cl-mlm prompt` prints: a row for each column, then their mean.
+
+    Args:
+        values: what `prompt_run` measured.
+    """
     from rich.table import Table
     from rich.text import Text
 

@@ -1,6 +1,6 @@
-"""The report of one run: tables and figures made from its `summary.json`.
+"""Reports one run from its `summary.json`: writes matrices and figures, and returns the tables that are printed.
 
-Scores stay in 0-1 in files; a person is shown percent, and points (hundredths) for differences of scores.
+Scores are 0-1 in files. Tables show scores in percent and differences of scores in points (hundredths).
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
 from cl_mlm.results.prompt_tables import BEFORE, mean_scores
-from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
 
+    from cl_mlm.run_folder import RunFolder
+
 UNDEFINED: Final = "–"
-MATRIX: Final = "accuracy_matrix"  # under `reasons`: rows are left out
+MATRIX: Final = "accuracy_matrix"  # a key of `reasons` in a summary where not every stage is measured
 PROBE_PREFIX: Final = "probe "
 PROBE: Final = "score after the last stage - before any training; no stage trains on it, and no average holds it"
 DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forgetting"})
@@ -34,23 +36,22 @@ def write_run_report(folder: RunFolder, summary: Mapping[str, Any]) -> list[Path
 
     stages, columns, home = stage_names(summary), list(summary["columns"]), summary["home"]
     accuracy, validation = as_matrix(summary["accuracy_matrix"]), as_matrix(summary["validation_matrix"])
-    shown = [f"{name} (probe)" if is_probe(place) else name for name, place in zip(columns, home, strict=True)]
-    curves = figures.forgetting_curves(accuracy, stages, shown, home)
-    # Of a stream that is not measured after every stage only the measured ones are shown, whatever their number.
-    rows = (
-        np.flatnonzero(~np.isnan(accuracy).all(axis=1))
-        if MATRIX in summary.get("reasons", {})
-        else np.arange(len(accuracy))
-    )
-    heat_map = figures.accuracy_matrix(accuracy[rows], [stages[i] for i in rows], shown)
+    marked = [f"{name} (probe)" if is_probe(stage) else name for name, stage in zip(columns, home, strict=True)]
+    curves = figures.forgetting_curves(accuracy, stages, marked, home)
+    drawn_rows = np.arange(len(accuracy))
+    # An online stream may have hundreds of stages and measure few: a heat map of grey rows would show nothing.
+    if MATRIX in summary.get("reasons", {}):
+        drawn_rows = np.flatnonzero(~np.isnan(accuracy).all(axis=1))
+    heat_map = figures.accuracy_matrix(accuracy[drawn_rows], [stages[i] for i in drawn_rows], marked)
     prompted = summary.get("prompting") or {"shots": {}, "columns": []}
+    prompting = [
+        _write_matrix(
+            folder.path / f"prompting_{shots}-shot.csv", as_matrix(scores), [BEFORE, *stages], prompted["columns"]
+        )
+        for shots, scores in prompted["shots"].items()
+    ]
     return [
-        *(
-            _write_matrix(
-                folder.path / f"prompting_{shots}-shot.csv", as_matrix(rows), [BEFORE, *stages], prompted["columns"]
-            )
-            for shots, rows in prompted["shots"].items()
-        ),
+        *prompting,
         _write_matrix(folder.path / "accuracy_matrix.csv", accuracy, stages, columns),
         _write_matrix(folder.path / "validation_matrix.csv", validation, stages, columns),
         _write_json(folder.path / "matrices.json", summary, stages),
@@ -60,7 +61,7 @@ def write_run_report(folder: RunFolder, summary: Mapping[str, Any]) -> list[Path
 
 
 def metrics_table(summary: Mapping[str, Any]) -> Table:
-    """Returns every metric with its value in percent or points and its definition; `notes` belongs below it."""
+    """Returns the table of every metric: its value in percent or points, and its definition. `notes` go below it."""
     from rich.table import Table
     from rich.text import Text
 
@@ -71,22 +72,23 @@ def metrics_table(summary: Mapping[str, Any]) -> Table:
         unit = "" if is_undefined(value) else f" {unit_of(name)}"
         table.add_row(Text(name.replace("_", " ")), hundredths(value) + unit, Text(DEFINITIONS.get(name, "")))
     for name, value in probe_changes(summary).items():
-        table.add_row(Text(name), hundredths(value) + ("" if is_undefined(value) else " points"), Text(PROBE))
+        unit = "" if is_undefined(value) else " points"
+        table.add_row(Text(name), hundredths(value) + unit, Text(PROBE))
     return table
 
 
 def probe_changes(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """Returns by `probe <name>` how much the score of every probe changed, 0-1; None where that is not known."""
+    """Returns the change of every probe's score by `probe <name>`, in -1 to 1; None: not known."""
     return {f"{PROBE_PREFIX}{name}": values["change"] for name, values in (summary.get("probes") or {}).items()}
 
 
 def is_probe(home: int | None) -> bool:
-    """Says whether a column with this home is a probe."""
+    """Returns whether a column with this home is a probe: no stage trains on it."""
     return home is None or home < 0
 
 
 def prompting_table(summary: Mapping[str, Any]) -> Table | None:
-    """Returns the mean score of prompts over columns, a row for each moment; None where nothing was prompted."""
+    """Returns the table of mean scores of prompts, before training and after each stage; None: nothing was prompted."""
     from rich.table import Table
     from rich.text import Text
 
@@ -102,24 +104,23 @@ def prompting_table(summary: Mapping[str, Any]) -> Table | None:
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    """Returns what must be read with the numbers, line by line: undefined metrics, flags, notes on the data."""
-    stream = summary.get("stream", {})
+    """Returns what must be read with the numbers, in lines: undefined metrics, probes, flags, notes on the data."""
+    stream, probes = summary.get("stream", {}), summary.get("probes") or {}
     lines = [f"{name.replace('_', ' ')} {UNDEFINED}: {reason}" for name, reason in summary.get("reasons", {}).items()]
-    for name, values in (summary.get("probes") or {}).items():
-        first, last = (
-            UNDEFINED if is_undefined(values[key]) else f"{hundredths(values[key])} %" for key in ("before", "after")
-        )
-        lines.append(f"{PROBE_PREFIX}{name}: {first} before any training, {last} after the last stage")
+    for name, scores in probes.items():
+        before, after = _percent(scores["before"]), _percent(scores["after"])
+        lines.append(f"{PROBE_PREFIX}{name}: {before} before any training, {after} after the last stage")
     lines += [f"flag: {flag}" for flag in summary.get("flags") or ()]
-    lines += [f"reused: stage {one['stage']} was trained by {one['run']}" for one in summary.get("reused") or ()]
-    before = [
-        f"{column} {hundredths(score)} %"
+    lines += [f"reused: stage {stage['stage']} was trained by {stage['run']}" for stage in summary.get("reused") or ()]
+    baseline = [
+        f"{column} {_percent(score)}"
         for column, score in zip(summary.get("columns", ()), summary.get("baseline") or (), strict=False)
-        if not is_undefined(score) and column not in (summary.get("probes") or {})
+        if not is_undefined(score) and column not in probes
     ]
-    lines += [f"before any training: {', '.join(before)}"] * bool(before)
+    if baseline:
+        lines.append(f"before any training: {', '.join(baseline)}")
     if stream.get("overlap"):
-        lines.append(f"overlap: {_in_words(stream['overlap'])}")
+        lines.append(f"overlap: {_counts_in_words(stream['overlap'])}")
     return lines + [f"data: {note}" for note in stream.get("notes") or ()]
 
 
@@ -129,23 +130,29 @@ def stage_names(summary: Mapping[str, Any]) -> list[str]:
 
 
 def unit_of(metric: str) -> str:
-    """Returns the unit in which a metric is shown: percent for scores, points for differences of scores."""
+    """Returns the unit of a metric in tables: `%` for scores, `points` for differences of scores."""
     return "points" if metric in DIFFERENCES or metric.startswith(PROBE_PREFIX) else "%"
 
 
 def hundredths(value: float | None, digits: int = 1) -> str:
-    """Returns a score of 0-1 times 100, `–` where it is undefined."""
-    # Adding 0.0 turns a rounded -0.0 into 0.0, which would else be shown with a sign.
-    return UNDEFINED if value is None or math.isnan(value) else f"{round(100 * value, digits) + 0.0:.{digits}f}"
+    """Returns 100 times a score of 0-1 as text; `–` if it is undefined."""
+    if value is None or math.isnan(value):
+        return UNDEFINED
+    # Adding 0.0 turns a rounded -0.0 into 0.0, which would otherwise be shown with a sign.
+    return f"{round(100 * value, digits) + 0.0:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return UNDEFINED if is_undefined(value) else f"{hundredths(value)} %"
 
 
 def is_undefined(value: float | None) -> bool:
-    """Says whether a metric has no value (None in files, NaN in memory)."""
+    """Returns whether a metric has no value: None in files, NaN in memory."""
     return value is None or math.isnan(value)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Writes a table, undefined numbers as empty cells, and returns its path; the folder is made."""
+    """Writes a table, NaN as an empty cell, and returns its path; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -155,17 +162,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def _write_matrix(path: Path, matrix: FloatArray, stages: Sequence[str], columns: Sequence[str]) -> Path:
+    """Writes a matrix with the names of its rows and columns; it may have fewer rows than there are stages."""
     rows = ([stage, *scores] for stage, scores in zip(stages, matrix.tolist(), strict=False))
     return write_csv(path, ["stage", *columns], rows)
 
 
 def _write_json(path: Path, summary: Mapping[str, Any], stages: Sequence[str]) -> Path:
-    """Writes matrices with the names of their rows and columns; NaN is null."""
-    kept = {key: summary[key] for key in ("columns", "home", "accuracy_matrix", "validation_matrix", "baseline")}
-    text = json.dumps({"stages": stages, **kept}, indent=1, allow_nan=False, ensure_ascii=False)
+    """Writes both matrices and the baseline with the names of rows and columns; a missing score is null."""
+    matrices = {key: summary[key] for key in ("columns", "home", "accuracy_matrix", "validation_matrix", "baseline")}
+    text = json.dumps({"stages": stages, **matrices}, indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
     return path
 
 
-def _in_words(counts: object) -> str:
+def _counts_in_words(counts: object) -> str:
     return ", ".join(f"{key} {value}" for key, value in counts.items()) if isinstance(counts, Mapping) else str(counts)

@@ -1,12 +1,10 @@
-"""Finished runs, read back from the `summary.json` in their folders."""
+"""Finds finished runs below a folder and reads their `summary.json` into `RunSummary`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,6 +13,10 @@ from cl_mlm.metrics import FloatArray, as_matrix
 from cl_mlm.results.prompt_tables import mean_scores
 from cl_mlm.results.run_report import probe_changes
 from cl_mlm.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 MAX_DEPTH: Final = 3
 REQUIRED: Final = ("label", "seed", "settings", "stream", "columns", "home", "accuracy_matrix", "metrics", "cost")
@@ -25,12 +27,20 @@ class RunSummary:
     """One finished run.
 
     Attributes:
+        folder: of the run.
+        label: its strategies, in order.
+        seed: of the run.
         settings: the resolved config without seed, output and tracking; equal in runs that differ only by seed.
-        matrix: accuracy matrix, `(stages, columns)` in 0-1.
-        metrics: by name, in 0-1, behind them the changes of probes; NaN where undefined, and then `reasons` says why.
-        cost: by name, in the units of the names; NaN where not measured.
-        prompting: mean scores of prompts over columns by number of demonstrations, before and after every stage; None
-            where not measured.
+        stream: its name.
+        fingerprint: of the stream's rows.
+        columns: their names.
+        home: the stage after which each column counts as learned; -1: a probe.
+        matrix: accuracy matrix, (stages, columns) in 0-1.
+        metrics: values by name, in 0-1; the changes of probes come last. NaN: undefined.
+        reasons: why a metric is undefined, by its name.
+        cost: values by name; the name holds the unit. NaN: not measured.
+        prompting: mean scores of prompts over columns by number of demonstrations, (1 + stages,) each, before training
+            first. None: not measured.
     """
 
     folder: Path
@@ -49,10 +59,10 @@ class RunSummary:
 
 
 def load_runs(folder: Path) -> list[RunSummary]:
-    """Returns the finished runs (`summary.json`) at most three folders below, in order of their paths.
+    """Returns the finished runs (`summary.json`) at most `MAX_DEPTH` folders below `folder`, in order of their paths.
 
     Raises:
-        RunFolderError: the folder is missing, or a summary cannot be read; every fault at once.
+        RunFolderError: the folder is missing, or summaries cannot be read; all faults at once.
     """
     runs, problems = [], []
     for path in _run_folders(folder):
@@ -67,7 +77,7 @@ def load_runs(folder: Path) -> list[RunSummary]:
 
 
 def unfinished_runs(folder: Path) -> list[Path]:
-    """Returns run folders that have a config and no summary yet."""
+    """Returns the run folders below `folder` that have a config and no summary yet."""
     return [path for path in _run_folders(folder) if not RunFolder(path).summary.is_file()]
 
 
@@ -75,7 +85,7 @@ def load_run(folder: Path) -> RunSummary:
     """Returns the finished run in `folder`.
 
     Raises:
-        RunFolderError: its summary is missing, is no JSON, or lacks something, naming the file.
+        RunFolderError: its summary is missing, is no JSON, or lacks a key; the message names the file.
     """
     path = RunFolder(folder).summary
     try:
@@ -92,7 +102,7 @@ def load_run(folder: Path) -> RunSummary:
 
 
 def _run_folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Yields folders that hold a run, outermost first; what lies inside a run is not searched."""
+    """Yields the run folders in and below `folder`, in order of their paths; it does not search inside a run."""
     if not folder.is_dir():
         raise RunFolderError(f"{folder}: no such folder")
     if RunFolder(folder).summary.is_file() or RunFolder(folder).config.is_file():
@@ -104,6 +114,11 @@ def _run_folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
 
 
 def _parse(folder: Path, summary: Mapping[str, Any]) -> RunSummary:
+    """Returns the run of a summary.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: a value is missing, of another type, or of another shape.
+    """
     columns, matrix = tuple(map(str, summary["columns"])), as_matrix(summary["accuracy_matrix"])
     home = tuple(-1 if stage is None else int(stage) for stage in summary["home"])
     if matrix.shape[1] != len(columns) or len(home) != len(columns):
@@ -126,4 +141,5 @@ def _parse(folder: Path, summary: Mapping[str, Any]) -> RunSummary:
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Returns `values` as floats; None becomes NaN."""
     return {name: np.nan if value is None else float(value) for name, value in values.items()}

@@ -1,1 +1,1 @@
-"""From answers to numbers: the scores of each kind of answer."""
+"""Turns predictions and references into scores, one module for each kind of prediction."""

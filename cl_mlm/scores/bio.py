@@ -6,7 +6,10 @@ where every entity begins with `B-`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
 
 OUTSIDE = "O"
 
@@ -17,7 +20,7 @@ def is_tag(value: object) -> bool:
 
 
 def type_of(tag: str) -> str:
-    """Returns the entity type of a tag; of `O` an empty string."""
+    """Returns the entity type of a tag; for `O` an empty string."""
     return tag[2:]
 
 
@@ -28,28 +31,30 @@ def types_of(tags: Sequence[str]) -> list[str]:
 
 def stray(tags: Sequence[str]) -> list[int]:
     """Returns the positions of every `I-x` that follows neither `B-x` nor `I-x`."""
-    before = [OUTSIDE, *tags[:-1]]
-    return [i for i, tag in enumerate(tags) if tag[0] == "I" and type_of(tag) != type_of(before[i])]
+    previous = [OUTSIDE, *tags[:-1]]
+    return [i for i, tag in enumerate(tags) if tag[0] == "I" and type_of(tag) != type_of(previous[i])]
 
 
 def repaired(tags: Sequence[str]) -> list[str]:
     """Returns the tags with every stray `I-x` read as `B-x`, as conlleval reads it."""
-    found = list(tags)
+    sound = list(tags)
     for i in stray(tags):
-        found[i] = f"B-{type_of(tags[i])}"
-    return found
+        sound[i] = f"B-{type_of(tags[i])}"
+    return sound
 
 
 def only(tags: Sequence[str], types: Container[str]) -> list[str]:
-    """Returns the tags with those of other types read as `O`."""
+    """Returns the tags, with `O` in place of tags of other types."""
     return [tag if type_of(tag) in types else OUTSIDE for tag in tags]
 
 
 def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Returns type, first word and end of every entity of sound tags, in their order."""
-    begins = [i for i, tag in enumerate(tags) if tag[0] == "B"]
-    found = []
-    for start in begins:
-        inside = (i for i in range(start + 1, len(tags) + 1) if i == len(tags) or tags[i][0] != "I")
-        found.append((type_of(tags[start]), start, next(inside)))
-    return found
+    """Returns every entity of sound tags as (type, first word, word after the last), in their order."""
+    spans = []
+    for start, tag in enumerate(tags):
+        if tag[0] == "B":
+            end = start + 1
+            while end < len(tags) and tags[end][0] == "I":
+                end += 1
+            spans.append((type_of(tag), start, end))
+    return spans

@@ -1,8 +1,11 @@
-"""Scores of written texts, each in 0-1; only local code is used, nothing is fetched."""
+"""Scores of generated texts, each in 0-1; only installed packages are used, nothing is fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -12,7 +15,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Returns the mean ROUGE-L F1 of the package rouge-score, no stemming.
+    """Returns the mean ROUGE-L F1 as the package rouge-score counts it, without stemming.
 
     Lin (2004), ROUGE: A Package for Automatic Evaluation of Summaries, section 3. The package compares the letters a-z
     and digits only: text in other scripts scores 0.
@@ -26,26 +29,26 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def chrf(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Returns the corpus chrF2 of sacrebleu over 100: Popović (2015), chrF: character n-gram F-score."""
+    """Returns sacrebleu's chrF2 over all texts, divided by 100: Popović (2015), chrF: character n-gram F-score."""
     from sacrebleu import corpus_chrf
 
     return min(1.0, float(corpus_chrf(list(predictions), [list(references)]).score) / 100)
 
 
 def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Returns the corpus BLEU of sacrebleu (tokenizer 13a) over 100: Post (2018), arXiv:1804.08771."""
+    """Returns sacrebleu's BLEU (tokenizer 13a) over all texts, divided by 100: Post (2018), arXiv:1804.08771."""
     from sacrebleu import corpus_bleu
 
-    # `force` keeps it from advising against text that is tokenized already.
+    # `force` keeps it from warning of text that looks tokenized.
     return min(1.0, float(corpus_bleu(list(predictions), [list(references)], force=True).score) / 100)
 
 
 def format_failures(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """Returns the fraction of texts that are none of `answers`, white space folded."""
+    """Returns the fraction of texts that equal none of `answers`, white space folded."""
     known = {folded(answer) for answer in answers}
     return sum(folded(prediction) not in known for prediction in predictions) / len(predictions)
 
 
 def folded(text: str) -> str:
-    """Returns the text with one space for every run of white space, none around it."""
+    """Returns the text with one space in place of every run of white space, and none around it."""
     return " ".join(text.split())

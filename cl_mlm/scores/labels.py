@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
@@ -20,7 +22,7 @@ def macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def per_class(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns precision, recall, F1 and rows of every label; a quotient by zero is None."""
+    """Returns a line for each label: precision, recall, F1, and its rows; a quotient by zero is None."""
     right = Counter(r for p, r in zip(predictions, references, strict=True) if p == r)
     predicted, present = Counter(predictions), Counter(references)
 

@@ -1,4 +1,4 @@
-"""Exact match and token F1 of extractive answers, counted as the official script of SQuAD v1.1 counts them.
+"""Exact match and token F1 of extractive answers, as the official script of SQuAD v1.1 counts them.
 
 Rajpurkar et al. (2016), SQuAD: 100,000+ Questions for Machine Comprehension of Text, arXiv:1606.05250, section 6.1;
 the normalisation is that of `evaluate-v1.1.py`.
@@ -9,36 +9,39 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 PUNCTUATION = frozenset(string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalised(answer: str) -> str:
-    """Returns an answer in lower case without ASCII punctuation and articles, its words one space apart."""
+    """Returns an answer in lower case, without ASCII punctuation and articles, with one space between words."""
     text = "".join(character for character in answer.lower() if character not in PUNCTUATION)
     return " ".join(ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, answer: str) -> float:
-    """Returns 1 where both are the same once normalised, else 0."""
+    """Returns 1 where both are equal once normalised, else 0."""
     return float(normalised(prediction) == normalised(answer))
 
 
 def token_f1(prediction: str, answer: str) -> float:
-    """Returns the F1 of the words of `prediction`, in 0-1; 0 where they share none, also where both have none."""
-    found, wanted = normalised(prediction).split(), normalised(answer).split()
-    shared = sum((Counter(found) & Counter(wanted)).values())
-    return 2 * shared / (len(found) + len(wanted)) if shared else 0.0
+    """Returns the F1 of the words of `prediction`, in 0-1; 0 where the two share no word, also where both are empty."""
+    predicted, expected = normalised(prediction).split(), normalised(answer).split()
+    shared = sum((Counter(predicted) & Counter(expected)).values())
+    return 2 * shared / (len(predicted) + len(expected)) if shared else 0.0
 
 
 def squad_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Returns the means of `exact_match` and `f1` over questions, in 0-1 (the script prints per cent).
 
     Args:
-        predictions: a text for every question, (N,).
-        references: every question's right answers, (N,); the one that fits best counts.
+        predictions: the answer to every question, (N,).
+        references: the right answers to every question, (N,); the one with the highest score counts.
     """
 
     def mean(measure: Callable[[str, str], float]) -> float:

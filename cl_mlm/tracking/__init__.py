@@ -1,1 +1,1 @@
-"""Where measurements go: the journal on disk first, MLflow second."""
+"""Records what a run measures: first in the journal on disk, then in MLflow."""

@@ -1,7 +1,7 @@
-"""The journal of a run: one JSON line per event in `journal.jsonl`, written before anything is sent anywhere.
+"""The journal of a run: `journal.jsonl` in the run folder, one JSON line an event.
 
-It is the truth about a run; a tracking server gets a copy. Every line carries its own `time`
-(integer milliseconds since the epoch):
+A run writes every measurement here first, through `Journal`. `mlflow_delivery.py` copies the lines to a tracking
+server; if the two differ, the journal is right. Every line has its own `time` (integer milliseconds since the epoch):
 
     {"kind": "start", "experiment", "run_name"}                     first line
     {"kind": "stage_start", "stage": i, "name"}
@@ -10,8 +10,8 @@ It is the truth about a run; a tracking server gets a copy. Every line carries i
     {"kind": "artifact", "stage", "path" relative to the run folder}
     {"kind": "status", "stage", "value": RUNNING, FINISHED, FAILED or KILLED}
 
-A null `stage` means the run itself; credentials in addresses are left out. One process writes (the run folder's lock
-sees to it), any number may read.
+A null `stage` means the run itself. Credentials are removed from addresses before a line is written. One process writes
+(the lock of the run folder ensures it); any number may read.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from cl_mlm.errors import RunFolderError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 STATUSES: tuple[str, ...] = get_args(Status)
-# What a line of each kind has beside its time.
+# The keys that a line of each kind must have, beside its time.
 KEYS = {
     "start": ("experiment", "run_name"),
     "stage_start": ("stage", "name"),
@@ -40,31 +42,31 @@ KEYS = {
     "artifact": ("stage", "path"),
     "status": ("stage", "value"),
 }
-# Facts about the clock and the machine: a retrained step cannot reproduce them.
+# Metric keys that begin like this measure the clock and the machine: a repeated step gives other values.
 UNREPRODUCIBLE: Final = ("time/", "cost/")
 _ABSENT: Final = object()
 
 
 class Journal:
-    """Appends to a journal, and on opening an old one takes up where it ends.
+    """Appends to a journal; an existing one is continued at its end.
 
-    A last line torn by a kill is cut off. What the old lines say is not said twice: an equal metric point, parameter
-    or tag is skipped, so a resumed run may simply log again what it retrains.
+    A last line that a kill has torn is cut off. Nothing is written twice: a metric point, parameter or tag that the
+    journal holds already is skipped. So a resumed run logs the steps that it repeats like any other.
 
     Attributes:
         path: the file; its folder is the run folder.
     """
 
     def __init__(self, path: Path, *, is_exact: bool = True) -> None:
-        """Opens `path`, which is made where it is missing.
+        """Opens `path`; creates the file if it is missing.
 
         Args:
             path: the file.
-            is_exact: a point that was written before with another value is refused; else it is written again, and the
-                later line counts.
+            is_exact: True refuses a point that the journal holds with another value. False writes the new value, too;
+                the later line counts.
 
         Raises:
-            RunFolderError: where a line other than a torn last one cannot be read.
+            RunFolderError: a line other than a torn last one cannot be read.
         """
         self.path = path
         self._is_exact = is_exact
@@ -83,10 +85,10 @@ class Journal:
         self._file = path.open("ab", buffering=0)
 
     def start(self, experiment: str, run_name: str) -> None:
-        """Writes the first line; on an old journal says only that the run is running again.
+        """Writes the first line; in an existing journal, writes that the run is running again.
 
         Raises:
-            RunFolderError: where the journal belongs to another experiment or run.
+            RunFolderError: the journal belongs to another experiment or run.
         """
         head = (experiment, run_name)
         if self._head is None:
@@ -97,29 +99,30 @@ class Journal:
             self.status("RUNNING")
 
     def stage_start(self, stage: int, name: str) -> None:
-        """Writes that `stage` begins; where it began before, only that it is running again.
+        """Writes that `stage` starts; if it has started before, writes that it is running again.
 
         Raises:
-            RunFolderError: where the journal knows the stage by another name.
+            RunFolderError: the journal has the stage under another name.
         """
-        known = self._stages.get(stage)
-        if known is None:
+        name_before = self._stages.get(stage)
+        if name_before is None:
             self._write({"kind": "stage_start", "stage": stage, "name": name})
-        elif known != name:
-            raise RunFolderError(f"{self.path}: stage {stage} must be {known!r} as before, got {name!r}")
+        elif name_before != name:
+            raise RunFolderError(f"{self.path}: stage {stage} must be {name_before!r} as before, got {name!r}")
         else:
             self.status("RUNNING", stage)
 
     def metrics(self, values: Mapping[str, float], step: int, stage: int | None = None) -> None:
-        """Writes the points that are new; those that are not finite by their key only.
+        """Writes the points that are new; of a value that is not finite, the key alone.
 
         Raises:
-            RunFolderError: where a point was written before with another value, unless its key begins with one of
-                `UNREPRODUCIBLE`.
+            RunFolderError: the journal is exact and holds a point with another value. Keys that begin with one of
+                `UNREPRODUCIBLE` are exempt.
         """
         finite: dict[str, float] = {}
         not_finite: list[str] = []
         for key, raw in values.items():
+            # Not isinstance: bool and numpy.float64 are subclasses, and both shall become plain floats in the JSON.
             value = raw if type(raw) is float or type(raw) is int else float(raw)
             if self._is_new(key, value, step, stage):
                 if math.isfinite(value):
@@ -131,10 +134,10 @@ class Journal:
             self._write(line | {"not_finite": not_finite} if not_finite else line)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Writes the parameters that are new, in JSON where they have a form in it, else as `str`.
+        """Writes the parameters that are new: as JSON values, and those that JSON does not know as `str`.
 
-        A parameter keeps its first value, in MLflow too: a resumed run may have another tracking address or interval of
-        checkpoints, but what makes it this run is in the name of its folder.
+        A parameter keeps its first value, as in MLflow, which refuses another one. A resumed run may have another
+        tracking address or interval of checkpoints; the settings that make it this run are in its folder's name.
         """
         new = {key: value for key, value in values.items() if key not in self._params}
         if new:
@@ -143,29 +146,32 @@ class Journal:
 
     def tags(self, values: Mapping[str, object], stage: int | None = None) -> None:
         """Writes the tags that are new or changed, as `str`."""
-        plain = {key: without_credentials(str(value)) for key, value in values.items()}
-        if new := {key: value for key, value in plain.items() if self._tags.get((stage, key)) != value}:
+        texts = {key: without_credentials(str(value)) for key, value in values.items()}
+        if new := {key: text for key, text in texts.items() if self._tags.get((stage, key)) != text}:
             self._write({"kind": "tags", "stage": stage, "values": new})
 
     def artifact(self, path: Path | str, stage: int | None = None) -> None:
-        """Writes that a file or folder of the run folder belongs to the run; say it again when its content changed."""
+        """Writes that a file or folder of the run folder is to be sent; call again when its content has changed."""
         root = self.path.parent.resolve()
         relative = (root / path).resolve().relative_to(root)
         self._write({"kind": "artifact", "stage": stage, "path": relative.as_posix()})
 
     def status(self, value: Status, stage: int | None = None) -> None:
-        """Writes the state of the run or of a stage, where it changes."""
+        """Writes the status of the run or of a stage if it has changed."""
         if value not in STATUSES:
             raise ValueError(f"status: must be one of {STATUSES}, got {value!r}")
         if self._statuses.get(stage) != value:
             self._write({"kind": "status", "stage": stage, "value": value})
 
     def running_stages(self) -> list[int]:
-        """Returns the stages that have begun and not ended."""
+        """Returns the indices of the stages that have started and not ended."""
         return [stage for stage in self._stages if self._statuses[stage] == "RUNNING"]
 
     def sync(self) -> None:
-        """Returns when every line is on the disk; the lines of a live process survive its death without it."""
+        """Waits until every line is on the disk.
+
+        This guards against a power cut only: the operating system holds what a killed process has written.
+        """
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -181,24 +187,25 @@ class Journal:
         self.close()
 
     def _is_new(self, key: str, value: float, step: int, stage: int | None) -> bool:
-        """Says whether a point is still to be written; raises where it contradicts one that is."""
+        """Returns whether a point must be written; raises if it contradicts the journal."""
         points = self._points.get((stage, key))
         if points is None:
             return True
         before = points.get(step, _ABSENT)
         if before is _ABSENT:
             return True
-        if before != (value if math.isfinite(value) else None) and not key.startswith(UNREPRODUCIBLE):
-            if not self._is_exact:
-                return True
-            where = "" if stage is None else f" of stage {stage}"
-            raise RunFolderError(
-                f"{self.path}: {key}{where} at step {step} must be {_shown(before)} as before, got {value!r}"
-            )
-        return False
+        is_equal = before == (value if math.isfinite(value) else None)
+        if is_equal or key.startswith(UNREPRODUCIBLE):
+            return False
+        if not self._is_exact:
+            return True
+        where = "" if stage is None else f" of stage {stage}"
+        raise RunFolderError(
+            f"{self.path}: {key}{where} at step {step} must be {_in_words(before)} as before, got {value!r}"
+        )
 
     def _write(self, line: dict[str, Any]) -> None:
-        """Appends a line with the time of now, then remembers it."""
+        """Appends a line with the present time, then remembers it."""
         if (self._head is None) != (line["kind"] == "start"):
             raise ValueError(f"{line['kind']}: start() must come first, and once")
         stage = line.get("stage")
@@ -211,7 +218,7 @@ class Journal:
         self._remember(line)
 
     def _remember(self, line: Mapping[str, Any]) -> None:
-        """Keeps what `line` says, so that it is not said twice."""
+        """Notes what `line` says, so that nothing is written twice."""
         stage: int | None = line.get("stage")
         match line["kind"]:
             case "start":
@@ -238,10 +245,12 @@ class Journal:
 
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yields each whole line from byte `offset` on with the offset of its end; a line still being written is left out.
+    """Yields `(line, end)` for every whole line from byte `offset` on; `end` is the byte after the line.
+
+    A last line without its newline is left out: it is still being written, or a kill has torn it.
 
     Raises:
-        RunFolderError: where a whole line is not a JSON object with a `kind` and what that kind has.
+        RunFolderError: a whole line is not a JSON object with a `kind` and the keys of that kind (`KEYS`).
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -260,30 +269,30 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
 
 
 def without_credentials(text: str) -> str:
-    """Returns `text` with user names, passwords and secret arguments taken out of the addresses in it."""
-    # Databases take a password with a slash in it; in a web address the first slash ends the host.
+    """Returns `text` without the user names, passwords and secret query arguments of the addresses in it."""
+    # A database address may have a slash in its password; in a web address the first slash ends the host.
     text = re.sub(r"(?<!http)(?<!https)://[^\s/:@\"']*:[^\s\"']*@", "://", text)
     text = re.sub(r"://[^/\s]*@", "://", text)
     return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]*", r"\1***", text)
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Shortens the file to its last whole line."""
+    """Removes everything behind the last newline."""
     with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        keep = end
-        while keep > 0:
-            start = max(0, keep - 65536)
+        file_end = file.seek(0, os.SEEK_END)
+        whole_end = file_end  # searched backwards in pieces: a journal may be large, a line is short
+        while whole_end > 0:
+            start = max(0, whole_end - 65536)
             file.seek(start)
-            newline = file.read(keep - start).rfind(b"\n")
+            newline = file.read(whole_end - start).rfind(b"\n")
             if newline >= 0:
-                keep = start + newline + 1
+                whole_end = start + newline + 1
                 break
-            keep = start
-        if keep < end:
-            file.truncate(keep)
+            whole_end = start
+        if whole_end < file_end:
+            file.truncate(whole_end)
 
 
-def _shown(value: object) -> str:
-    """Returns a remembered value in words."""
+def _in_words(value: object) -> str:
+    """Returns a remembered value for an error message."""
     return "not finite" if value is None else repr(value)

@@ -1,8 +1,16 @@
-"""Delivers the lines of a run's journal to an MLflow store: what it has not got yet, once.
+"""Delivers a journal to an MLflow store: sends the lines that the store does not have yet, each once.
 
-Lines go out with the journal's own timestamps, so that sending one twice changes nothing (a point of a database store
-is its key, step, value and time). Only `MlflowClient` is used, never the fluent API, so a user's own active run and
-autologging are left alone.
+`mlflow_sender.py` calls `Delivery.send` from its thread during a run, and from `cl-mlm sync` after one. A run is one
+MLflow run with a child run for each stage; `Link` notes in `mlflow.json` which MLflow runs those are, and how much of
+the journal is sent.
+
+Sending a line twice changes nothing: every point has the time of its journal line, and a database store identifies a
+point by key, step, value and time. Only `MlflowClient` is used, never the fluent API (`mlflow.log_metric`), so that a
+user's own active run and autologging are left alone.
+
+Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2 and SQLAlchemy 2.1.9: the limits below
+(`mlflow/utils/validation.py`), the tag `mlflow.parentRunId`, the error codes in `HOPELESS`, and that a database store
+lets `sqlalchemy.exc.SQLAlchemyError` through.
 """
 
 from __future__ import annotations
@@ -13,10 +21,8 @@ import json
 import logging
 import posixpath
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -34,21 +40,24 @@ from cl_mlm.tracking.mlflow_store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 
 LINK_FILE: Final = "mlflow.json"
-# What MLflow takes, in entries a batch and characters a value.
+# MLflow's limits: entries a batch, characters a key or value.
 METRICS_A_BATCH: Final = 1000
 PARAMS_A_BATCH: Final = 100
 KEY_LENGTH: Final = 250
 PARAM_LENGTH: Final = 6000
 TAG_LENGTH: Final = 8000
-# A request may have 1 MB, and a character up to 6 bytes in JSON.
+# A request may have 1 MB, and a character takes up to 6 bytes in JSON (`\uXXXX`).
 CHARACTERS_A_BATCH: Final = 150_000
 LINES_AT_ONCE: Final = 2000
 SOURCE_TAG: Final = "cl_mlm.tracking.journal"
-# Answers that another try does not change.
+# Errors that sending again does not cure.
 HOPELESS: Final = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
 
 logger = logging.getLogger(__name__)
@@ -56,11 +65,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Link:
-    """Where a run stands in MLflow; kept in `mlflow.json` of the run folder.
+    """The MLflow runs of a run, and how much of its journal they have; kept in `mlflow.json` of the run folder.
 
     Attributes:
-        uri: without credentials.
-        children: the MLflow run of each stage.
+        uri: the address of the store, without credentials.
+        experiment_id: the MLflow experiment; empty before the first delivery.
+        run_id: the MLflow run of the whole run; empty before the first delivery.
+        children: the id of the MLflow run of each stage, by stage index.
         offset: bytes of the journal that are sent.
     """
 
@@ -72,13 +83,13 @@ class Link:
 
     @classmethod
     def load(cls, folder: Path) -> Link | None:
-        """Returns the link kept in `folder`, None where there is none that can be read: MLflow can be asked again."""
+        """Returns the link saved in `folder`; None if there is none, or it cannot be read."""
         try:
-            kept = json.loads((folder / LINK_FILE).read_text())
-            children = {int(stage): str(run_id) for stage, run_id in kept["children"].items()}
-            return cls(kept["uri"], kept["experiment_id"], kept["run_id"], children, int(kept["offset"]))
+            saved = json.loads((folder / LINK_FILE).read_text())
+            children = {int(stage): str(run_id) for stage, run_id in saved["children"].items()}
+            return cls(saved["uri"], saved["experiment_id"], saved["run_id"], children, int(saved["offset"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+            return None  # nothing is lost: the runs are found in MLflow by their tag (`SOURCE_TAG`)
 
     def save(self, folder: Path) -> None:
         """Writes the link to `folder`, whole or not at all."""
@@ -89,7 +100,12 @@ class Link:
 
 @dataclass
 class _Batch:
-    """What a chunk of lines says about one MLflow run; of states only the last counts."""
+    """What a chunk of journal lines says about one MLflow run.
+
+    Attributes:
+        artifacts: paths relative to the run folder; a dict, so that each is sent once and in order.
+        status: the last status of the chunk and its time in milliseconds; None: the chunk has none.
+    """
 
     metrics: list[Metric] = field(default_factory=list)
     params: list[Param] = field(default_factory=list)
@@ -99,42 +115,49 @@ class _Batch:
 
 
 class Delivery:
-    """One journal and one store: sends the lines that the store does not have yet."""
+    """Sends one journal to one store.
+
+    Args:
+        folder: the run folder; `mlflow.json` and the artifacts are in it.
+        journal: the file.
+        uri: the address of the store; may hold credentials.
+    """
 
     def __init__(self, folder: Path, journal: Path, uri: str) -> None:
         self._folder = folder
         self._journal = journal
         self._uri = uri
-        shown = without_credentials(uri)
-        kept = Link.load(folder)
-        self._link = kept if kept is not None and kept.uri == shown else Link(shown)
+        public_uri = without_credentials(uri)
+        saved = Link.load(folder)
+        # A link to another store says nothing about this one.
+        self._link = saved if saved is not None and saved.uri == public_uri else Link(public_uri)
         self._client: MlflowClient | None = None
         self._source = ""
 
     def send(self) -> int:
-        """Sends every whole line that is not sent yet; returns how many.
+        """Sends every whole line that is not sent yet; returns the number of lines.
 
         Raises:
-            TrackingError: where the store does not take them; what it took is noted.
+            TrackingError: the store does not take them; what it took before is noted in the link.
         """
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with quiet(), self._journal.open("rb") as held:
-                fcntl.flock(held, fcntl.LOCK_EX)  # one sender at a time: a run and a `sync` beside it
+            with quiet(), self._journal.open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # one sender at a time: somebody may call `cl-mlm sync` during a run
                 return self._send()
         except (MlflowException, SQLAlchemyError, OSError) as error:
             self._client = None  # the next try connects anew
-            # Not chained: MLflow's messages hold the whole address, credentials and all.
-            raise self._told(error) from None
+            # Not chained: MLflow's messages hold the whole address, with its credentials.
+            raise self._tracking_error(error) from None
 
     def _send(self) -> int:
-        kept = Link.load(self._folder)
-        if kept is not None and kept.uri == self._link.uri:
-            self._link = kept  # another sender may have gone on
+        saved = Link.load(self._folder)
+        if saved is not None and saved.uri == self._link.uri:
+            self._link = saved  # another sender may have sent lines since
         if not self._starts_a_line(self._link.offset):
-            self._link.offset = 0  # the journal lost its end in a power cut: sending all again does no harm
+            self._link.offset = 0  # a power cut took the journal's end; sending everything again does no harm
         client = self._client or self._connect()
         if client is None:
             return 0
@@ -150,6 +173,7 @@ class Delivery:
         return count
 
     def _starts_a_line(self, offset: int) -> bool:
+        """Returns whether a line of the journal starts at this byte, or its last one ends before it."""
         if offset == 0:
             return True
         with self._journal.open("rb") as file:
@@ -157,11 +181,11 @@ class Delivery:
             return file.read(1) == b"\n"
 
     def _connect(self) -> MlflowClient | None:
-        """Finds or makes store, experiment and parent run; returns None while the journal is empty."""
+        """Finds or creates store, experiment and parent run; returns None if the journal is empty."""
         head, _ = next(read_lines(self._journal), (None, 0))
         if head is None:
             return None
-        # The same journal finds its runs again, also where `mlflow.json` is lost or older than the store.
+        # A tag of each MLflow run. By it a journal finds its runs again if `mlflow.json` is lost or not up to date.
         self._source = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=12).hexdigest()
         client = open_store(self._uri)
         if self._link.run_id and not has_run(client, self._link.run_id):
@@ -174,26 +198,38 @@ class Delivery:
         return client
 
     def _run_id(self, client: MlflowClient, name: str, start: int, source: str, tags: dict[str, str]) -> str:
-        """Returns the MLflow run tagged with `source`, made where there is none."""
+        """Returns the id of the MLflow run tagged with `source`; creates the run if it is missing.
+
+        Args:
+            client: of the store.
+            name: of a new run.
+            start: the start of a new run, in milliseconds since the epoch.
+            source: the value of `SOURCE_TAG`.
+            tags: further tags of a new run.
+
+        Raises:
+            TrackingError: the run was deleted in MLflow.
+        """
         from mlflow.entities import ViewType
 
-        experiment, which = self._link.experiment_id, f"tags.`{SOURCE_TAG}` = '{source}'"
-        found = client.search_runs([experiment], which, run_view_type=ViewType.ALL)
-        active = [run for run in found if run.info.lifecycle_stage != "deleted"]
-        if found and not active:
-            refuse_deleted(found[0].info)
+        experiment, has_tag = self._link.experiment_id, f"tags.`{SOURCE_TAG}` = '{source}'"
+        tagged = client.search_runs([experiment], has_tag, run_view_type=ViewType.ALL)
+        active = [run for run in tagged if run.info.lifecycle_stage != "deleted"]
+        if tagged and not active:
+            refuse_deleted(tagged[0].info)
         if not active:
-            made = client.create_run(experiment, start_time=start, tags={SOURCE_TAG: source, **tags}, run_name=name)
-            active = [*client.search_runs([experiment], which)] or [made]
-        # MLflow asks again by itself where an answer is lost, and a server that had made the run makes a second one.
-        kept, *others = sorted(active, key=lambda run: (not run.data.metrics, not run.data.params, run.info.run_id))
-        for double in others:
-            if not double.data.metrics and not double.data.params:
-                client.delete_run(double.info.run_id)
-        return str(kept.info.run_id)
+            created = client.create_run(experiment, start_time=start, tags={SOURCE_TAG: source, **tags}, run_name=name)
+            active = [*client.search_runs([experiment], has_tag)] or [created]
+        # If the answer to `create_run` is lost, MLflow sends the request again and the server creates a second run.
+        # The one that holds data stays; the run id only makes the choice the same every time.
+        chosen, *others = sorted(active, key=lambda run: (not run.data.metrics, not run.data.params, run.info.run_id))
+        for other in others:
+            if not other.data.metrics and not other.data.params:
+                client.delete_run(other.info.run_id)
+        return str(chosen.info.run_id)
 
     def _start_stage(self, client: MlflowClient, line: dict[str, Any]) -> None:
-        """Makes the child run of a stage where there is none."""
+        """Creates the child run of a stage if it is missing."""
         stage, name = line["stage"], line["name"]
         if stage not in self._link.children:
             tags = {
@@ -206,6 +242,7 @@ class Delivery:
             self._link.save(self._folder)
 
     def _send_chunk(self, client: MlflowClient, lines: list[dict[str, Any]]) -> None:
+        """Sends some lines, sorted by MLflow run: a batch for each."""
         from mlflow.entities import Metric, Param, RunTag
 
         batches: dict[str, _Batch] = {}
@@ -229,8 +266,8 @@ class Delivery:
         for run_id, batch in batches.items():
             _send_batch(client, run_id, batch, self._folder)
 
-    def _told(self, error: Exception) -> TrackingError:
-        """Returns a failure of the store in one line without credentials."""
+    def _tracking_error(self, error: Exception) -> TrackingError:
+        """Returns a failure of the store as a TrackingError: one line, without credentials."""
         network = _innermost_os_error(error)
         text = str(network or error).strip()
         password = urlsplit(self._uri).password
@@ -238,20 +275,20 @@ class Delivery:
             text = text.replace(secret, "***")
         line = without_credentials(text.splitlines()[0] if text else type(error).__name__)
         if is_server(self._uri):
-            said = f"tracking server {self._link.uri} " + ("not reachable" if network else "refused")
+            summary = f"tracking server {self._link.uri} " + ("not reachable" if network else "refused")
         else:
-            said = f"tracking store {self._link.uri} not usable"
+            summary = f"tracking store {self._link.uri} not usable"
         passing = getattr(error, "error_code", "") not in HOPELESS or network is not None
-        return TrackingError(f"{said}: {_cut(line, 300)}", passing)
+        return TrackingError(f"{summary}: {_cut(line, 300)}", passing)
 
 
 def _send_batch(client: MlflowClient, run_id: str, batch: _Batch, folder: Path) -> None:
-    """Sends a batch, its state last, so that a finished run is a complete one."""
+    """Sends a batch; its status comes last, so that a run that MLflow shows as finished is complete."""
     for metrics in _portions(batch.metrics, METRICS_A_BATCH):
         client.log_batch(run_id, metrics=metrics)
     for params in _portions(batch.params, PARAMS_A_BATCH):
         client.log_batch(run_id, params=params)
-    # A tag set twice keeps its last value; within one request a key may appear only once.
+    # The last value of a tag counts, and a request may hold a key only once.
     for tags in _portions(list({tag.key: tag for tag in batch.tags}.values()), PARAMS_A_BATCH):
         client.log_batch(run_id, tags=tags)
     for path in batch.artifacts:
@@ -265,8 +302,14 @@ def _send_batch(client: MlflowClient, run_id: str, batch: _Batch, folder: Path) 
 
 
 def _send_artifact(client: MlflowClient, run_id: str, folder: Path, path: str) -> None:
+    """Sends a file or folder of the run folder; logs a warning if it is gone.
+
+    Raises:
+        RunFolderError: `path` leads out of the run folder.
+    """
     local = folder / path
-    if not local.resolve().is_relative_to(folder.resolve()):  # a journal of others could name any file of this machine
+    # `cl-mlm sync` may be given somebody else's run folder, whose journal could name any file of this machine.
+    if not local.resolve().is_relative_to(folder.resolve()):
         raise RunFolderError(f"{folder}: artifacts must lie in the run folder, got {path!r}")
     if local.is_dir():
         client.log_artifacts(run_id, str(local), artifact_path=path)
@@ -277,7 +320,7 @@ def _send_artifact(client: MlflowClient, run_id: str, folder: Path, path: str) -
 
 
 def _key(key: str) -> str:
-    """Returns a key that MLflow takes; one that has to change ends in a hash, so that two stay two."""
+    """Returns a key that MLflow accepts; a changed one ends in a hash of the old, so that different keys stay so."""
     clean = posixpath.normpath(re.sub(r"[^/\w.\- :]", "_", key)).lstrip("/.") or "_"
     if clean == key and len(key) <= KEY_LENGTH:
         return key
@@ -289,7 +332,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def _portions(entries: list[Any], most: int) -> Iterator[list[Any]]:
-    """Yields `entries` in lists that MLflow takes as one request."""
+    """Yields `entries` in lists of at most `most` that fit into one request."""
     portion: list[Any] = []
     characters = 0
     for entry in entries:
@@ -304,7 +347,7 @@ def _portions(entries: list[Any], most: int) -> Iterator[list[Any]]:
 
 
 def _innermost_os_error(error: BaseException) -> OSError | None:
-    """Returns the deepest network or file error among the causes: `Connection refused` says more than its wrappers."""
+    """Returns the last OSError on the chain of causes: `Connection refused` says more than its wrappers."""
     deepest = None
     cause: BaseException | None = error
     while cause is not None:

@@ -1,28 +1,34 @@
-"""Sends a run's journal to MLflow, from a thread beside the training; what cannot be sent now is sent later."""
+"""Sends a journal to MLflow: during a run from a thread beside the training, after a run by `cl-mlm sync`.
+
+Training never waits for the tracking store and never fails because of it. What cannot be sent stays in the journal; the
+thread tries again, and after the run `sync` sends it.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cl_mlm.errors import ClMlmError, ConfigError, RunFolderError
 from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.mlflow_delivery import Delivery, Link
 from cl_mlm.tracking.mlflow_store import TrackingError, is_server, sqlite_path
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 JOURNAL_FILE: Final = "journal.jsonl"
 
 
 def tracking_uri(configured: str | None) -> str:
-    """Returns where to track: `configured`, else `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the working folder.
+    """Returns the address of the tracking store, a relative SQLite path made absolute.
 
-    A relative SQLite path is made absolute.
+    It is `configured`, else `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the working folder.
 
     Raises:
-        ConfigError: for MLflow's file store, which keeps doubled points and which MLflow no longer maintains.
+        ConfigError: it is MLflow's file store, which stores a point sent twice twice and is no longer maintained.
     """
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     key = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
@@ -37,22 +43,23 @@ def tracking_uri(configured: str | None) -> str:
 
 
 def ui_command(uri: str) -> list[str]:
-    """Returns the command that serves the MLflow UI on a database; empty for a server, whose address is its UI."""
+    """Returns the command that serves the MLflow UI on a database; empty for a server, which serves its own."""
     if is_server(uri):
         return []
     return [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
 
 
 class MlflowSender:
-    """Follows a journal and sends its lines, from a daemon thread that never disturbs the training.
+    """Follows a journal and sends its new lines to MLflow, from a daemon thread.
 
-    Start it when torch and transformers are imported: the thread imports mlflow (2 s) and makes the store (2 s). Both
-    are Python, which training can then not run: whoever is about to train lets the thread wait until that is under way.
+    The thread first imports mlflow (2 s) and may create the store (2 s). Both hold Python's global interpreter lock. So
+    start the thread after torch and transformers are imported, and let it wait until the first step is done (`start`,
+    `begin`).
 
     Attributes:
-        uri: where to; it may hold credentials, so show `without_credentials(uri)`.
-        poll_seconds: the time between two looks at the journal.
-        retry_seconds: the first and the longest pause after a failure.
+        uri: the address of the store; it may hold credentials, so show `without_credentials(uri)`.
+        poll_seconds: the time between two readings of the journal.
+        retry_seconds: the first and the longest pause after a failure; each pause is twice the one before.
     """
 
     poll_seconds = 1.0
@@ -63,33 +70,34 @@ class MlflowSender:
         self._folder = folder
         self._delivery = Delivery(folder, journal_path, self.uri)
         self._begun, self._wait_seconds = threading.Event(), 0.0
-        self._closing = threading.Event()
-        self._abandoned = threading.Event()
+        self._closing = threading.Event()  # `finish` was called: send what is left, then end
+        self._abandoned = threading.Event()  # the time of `finish` is over: end now
         self._sent_all = False
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._work, name="mlflow-sender", daemon=True)
 
     def start(self, wait_seconds: float = 0.0) -> None:
-        """Starts the thread; where to is kept first, for `sync` must know it though the store is never reached.
+        """Starts the thread.
 
         Args:
-            wait_seconds: the thread does nothing for so long, or until `begin` or `finish` is called.
+            wait_seconds: the thread does nothing for this time, or until `begin` or `finish` is called.
         """
         self._wait_seconds = wait_seconds
         _calm_mlflow()
+        # Saved before anything is sent: `sync` must know the address even if the store is never reached.
         if Link.load(self._folder) is None:
             Link(without_credentials(self.uri)).save(self._folder)
         self._thread.start()
 
     def begin(self) -> None:
-        """Ends the waiting that `start` was asked for."""
+        """Ends the wait of `start`."""
         self._begun.set()
 
     def finish(self, timeout_s: float) -> str | None:
-        """Waits until every line of the journal is sent, at most `timeout_s` seconds.
+        """Waits at most `timeout_s` seconds until every line of the journal is sent.
 
         Returns:
-            None, or in one line why something is not sent and how to send it.
+            None if everything is sent; else one line that says why not, and how to send the rest.
         """
         self._closing.set()
         self.begin()
@@ -97,21 +105,23 @@ class MlflowSender:
         self._abandoned.set()
         if self._sent_all:
             return None
-        name = without_credentials(self.uri)
+        public_uri = without_credentials(self.uri)
         if self._problem is None:
             stopped = "did not take everything" if self._thread.is_alive() else "the sender stopped, see its traceback"
-            self._problem = f"tracking {name}: {stopped} within {timeout_s:g} s"
+            self._problem = f"tracking {public_uri}: {stopped} within {timeout_s:g} s"
         return f"{self._problem}; the journal holds everything: cl-mlm sync {self._folder} sends it"
 
     def _work(self) -> None:
+        """Runs in the thread: sends, waits and sends again, until everything is sent after `finish`."""
         self._begun.wait(self._wait_seconds)
         first, longest = self.retry_seconds
         pause = first
         while not self._abandoned.is_set():
-            closing = self._closing.is_set()  # read before sending: what was written before finish() is then sent
+            # Read before sending, not after: a line written in between would be left unsent.
+            closing = self._closing.is_set()
             try:
                 self._delivery.send()
-            except (ClMlmError, ImportError) as error:  # the training may be importing the same packages right now
+            except (ClMlmError, ImportError) as error:  # ImportError: the training may be importing the same package
                 self._problem = str(error)
                 if closing and not (isinstance(error, TrackingError) and error.passing):
                     return
@@ -126,7 +136,7 @@ class MlflowSender:
             self._wait(self.poll_seconds)
 
     def _wait(self, seconds: float) -> None:
-        """Waits until `finish` is called, then no longer than half a second at a time."""
+        """Waits for `seconds` or until `finish` is called; after `finish` at most half a second."""
         if self._closing.is_set():
             self._abandoned.wait(min(seconds, 0.5))
         else:
@@ -134,26 +144,26 @@ class MlflowSender:
 
 
 def sync(folder: Path, uri: str | None = None) -> int:
-    """Sends what MLflow does not have yet of the run in `folder`; returns the number of journal lines sent.
+    """Sends the lines of the run in `folder` that MLflow does not have yet; returns their number.
 
     The store is `uri`, else the one that the run was sent to before, else the default of `tracking_uri`.
 
     Raises:
-        RunFolderError: where there is no journal, or a damaged one.
-        TrackingError: where the store does not take it; calling again goes on from there.
+        RunFolderError: the journal is missing or damaged.
+        TrackingError: the store does not take the lines; another call continues after those that it took.
     """
     journal = folder / JOURNAL_FILE
     if not journal.exists():
         raise RunFolderError(f"{folder}: must be a run folder, got one without {JOURNAL_FILE}")
     link = Link.load(folder)
     environment = os.environ.get("MLFLOW_TRACKING_URI")
-    # The kept address has no credentials; the same address in the environment may have them.
-    known = link.uri if link and without_credentials(environment or "") != link.uri else None
+    # The saved address has no credentials. If the environment has the same address, it is used instead: with them.
+    saved_uri = link.uri if link and without_credentials(environment or "") != link.uri else None
     _calm_mlflow()
-    return Delivery(folder, journal, tracking_uri(uri or known)).send()
+    return Delivery(folder, journal, tracking_uri(uri or saved_uri)).send()
 
 
 def _calm_mlflow() -> None:
-    """Turns off MLflow's telemetry and its links on stdout, unless the user has said otherwise."""
+    """Turns off MLflow's telemetry and the links that it prints, unless the user has set these variables."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -1,4 +1,14 @@
-"""The MLflow store behind an address: opened, or made where it is a missing SQLite file; asked in few words."""
+"""Opens the MLflow store at an address for `mlflow_delivery.py`, and answers the few queries that a delivery needs.
+
+An address is that of a tracking server (`http://...`) or of a database (`sqlite:///...`, `postgresql://...`). A missing
+SQLite file is created.
+
+Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2, SQLAlchemy 2.1.9 and alembic 1.20.1:
+    - opening a client of a SQLite address creates the database and runs its migrations (`_make_sqlite_store`);
+    - a server answers `/health` (`knock`);
+    - `error_code` of an `MlflowException` is RESOURCE_ALREADY_EXISTS or RESOURCE_DOES_NOT_EXIST;
+    - importing mlflow installs handlers on the loggers "mlflow" and "alembic" (`quiet`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +21,6 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +30,17 @@ from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
 
 
 class TrackingError(ClMlmError):
-    """The tracking store did not take what was sent; the journal still has it.
+    """The tracking store did not take what was sent; the journal still holds it.
 
     Attributes:
-        passing: whether another try may help.
+        passing: whether sending again may succeed.
     """
 
     def __init__(self, message: str, passing: bool = False) -> None:
@@ -38,7 +49,11 @@ class TrackingError(ClMlmError):
 
 
 def open_store(uri: str) -> MlflowClient:
-    """Returns a client of the store, which is made where it is a missing SQLite file; fails fast on a dead server."""
+    """Returns a client of the store at `uri`; creates the store if it is a missing SQLite file.
+
+    Raises:
+        OSError: the server does not answer; see `knock`.
+    """
     from mlflow import MlflowClient
 
     if is_server(uri):
@@ -49,7 +64,10 @@ def open_store(uri: str) -> MlflowClient:
 
 
 def knock(uri: str) -> None:
-    """Raises OSError where no server answers, or only with errors; MLflow's own calls retry for minutes before that."""
+    """Raises OSError within seconds if the server does not answer, or answers 5xx.
+
+    MLflow's own calls retry for minutes before they give up.
+    """
     try:
         with urllib.request.urlopen(f"{without_credentials(uri).rstrip('/')}/health", timeout=5):
             return
@@ -58,54 +76,67 @@ def knock(uri: str) -> None:
             if answer.code >= 500:
                 raise
     except urllib.error.URLError as error:
-        # MLflow has its own settings for certificates, so it shall judge them.
+        # MLflow has settings of its own for certificates, so only its own calls can judge them.
         if not isinstance(error.reason, ssl.SSLError):
             raise
 
 
 def _make_sqlite_store(path: Path) -> None:
-    """Makes an empty MLflow store: whole or not at all, and once, however many runs begin together."""
+    """Creates an empty MLflow store, whole or not at all; of runs that start together one creates it."""
     import fcntl
 
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    mark = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
-    lock = Path(tempfile.gettempdir()) / f"cl_mlm-{os.getuid()}-{mark}.lock"
-    with lock.open("a") as held, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
+    lock_path = Path(tempfile.gettempdir()) / f"cl_mlm-{os.getuid()}-{digest}.lock"
+    with lock_path.open("a") as lock, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            made = Path(aside) / "made.db"
-            MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
-            # MLflow keeps a connection to `made`; the store must be another file than the one it holds open.
-            shutil.copyfile(made, Path(aside) / "store.db")
-            (Path(aside) / "store.db").replace(path)
+            migrated, copy = Path(aside) / "made.db", Path(aside) / "store.db"
+            # Any query makes MLflow create the tables.
+            MlflowClient(tracking_uri=f"sqlite:///{migrated}").search_experiments(max_results=1)
+            # MLflow keeps a connection to `migrated` open; the store must be another file.
+            shutil.copyfile(migrated, copy)
+            copy.replace(path)
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
-    """Returns the experiment called `name`, made where there is none; other runs may make it at the same time."""
+    """Returns the id of the experiment called `name`; creates the experiment if it is missing.
+
+    Raises:
+        TrackingError: the experiment was deleted in MLflow.
+    """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         path = sqlite_path(uri)
+        # Beside the database: MLflow's default would be the folder in which the command happens to run.
         location = None if path is None else str(path.absolute().parent / "mlruns" / slug(name))
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException as error:
-            found = client.get_experiment_by_name(name) if error.error_code == "RESOURCE_ALREADY_EXISTS" else None
-            if found is None:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-    if found.lifecycle_stage == "deleted":
+            # Another run has created it since the question above.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
         raise TrackingError(
             f"experiment: must not be one deleted in MLflow, got {name!r}; choose another name, or restore it: "
-            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
-    return found.experiment_id
+    return experiment.experiment_id
 
 
 def has_run(client: MlflowClient, run_id: str) -> bool:
-    """Says whether the store knows a run; a wiped store does not, and gets everything again."""
+    """Returns whether the store holds a run; a store that was wiped does not, and is sent everything again.
+
+    Raises:
+        TrackingError: the run was deleted in MLflow.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -118,7 +149,7 @@ def has_run(client: MlflowClient, run_id: str) -> bool:
 
 
 def refuse_deleted(info: RunInfo) -> None:
-    """Raises for a run deleted in MLflow, with the way back."""
+    """Raises TrackingError for a run that was deleted in MLflow; the message says how to restore it."""
     if info.lifecycle_stage == "deleted":
         raise TrackingError(
             f"run {info.run_name!r}: must not be deleted in MLflow, got {info.run_id}; restore it: "
@@ -128,33 +159,35 @@ def refuse_deleted(info: RunInfo) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps MLflow's chatter in this thread off the terminal; errors and other threads are heard as before."""
-    import mlflow  # noqa: F401  its import makes the handlers
+    """Drops what MLflow and its libraries log below ERROR in this thread; other threads log as before."""
+    import mlflow  # noqa: F401  its import installs the handlers
 
     thread = threading.get_ident()
 
-    def keep(record: logging.LogRecord) -> bool:
-        chatty = record.name.startswith(("mlflow", "alembic", "urllib3"))  # a handler may serve other loggers too
-        return not chatty or record.thread != thread or record.levelno >= logging.ERROR
+    def passes(record: logging.LogRecord) -> bool:
+        is_mlflows = record.name.startswith(("mlflow", "alembic", "urllib3"))  # a handler may serve other loggers, too
+        return not is_mlflows or record.thread != thread or record.levelno >= logging.ERROR
 
-    places: list[logging.Filterer] = [logging.getLogger("urllib3.connectionpool")]
+    # urllib3 logs without handlers of its own, so its logger is filtered; a filter of a logger does not reach the
+    # loggers below it, so of mlflow and alembic the handlers are.
+    filtered: list[logging.Filterer] = [logging.getLogger("urllib3.connectionpool")]
     for name in ("mlflow", "alembic"):
-        places += logging.getLogger(name).handlers
-    for place in places:
-        place.addFilter(keep)
+        filtered += logging.getLogger(name).handlers
+    for each in filtered:
+        each.addFilter(passes)
     try:
         yield
     finally:
-        for place in places:
-            place.removeFilter(keep)
+        for each in filtered:
+            each.removeFilter(passes)
 
 
 def is_server(uri: str) -> bool:
-    """Says whether an address is a tracking server's rather than a database's."""
+    """Returns whether `uri` is the address of a tracking server, not of a database."""
     return uri.startswith(("http://", "https://"))
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Returns the file of a SQLite address, None for any other."""
+    """Returns the file of a SQLite address; None for any other address."""
     prefix, path = "sqlite:///", uri.partition("?")[0]
     return Path(path.removeprefix(prefix)) if path.startswith(prefix) and path != prefix else None

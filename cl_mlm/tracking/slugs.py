@@ -1,4 +1,4 @@
-"""Names that every store accepts: stage names as parts of metric keys and paths."""
+"""Turns names of stages and experiments into names that metric keys, paths and every tracking store accept."""
 
 import re
 import unicodedata
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 
 def slug(name: str) -> str:
-    """Returns `name` in the characters `[a-z0-9_.-]`, without accents; 1-100 of them, first no dot and no dash."""
+    """Returns `name` as 1-100 characters of `[a-z0-9_.-]`, accents removed; the first is neither dot nor dash."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     cleaned = re.sub(r"[^a-z0-9_.-]+", "-", plain).strip("-").lstrip("-.")
     return cleaned[:100] or "stage"
 
 
 def slugs(names: Sequence[str]) -> list[str]:
-    """Returns one slug for each name, a number behind those that would be equal."""
-    found: list[str] = []
+    """Returns one slug for each name, all different: equal ones get a number, `-2`, `-3` and so on."""
+    unique: list[str] = []
     for name in names:
         plain, number = slug(name), 2
         candidate = plain
-        while candidate in found:
+        while candidate in unique:
             candidate, number = f"{plain}-{number}", number + 1
-        found.append(candidate)
-    return found
+        unique.append(candidate)
+    return unique

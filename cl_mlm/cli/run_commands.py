@@ -1,0 +1,80 @@
+"""The commands that train: `run`, `resume` and `rerun`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from cl_mlm.cli.arguments import AllowInexact, Arms, ConfigFile, Limit, Overrides, RunArgument, with_limit
+from cl_mlm.cli.printing import print_lines, print_result, result_line
+from cl_mlm.cli.result_commands import compare
+
+INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
+
+
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    arms: Arms = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be repeated: one run for each seed.")] = None,
+    limit: Limit = None,
+    again: Annotated[bool, typer.Option("--again", help="Makes a second run of a finished one.")] = False,
+    allow_inexact: AllowInexact = False,
+) -> None:
+    """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
+    from cl_mlm.config.arms import planned
+    from cl_mlm.config.loading import load_config
+    from cl_mlm.experiment.preparation import prepare
+    from cl_mlm.experiment.session import run_prepared
+
+    given = with_limit(overrides, limit)
+    # All variants are read and prepared before the first one trains: a fault in the last must not show after hours.
+    configs = [
+        load_config(config, [*given, *variant.overrides], variant.arm)
+        for variant in planned(config, arms or [], seeds or [])
+    ]
+    runs = [prepare(resolved) for resolved in configs]
+    experiments = set()
+    for number, prepared in enumerate(runs, start=1):
+        with _interruptible():
+            result = run_prepared(prepared, again=again, allow_inexact=allow_inexact)
+        if len(runs) == 1:
+            print_result(result)
+        else:
+            print_lines([f"[{number}/{len(runs)}] {result_line(result)}"])
+        experiments.add(result.folder.parent)
+    if len(runs) > 1:
+        for folder in sorted(experiments):
+            compare(folder)
+
+
+def resume(folder: RunArgument, allow_inexact: AllowInexact = False) -> None:
+    """Goes on with an interrupted run from its last checkpoint."""
+    from cl_mlm.experiment.resuming import resume_run
+
+    with _interruptible():
+        result = resume_run(folder, allow_inexact=allow_inexact)
+    print_result(result)
+
+
+def rerun(folder: RunArgument) -> None:
+    """Runs a finished run again from its resolved config and says whether the accuracy matrix is equal."""
+    from cl_mlm.experiment.resuming import rerun_run
+
+    with _interruptible():
+        is_equal, lines = rerun_run(folder)
+    print_lines(lines)
+    if not is_equal:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Says on Ctrl-C that what was measured is kept; typer alone would end the command without a word."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("interrupted: what was measured is kept; the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from error
