@@ -90,10 +90,13 @@ class LabelSpace:
         of_labels = (c for label in labels for c in self._classes_of(self.index[label]))
         return [c for c in (*self.shared, *of_labels) if c < self.num_classes]
 
-    def known(self, labels: Sequence[str]) -> tuple[bool, bool]:
-        """Says whether any and whether all of `labels` are seen; both where there are none."""
-        seen = [self.index[label] < self._num_seen for label in labels] or [True]
-        return any(seen), all(seen)
+    def knows_any(self, labels: Sequence[str]) -> bool:
+        """Says whether at least one of `labels` is seen; true where there are none, as of objectives without labels."""
+        return not labels or any(self.index[label] < self._num_seen for label in labels)
+
+    def knows_all(self, labels: Sequence[str]) -> bool:
+        """Says whether all of `labels` are seen."""
+        return all(self.index[label] < self._num_seen for label in labels)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Each stage on all rows so far: the bound for methods that may keep every row."""
+"""Trains each stage on all rows so far: the bound for methods that may keep every row."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,7 +11,7 @@ from cl_mlm.strategy import Need, Regime, Strategy
 
 
 class Cumulative(Strategy):
-    """Goes on from the last stage's weights and trains on the union of this stage's rows and all earlier ones."""
+    """Starts from the weights of the stage before, and trains on the rows of this stage and of all earlier ones."""
 
     regime: ClassVar[Regime] = "cumulative"
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})

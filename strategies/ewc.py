@@ -1,26 +1,30 @@
-"""Elastic weight consolidation: weights that mattered to earlier stages are held near the values they had.
+"""Elastic weight consolidation: weights that mattered to earlier stages are pulled back to the values they had.
 
 Kirkpatrick et al. (2017), Overcoming catastrophic forgetting in neural networks, arXiv:1612.00796, equation 3; one
 quadratic for all stages as in Huszár (2018), Note on the quadratic penalties in EWC, arXiv:1712.03847; `decay` is
 online EWC, Schwarz et al. (2018), Progress & Compress, arXiv:1805.06370, equation 9.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from typing_extensions import override
 
-from cl_mlm.batch import Batch, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.mechanisms import SquaredGradients, leading
-from cl_mlm.objective import Objective
+from cl_mlm.mechanisms import Quadratic, SquaredGradients, evaluation_mode
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.strategy import Need, RunView, Strategy
-from cl_mlm.stream import Stage
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
+
+    from cl_mlm.batch import Batch, Sites
+    from cl_mlm.objective import Objective
+    from cl_mlm.stream import Stage
 
     Tensors = dict[str, torch.Tensor]
 
@@ -30,19 +34,19 @@ SLOW_BATCH_ROWS = 4
 class Ewc(Strategy):
     """Adds the gradient of `weight / 2 * Σ_k Σ_i F_k,i (θ_i − θ*_k,i)²` over the earlier stages k.
 
-    With A = Σ F_k and μ = Σ F_k θ*_k / A the sum is one quadratic `weight / 2 * (Σ A (θ − μ)² + c)`: memory and the
-    cost of a step do not grow with the number of stages.
+    With A = Σ F_k and μ = Σ F_k θ*_k / A the sum is one quadratic, `weight / 2 * (Σ A (θ − μ)² + c)`: memory and the
+    cost of a step do not grow with the number of stages. Weights in bfloat16 are refused (`bf16_weights` is False):
+    their rounding would lose the distances from the anchor and the squares.
 
     Args:
         weight: λ of the paper.
         fisher: labels of the Fisher information: `sampled` from the model, `exact` expectation over all classes, or
             `empirical` (the rows' own labels).
         decay: γ of online EWC, the factor on A at the end of every stage; 1 keeps all stages alike.
-        rows: rows of a stage that its Fisher is taken over; null: all.
+        rows: rows of a stage that its Fisher information is taken over; null: all.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
-    state_copies: ClassVar[int | None] = 2
 
     def __init__(
         self,
@@ -55,18 +59,33 @@ class Ewc(Strategy):
         self.fisher = fisher
         self.decay = decay
         self.rows = rows
-        self.precision: Tensors = {}
-        self.anchor: Tensors = {}
-        self.constant = 0.0
-        self._rows: dict[str, torch.Tensor | None] = {}
+        self._quadratic = Quadratic()
+
+    @property
+    def precision(self) -> Tensors:
+        """A, by parameter name."""
+        return self._quadratic.precision
+
+    @property
+    def anchor(self) -> Tensors:
+        """μ, by parameter name."""
+        return self._quadratic.anchor
+
+    @property
+    def constant(self) -> float:
+        """The constant c of the sum."""
+        return self._quadratic.constant
 
     @override
     def validate(self) -> list[str]:
-        faults = [f"weight: must be at least 0, got {self.weight}"] * (not self.weight >= 0)
-        faults += [f"decay: must be in 0-1, got {self.decay}"] * (not 0 <= self.decay <= 1)
-        return faults + [f"rows: must be at least 1 or null, got {self.rows}"] * (
-            self.rows is not None and self.rows < 1
-        )
+        faults = []
+        if not self.weight >= 0:
+            faults.append(f"weight: must be at least 0, got {self.weight}")
+        if not 0 <= self.decay <= 1:
+            faults.append(f"decay: must be in 0-1, got {self.decay}")
+        if self.rows is not None and self.rows < 1:
+            faults.append(f"rows: must be at least 1 or null, got {self.rows}")
+        return faults
 
     @override
     def unfit(self, objective: Objective) -> list[str]:
@@ -79,76 +98,35 @@ class Ewc(Strategy):
         return []
 
     @override
-    def adjust_gradients(self, run: RunView) -> Mapping[str, "torch.Tensor"]:
-        import torch
-
-        held = {n: p for n, p in run.trainable().items() if n in self.precision and p.grad is not None}
-        if not held:
+    def adjust_gradients(self, run: RunView) -> Mapping[str, torch.Tensor]:
+        pulls = self._quadratic.pull(run.trainable(), self.weight)
+        if not pulls or not run.logging:
             return {}
-        dense, distances, precisions = [], [], []
-        with torch.no_grad():
-            for name, parameter in held.items():
-                gradient = leading(self.anchor[name], parameter.grad)  # type: ignore[arg-type]
-                values, rows = leading(self.anchor[name], parameter), self._important_rows(name)
-                if rows is None:
-                    dense.append((gradient, values, self.anchor[name], self.precision[name]))
-                    continue
-                distances.append(values[rows] - self.anchor[name][rows])
-                precisions.append(self.precision[name][rows])
-                gradient.index_add_(0, rows, distances[-1] * precisions[-1], alpha=self.weight)
-            if dense:
-                gradients, values_, anchors, own = (list(column) for column in zip(*dense, strict=True))
-                apart = torch._foreach_sub(values_, anchors)
-                torch._foreach_addcmul_(gradients, apart, own, value=self.weight)
-                distances, precisions = [*distances, *apart], [*precisions, *own]
-            if not run.logging:
-                return {}
-            energy = torch.stack([(d.square() * p).sum() for d, p in zip(distances, precisions, strict=True)]).sum()
-            return {"ewc": 0.5 * self.weight * (energy + self.constant)}
-
-    def _important_rows(self, name: str) -> "torch.Tensor | None":
-        """Returns the rows of a matrix that any stage gave weight, (rows,), where these are less than half; else None.
-
-        Of an embedding only the tokens that were seen have any: the penalty need not touch the others.
-        """
-        if name not in self._rows:
-            precision = self.precision[name]
-            rows = precision.any(-1).nonzero()[:, 0] if precision.dim() == 2 else None
-            self._rows[name] = rows if rows is not None and 2 * len(rows) < len(precision) else None
-        return self._rows[name]
+        return {"ewc": 0.5 * self.weight * self._quadratic.energy(pulls)}
 
     @override
     def after_stage(self, run: RunView, stage: Stage) -> None:
+        if not len(run.training_ids):
+            return  # nothing was learned, and a mean over no rows is undefined: the quadratic stays as it is
         fisher = fisher_information(run, self.fisher, self.rows)
         self.consolidate(fisher, {n: p.detach().clone() for n, p in run.trainable().items()})
 
-    def consolidate(self, fisher: "Tensors", values: "Tensors") -> None:
-        """Adds the quadratic `Σ F (θ − values)²` to the one that is kept; what has grown starts from zero.
+    def consolidate(self, fisher: Tensors, values: Tensors) -> None:
+        """Adds the quadratic `Σ F (θ − values)²` of a stage to that of the earlier ones.
 
         Args:
-            fisher: importance of every element, by parameter name.
+            fisher: F, importance of every element, by parameter name.
             values: the parameters at the end of the stage, by name.
         """
-        import torch
-
-        self.constant *= self.decay
-        self._rows = {}
-        for name, new in fisher.items():
-            old = torch.zeros_like(new)
-            anchor = values[name].clone()
-            if name in self.precision:
-                leading(self.precision[name], old).copy_(self.precision[name] * self.decay)
-                leading(self.anchor[name], anchor).copy_(self.anchor[name])
-            total = old + new
-            share = torch.where(total > 0, new / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
-            gap = values[name] - anchor
-            self.constant += float((old * share * gap.square()).sum())
-            self.precision[name] = total
-            self.anchor[name] = anchor + share * gap
+        self._quadratic.add(fisher, values, self.decay)
 
     @override
     def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
         return self.arguments() if stage_index else None
+
+    @override
+    def state_numbers(self, num_trainable: int, num_stages: int) -> int | None:
+        return 2 * num_trainable  # precision and anchor
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -156,42 +134,43 @@ class Ewc(Strategy):
 
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.precision, self.anchor = dict(state["precision"]), dict(state["anchor"])
-        self.constant = float(state["constant"])
-        self._rows = {}
+        self._quadratic.replace(state["precision"], state["anchor"], float(state["constant"]))
 
 
-def fisher_information(run: RunView, labels: str, rows: int | None) -> "Tensors":
-    """Returns the mean over rows of squared gradients of log p(y|x), by parameter name; dropout off, fp32.
+def fisher_information(run: RunView, labels: str, rows: int | None) -> Tensors:
+    """Returns the mean over the stage's rows of squared gradients of log p(y|x), by parameter name; dropout off, fp32.
 
-    Each row's gradient is squared by itself (the square of a batch's mean gradient would shrink with the batch).
+    Each row's gradient is squared by itself, since the square of a batch's mean gradient would shrink with the batch. A
+    row that is cut into windows is one observation: the gradients of its windows are added before they are squared.
+
+    Args:
+        run: at the end of a stage that has training rows.
+        labels: `sampled`, `exact` or `empirical`; see `Ewc`.
+        rows: number of rows to draw; None: all.
     """
     ids = run.training_ids
     random = numpy_generator(run.seed, "fisher", run.stage_index)
     if rows is not None and rows < len(ids):
         ids = random.choice(ids, size=rows, replace=False)
     squares = SquaredGradients(run.model, run.trainable())
-    was_training = run.model.training
-    run.model.eval()
-    # Without hooks a batch costs one backward pass for each of its rows, over all of them.
+    # Without hooks every row of a batch costs a backward pass over the whole batch, so batches are small then.
     batch_size = run.batch_size if squares.exact_hooks else SLOW_BATCH_ROWS
-    for _, batch in run.batches(ids, batch_size):
-        squares.add(partial(_losses, run, batch, labels, random), batch.input_row)
-    run.model.train(was_training)
+    with evaluation_mode(run.model):
+        for _, batch in run.batches(ids, batch_size):
+            squares.add(partial(_losses, run, batch, labels, random), batch.input_row)
     return {name: total / len(ids) for name, total in squares.sums.items()}
 
 
-def _losses(run: RunView, batch: Batch, labels: str, random: Any) -> Any:
+def _losses(run: RunView, batch: Batch, labels: str, random: np.random.Generator) -> Any:
+    """Returns −log p(y|x) of every row, as `SquaredGradients.add` takes it."""
     outputs = run.forward_fp32(batch)
-    if run.objective.sites_per_row == "none":  # squared error: a normal distribution of variance one half
+    if run.objective.sites_per_row == "none":  # squared error is −log p of a normal distribution of variance one half
         return run.task_loss(outputs, batch)
     return _negative_log_likelihood(run.sites(outputs, batch), len(batch), labels, random)
 
 
-def _negative_log_likelihood(sites: Sites, rows: int, labels: str, random: Any) -> Any:
-    """Returns −log p(y|x) of every row, (R,); for `exact` (−log p(c|x), p(c|x)) of every class, each (C, R)."""
-    import torch
-
+def _negative_log_likelihood(sites: Sites, rows: int, labels: str, random: np.random.Generator) -> Any:
+    """Returns −log p(y|x) of every row, (R,); for `exact` (−log p(c|x), p(c|x)) of every class c, each (C, R)."""
     log_p = sites.logits.log_softmax(-1)
     if labels == "exact":
         if len(sites.row) != rows:

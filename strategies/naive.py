@@ -1,5 +1,7 @@
 """Sequential fine-tuning with nothing against forgetting: the lower bound of every comparison."""
 
+from __future__ import annotations
+
 from cl_mlm.strategy import Strategy
 
 

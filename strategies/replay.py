@@ -2,24 +2,27 @@
 
 Chaudhry et al. (2019), On Tiny Episodic Memories in Continual Learning, arXiv:1902.10486, algorithm 1 with reservoir
 sampling. Differs from the paper: rows enter the buffer at the end of their stage, so that memory batches hold only
-earlier stages; several passes over a stage are allowed; the memory's mean loss has a weight of its own; up to 50
-batches are drawn at once, without replacement, and dealt out by length, so that a memory batch pads little.
+rows of earlier stages; several passes over a stage are allowed; the memory's mean loss has a weight of its own; up to
+50 batches are drawn at once, without replacement, and dealt out by length, so that a memory batch pads little.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from typing_extensions import override
 
-from cl_mlm.batch import Batch
 from cl_mlm.mechanisms import Reservoir
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.strategy import Need, RunView, Strategy
 from cl_mlm.stream import Stage, unpack_row_ids
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
+
+    from cl_mlm.batch import Batch
 
 GROUP_BATCHES = 50
 TOKEN_BYTES = 4
@@ -30,12 +33,11 @@ class Replay(Strategy):
 
     Args:
         capacity: rows kept, over all stages.
-        weight: of the memory rows' mean loss, beside the mean of the step's own rows.
+        weight: of the memory rows' mean loss, beside the mean loss of the step's own rows.
         rows: memory rows of a micro-batch; null: `training.batch_size`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
-    state_copies: ClassVar[int | None] = 0
     bf16_weights: ClassVar[bool] = True
 
     def __init__(self, capacity: int = 200, weight: float = 1.0, rows: int | None = None) -> None:
@@ -47,9 +49,13 @@ class Replay(Strategy):
 
     @override
     def validate(self) -> list[str]:
-        faults = [f"capacity: must be at least 1, got {self.capacity}"] * (self.capacity < 1)
-        faults += [f"weight: must be at least 0, got {self.weight}"] * (not self.weight >= 0)
-        faults += [f"rows: must be at least 1 or null, got {self.rows}"] * (self.rows is not None and self.rows < 1)
+        faults = []
+        if self.capacity < 1:
+            faults.append(f"capacity: must be at least 1, got {self.capacity}")
+        if not self.weight >= 0:
+            faults.append(f"weight: must be at least 0, got {self.weight}")
+        if self.rows is not None and self.rows < 1:
+            faults.append(f"rows: must be at least 1 or null, got {self.rows}")
         return faults
 
     @override
@@ -63,15 +69,12 @@ class Replay(Strategy):
         if self._dealt.get(run.micro_batch, (None, []))[0] != address:
             self._dealt[run.micro_batch] = (address, self._deal(run, rows, num_batches, address))
         ids = self._dealt[run.micro_batch][1][place]
-        # Each task's mean loss by its share of the rows: together still one mean over them.
-        return [(self.weight * (len(own) / len(ids)), run.rows(own)) for own in run.by_task(ids)]
+        # A batch holds rows of one task. Each task's mean loss counts by its share of the rows, so that the sum is one
+        # mean over all rows.
+        return [(self.weight * (len(of_task) / len(ids)), run.rows(of_task)) for of_task in run.by_task(ids)]
 
-    def _deal(
-        self, run: RunView, rows: int, num_batches: int, address: tuple[int, ...]
-    ) -> "list[npt.NDArray[np.int64]]":
-        """Returns the memory rows of the next steps: different rows, sorted by length, cut and shuffled."""
-        import numpy as np
-
+    def _deal(self, run: RunView, rows: int, num_batches: int, address: tuple[int, ...]) -> list[npt.NDArray[np.int64]]:
+        """Returns the memory batches of the next steps: different rows, sorted by length, cut, and then shuffled."""
         random = numpy_generator(run.seed, "replay", *address)
         drawn = self.buffer.sample(rows * num_batches, random)
         batches = np.split(drawn[np.argsort(run.lengths(drawn), kind="stable")], num_batches)
@@ -79,6 +82,9 @@ class Replay(Strategy):
 
     @override
     def after_stage(self, run: RunView, stage: Stage) -> None:
+        # Offered only now, so that a stage never replays its own rows.
+        if not len(run.training_ids):
+            return
         random = numpy_generator(run.seed, "reservoir", run.stage_index)
         self.buffer.add(random.permutation(run.training_ids), random)
 
@@ -95,22 +101,26 @@ class Replay(Strategy):
         self.buffer.load_state_dict(state)
 
     @override
+    def state_numbers(self, num_trainable: int, num_stages: int) -> int | None:
+        return 0  # row ids, which `buffer_bytes` counts
+
+    @override
     def buffer_bytes(self, run: RunView) -> int:
         stages, positions = unpack_row_ids(self.buffer.ids)
         text = 0
         for stage_index in sorted({*stages.tolist()}):
-            own, objective = stages == stage_index, run.objective_of(stage_index)
-            if objective.packs:  # a block is no row of the stream: what it keeps alive are its tokens
-                text += int(run.lengths(self.buffer.ids[own]).sum()) * TOKEN_BYTES
+            of_stage, objective = stages == stage_index, run.objective_of(stage_index)
+            if objective.packs:  # a block is no row of the stream: it keeps its tokens alive, and no text
+                text += int(run.lengths(self.buffer.ids[of_stage]).sum()) * TOKEN_BYTES
                 continue
-            for position in positions[own].tolist():
+            for position in positions[of_stage].tolist():
                 row = run.stream.stages[stage_index].train[position]
                 text += sum(text_bytes(row[name]) for name in objective.text_columns if row.get(name))
         return text + self.buffer.ids.nbytes
 
 
 def text_bytes(value: Any) -> int:
-    """Returns the UTF-8 bytes of a text, or of all texts in a list or mapping."""
+    """Returns the UTF-8 bytes of a text, or of all texts in a list or mapping; 0 for anything else."""
     if isinstance(value, str):
         return len(value.encode())
     if isinstance(value, Mapping):

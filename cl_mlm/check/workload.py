@@ -121,7 +121,7 @@ def _scored_before(prepared: Prepared, tasks: Tasks, counts: RowCounts) -> int |
         return 0
     tasks.count_labels(0, -1)
     columns = enumerate(prepared.stream.columns)
-    return _sum([counts["test"][j] for j, column in columns if tasks.of_column(j).labels.known(column.labels)[1]])
+    return _sum([counts["test"][j] for j, column in columns if tasks.of_column(j).labels.knows_all(column.labels)])
 
 
 def _sum(numbers: Sequence[int | None]) -> int | None:

@@ -51,7 +51,7 @@ class Scoring:
         run.tasks.count_labels(0, -1)
         num_columns = len(run.stream.columns)
         columns = [
-            j for j, column in enumerate(run.stream.columns) if run.tasks.of_column(j).labels.known(column.labels)[1]
+            j for j, column in enumerate(run.stream.columns) if run.tasks.of_column(j).labels.knows_all(column.labels)
         ]
         if columns and "test" in run.config.evaluation.splits:
             evaluated = evaluate(run, "test", columns)

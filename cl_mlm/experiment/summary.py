@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,6 @@ from cl_mlm.experiment.record import Record, without_nan
 from cl_mlm.metrics import summarise
 from cl_mlm.prompting.summary import prompting_summary
 from cl_mlm.storage.versions import versions
-from cl_mlm.strategy import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,30 +1,30 @@
-"""Which past rows are kept: row ids, eight bytes each, never copies of text."""
+"""Buffers: decide which past rows are kept; a buffer holds row ids, eight bytes each, never copies of text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
 
 class Reservoir:
     """A uniform sample of all rows offered so far.
 
-    Vitter (1985), Random Sampling with a Reservoir, ACM TOMS 11(1), algorithm R: row n replaces a random place with
-    probability capacity / n, so that every row offered is kept with equal probability.
+    Vitter (1985), Random Sampling with a Reservoir, ACM TOMS 11(1), algorithm R: row n replaces a random row of the
+    sample with probability capacity / n, so that every row offered is kept with equal probability.
 
     Attributes:
         capacity: rows kept at most.
         ids: the rows kept, int64 (≤ capacity,).
-        offered: rows offered so far.
+        offered: number of rows offered so far.
     """
 
     def __init__(self, capacity: int) -> None:
-        import numpy as np
-
         self.capacity = capacity
         self.ids: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self.offered = 0
@@ -33,17 +33,15 @@ class Reservoir:
         return len(self.ids)
 
     def add(self, ids: npt.NDArray[np.int64], random: np.random.Generator) -> None:
-        """Offers `ids`, in their order; mutates the sample."""
-        import numpy as np
-
-        free = max(0, self.capacity - len(self.ids))
-        kept = np.concatenate([self.ids, ids[:free]])
-        rest = ids[free:]
-        seen_before = self.offered + len(ids) - len(rest)
-        places = random.integers(0, seen_before + 1 + np.arange(len(rest)))
-        for hit in np.flatnonzero(places < self.capacity).tolist():  # in order: a place may be taken twice
-            kept[places[hit]] = rest[hit]
-        self.ids = kept
+        """Offers rows in their order; replaces `self.ids`."""
+        num_free = max(0, self.capacity - len(self.ids))
+        sample = np.concatenate([self.ids, ids[:num_free]])
+        rest = ids[num_free:]
+        offered_before = self.offered + len(ids) - len(rest)
+        places = random.integers(0, offered_before + 1 + np.arange(len(rest)))
+        for i in np.flatnonzero(places < self.capacity).tolist():  # in order: a place may be taken twice
+            sample[places[i]] = rest[i]
+        self.ids = sample
         self.offered += len(ids)
 
     def sample(self, rows: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -55,8 +53,6 @@ class Reservoir:
         return {"ids": self.ids, "offered": self.offered}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
-        import numpy as np
-
+        """Restores what `state_dict` returned."""
         self.ids = np.asarray(state["ids"], dtype=np.int64)
         self.offered = int(state["offered"])

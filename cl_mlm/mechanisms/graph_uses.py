@@ -1,4 +1,4 @@
-"""Which parameters a loss was computed from, and how often each was read: a walk through autograd's graph."""
+"""Counts how often a loss's graph reads each parameter, by a walk through autograd's graph."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 
 def count_uses(losses: Tensor) -> Counter[int]:
-    """Returns how many operations of the graph read each leaf, by the leaf's id.
+    """Returns how many operations of the graph read each leaf, by the leaf's `id`.
 
     Raises:
-        ValueError: there is no graph, or reentrant gradient checkpointing hides parts, which would count as unused.
+        ValueError: there is no graph, or gradient checkpointing (the reentrant kind) hides parts of it, whose
+            parameters would count as unused.
     """
     if not losses.requires_grad:
         raise ValueError("loss_per_row: losses must depend on the parameters; was gradient recording off?")

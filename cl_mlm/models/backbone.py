@@ -1,26 +1,30 @@
-"""Backbone: a transformer in the form that the objective needs; a class head grows with labels.
+"""Backbone: a transformer in the form that the objective needs; its class head grows with the labels.
 
 Axes: I inputs, R rows, T tokens, H hidden, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from transformers.utils import logging
 
 from cl_mlm.batch import Batch, Outputs
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.tokenizers import tokenizer_hash
-from cl_mlm.objective import Head, ProblemType
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CLASS_HEADS: tuple[Head, ...] = ("sequence", "token")  # their outputs are classes, and grow
+    from cl_mlm.objective import Head, ProblemType
+
+CLASS_HEADS: tuple[Head, ...] = ("sequence", "token")  # their outputs are classes, so they grow
 
 
 class Backbone(Protocol):
@@ -28,7 +32,7 @@ class Backbone(Protocol):
 
     Attributes:
         model: the module that is trained; parameter names never change within a run.
-        tokenizer: pads on the right.
+        tokenizer: the model's; pads on the right.
         kind: the form of the model; with several heads, that of the first.
         is_shared: whether several heads share one body.
     """
@@ -39,7 +43,7 @@ class Backbone(Protocol):
     is_shared: ClassVar[bool]
 
     def forward(self, batch: Batch) -> Outputs:
-        """Returns logits, (I, C) or (I, T, C), and on demand the input of the head, for `batch`."""
+        """Returns the logits for a batch, (I, C) or (I, T, C), and on demand the input of the head."""
         ...
 
     def grow(self, labels: Sequence[str], seed: int, stage_index: int, task: str = "") -> None:
@@ -71,30 +75,29 @@ class Backbone(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Returns what the model and the tokenizer are beside their weights, whatever folder they came from."""
+        """Returns config and tokenizer, without what depends on the folder that they were loaded from."""
         ...
 
     def task_model(self, task: str) -> PlainBackbone:
-        """Returns the model of one task, by the task's key; tasks that share a head share the object."""
+        """Returns the model of the task with this key; tasks that share a head share the object."""
         ...
 
     def task_models(self) -> dict[str, PlainBackbone]:
-        """Returns the models that share the body, each once, by the key of its first task; with one head, none."""
+        """Returns each model that shares the body once, by the key of its first task; empty with one head."""
         ...
 
 
 class PlainBackbone:
-    """A transformer, its tokenizer and its head.
+    """A transformer, its tokenizer and its head; fulfils `Backbone`.
 
-    A head over classes is found, not named: the last Linear outside the pretrained body whose output size is the number
-    of labels; the head of a language model is its output embedding.
+    `find_head` finds the head by its shape, so that no family of models is named.
 
     Attributes:
         model: a plain transformers model; parameter names never change within a run.
-        tokenizer: pads on the right; a model without a padding token got one, written into its config.
+        tokenizer: the model's; pads on the right. Where it had no padding token, it gets one; see `_ensure_padding`.
         kind: the form of the model.
         problem_type: what transformers calls the task of a sequence classifier.
-        own_names: names of the part of the model's state that its folder holds; empty: all.
+        own_names: names of the tensors that the model's folder holds; empty: all.
     """
 
     is_shared: ClassVar[bool] = False
@@ -112,43 +115,47 @@ class PlainBackbone:
 
     @property
     def head(self) -> torch.nn.Linear:
-        """The Linear that gives the logits."""
+        """The linear layer that gives the logits."""
         return self.model.get_submodule(self.head_name)  # type: ignore[return-value]
 
     def forward(self, batch: Batch) -> Outputs:
-        """Returns logits, (I, C) or (I, T, C), and on demand the input of the head, for `batch`."""
+        """Returns the logits for a batch, (I, C) or (I, T, C), and on demand the input of the head."""
         return self.read(batch, self.model(**self.arguments(batch)))
 
     def arguments(self, batch: Batch) -> dict[str, Any]:
-        """Returns what the model is called with."""
-        # Keys and values are for generation, which asks for them itself.
-        return {**batch.inputs, **({"use_cache": False} if self.kind in ("causal", "seq2seq") else {})}
+        """Returns the arguments of the model's forward pass."""
+        if self.kind in ("causal", "seq2seq"):
+            # Only generation needs the cache of keys and values, and it asks for it itself.
+            return {**batch.inputs, "use_cache": False}
+        return dict(batch.inputs)
 
-    def read(self, batch: Batch, found: Any) -> Outputs:
-        """Returns logits and features of what the model has just given for `batch`."""
+    def read(self, batch: Batch, model_output: Any) -> Outputs:
+        """Returns logits and features from the output of the forward pass that has just been run for `batch`."""
         head_input, ids = self._head_input, batch.inputs["input_ids"]
         self._head_input = None
         if self.kind != "sequence":
-            return Outputs(self.logits(found), lambda: head_input)  # type: ignore[arg-type, return-value]
-        return Outputs(found.logits, lambda: _pooled(head_input, ids.ne(self.model.config.pad_token_id)))
+            return Outputs(self.logits(model_output), lambda: head_input)  # type: ignore[arg-type, return-value]
+        return Outputs(model_output.logits, lambda: _pooled(head_input, ids.ne(self.model.config.pad_token_id)))
 
-    def logits(self, found: Any) -> torch.Tensor:
-        """Returns the logits of what the model gave, (I, C) or (I, T, C); those of a span head are start and end."""
-        import torch
-
-        logits: torch.Tensor = (
-            torch.stack([found.start_logits, found.end_logits], -1) if self.kind == "span" else found.logits
-        )
+    def logits(self, model_output: Any) -> torch.Tensor:
+        """Returns the logits of a forward pass, (I, C) or (I, T, C); a span head has two, of start and end."""
+        if self.kind == "span":
+            return torch.stack([model_output.start_logits, model_output.end_logits], -1)
+        logits: torch.Tensor = model_output.logits
         return logits
 
     def grow(self, labels: Sequence[str], seed: int, stage_index: int, task: str = "") -> None:
-        """Widens the head to the classes `labels`: old rows are copied, new ones drawn from this stage's `init` seed.
+        """Widens the head to the classes `labels`: old rows are copied, new ones are drawn.
 
-        Mutates the head in place of the old one and the label fields of the model's config; a head that is not over
-        classes stays as it is. `task` says which head, where there are several.
+        Replaces the head of the model, and writes the label fields of its config. A head that is not over classes stays
+        as it is.
+
+        Args:
+            labels: all classes that the model is to know.
+            seed: of the run; new rows are drawn from its address (`init`, stage_index).
+            stage_index: part of the address.
+            task: key of the task whose head is widened, where there are several.
         """
-        import torch
-
         if self.kind not in CLASS_HEADS or not labels:
             return
         old = self.head
@@ -184,7 +191,9 @@ class PlainBackbone:
         """Puts the model in training mode; a frozen body stays deterministic, without dropout."""
         self.model.train()
         if mode == "head":
-            self.model.base_model.eval()  # the whole model, where there is no body apart: its head has no dropout
+            # The features of a row are then the same in every epoch. Where there is no body apart, this is the whole
+            # model, whose head has no dropout.
+            self.model.base_model.eval()
 
     def checkpoint_activations(self) -> None:
         """Keeps fewer activations in training and computes them again in the backward pass.
@@ -192,10 +201,10 @@ class PlainBackbone:
         Raises:
             ConfigError: the model cannot.
         """
-        # transformers 5.2x renamed it.
-        new = getattr(self.model, "activation_checkpointing_enable", None)
+        # transformers 5.2x renamed `gradient_checkpointing_enable`.
+        renamed = getattr(self.model, "activation_checkpointing_enable", None)
         try:
-            (new or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+            (renamed or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         except ValueError as error:
             raise ConfigError(f"training.gradient_checkpointing: {error}; got true") from error
 
@@ -205,7 +214,7 @@ class PlainBackbone:
         yield from ((n, p) for n, p in self.model.named_parameters() if id(p) not in body)
 
     def settings(self) -> dict[str, Any]:
-        """Returns what the model and the tokenizer are beside their weights, whatever folder they came from."""
+        """Returns config and tokenizer, without what depends on the folder that they were loaded from."""
         config = self.model.config.to_dict()
         for key in ("_name_or_path", "transformers_version"):
             config.pop(key, None)
@@ -222,9 +231,10 @@ class PlainBackbone:
     def save(self, folder: Path) -> None:
         """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads."""
         with calm_transformers():
-            state = self.model.state_dict() if self.own_names else {}
-            own = {name: tensor for name, tensor in state.items() if name in self.own_names}
-            self.model.save_pretrained(folder, safe_serialization=True, state_dict=own or None)
+            state = None
+            if self.own_names:
+                state = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.own_names}
+            self.model.save_pretrained(folder, safe_serialization=True, state_dict=state or None)
             # Remove load-time state, so that the folder does not depend on caching or on resuming.
             for key in ("is_local", "local_files_only"):
                 self.tokenizer.init_kwargs.pop(key, None)
@@ -234,6 +244,8 @@ class PlainBackbone:
             self.tokenizer.save_pretrained(folder)
 
     def _watch_head(self) -> None:
+        """Keeps the input of the head at every forward pass, which are the features."""
+
         def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             self._head_input = inputs[0]
 
@@ -241,48 +253,49 @@ class PlainBackbone:
 
 
 def body_parameters(model: PreTrainedModel, head: torch.nn.Module) -> set[int]:
-    """Returns the identities of the pretrained body's parameters, also of one that the head shares."""
+    """Returns the `id`s of the pretrained body's parameters, those included that the head shares."""
     body: Any = model.base_model
     if body is not model:
         return {id(parameter) for parameter in body.parameters()}
-    inputs: Any = model.get_input_embeddings()
-    own = {id(p) for p in head.parameters()} - {id(p) for p in inputs.parameters()}
-    return {id(parameter) for parameter in model.parameters()} - own
+    # No body apart: it is everything but what belongs to the head alone.
+    input_embeddings: Any = model.get_input_embeddings()
+    of_head_alone = {id(p) for p in head.parameters()} - {id(p) for p in input_embeddings.parameters()}
+    return {id(parameter) for parameter in model.parameters()} - of_head_alone
 
 
 def find_head(model: PreTrainedModel, kind: Head) -> str:
-    """Returns the name of the Linear that gives the logits.
+    """Returns the name of the linear layer that gives the logits.
+
+    The head of a language model is its output embedding. A head over classes is the last linear layer outside the
+    pretrained body with as many outputs as there are labels; that of spans has two, start and end.
 
     Raises:
         ConfigError: there is none.
     """
-    from torch.nn import Linear
-
     if kind in ("causal", "masked", "seq2seq"):
         output: Any = model.get_output_embeddings()
         return next(str(name) for name, module in model.named_modules() if module is output)
-    outputs, base = model.config.num_labels if kind in CLASS_HEADS else 2, list(model.base_model.modules())
-    body = set() if base[0] is model else {id(module) for module in base}  # some have no body apart
+    num_outputs = model.config.num_labels if kind in CLASS_HEADS else 2
+    has_body_apart = model.base_model is not model
+    body = {id(module) for module in model.base_model.modules()} if has_body_apart else set()
     heads: list[str] = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, Linear) and id(module) not in body and module.out_features == outputs
+        if isinstance(module, torch.nn.Linear) and id(module) not in body and module.out_features == num_outputs
     ]
     if not heads:
-        raise ConfigError(f"model.name: {type(model).__name__} has no head of {outputs} outputs")
+        raise ConfigError(f"model.name: {type(model).__name__} has no head of {num_outputs} outputs")
     return heads[-1]
 
 
 def leading(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """Returns the part of a grown parameter that `old` corresponds to: a view of `new` with the shape of `old`."""
+    """Returns the leading part of a parameter that has grown: a view of `new` with the shape of `old`."""
     return new[tuple(slice(0, size) for size in old.shape)]
 
 
 @contextmanager
 def calm_transformers() -> Iterator[None]:
-    """Keeps transformers from telling that the head is new and from drawing bars for one file; errors still show."""
-    from transformers.utils import logging
-
+    """Silences transformers' notes that the head is new, and its progress bars; errors still show."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -295,7 +308,7 @@ def calm_transformers() -> Iterator[None]:
 
 
 def _write_labels(model: PreTrainedModel, labels: Sequence[str], problem_type: ProblemType) -> None:
-    setattr(model, "num_labels", len(labels))  # noqa: B010 - declared nowhere, read by every forward pass
+    setattr(model, "num_labels", len(labels))  # noqa: B010 - not declared, but every forward pass reads it
     model.config.num_labels = len(labels)
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: i for i, label in enumerate(labels)}
@@ -303,7 +316,7 @@ def _write_labels(model: PreTrainedModel, labels: Sequence[str], problem_type: P
 
 
 def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives decoders without a padding token one: the end-of-text token, masked wherever it pads."""
+    """Makes the tokenizer pad on the right, and gives a decoder without padding token one: its end-of-text token."""
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -313,10 +326,11 @@ def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _pooled(head_input: Any, is_token: torch.Tensor) -> torch.Tensor:
-    """Returns (R, H): where the head runs over all tokens (decoders), the last one that is no padding token.
+    """Returns the features of every row, (R, H), from the input of the head of a sequence classifier.
 
-    Read off the ids, as transformers does, and not off the mask: where the end-of-text token pads, a row that ends
-    with it is classified at the token before.
+    The head of a decoder runs over all tokens; the row's features are then those of its last token that is no padding.
+    As transformers does, this goes by the ids and not by the mask: where the end-of-text token pads, a row that ends
+    with that token is classified at the token before.
     """
     features: torch.Tensor = head_input
     if features.dim() == 2:

@@ -1,25 +1,28 @@
-"""What is refused of a model's files before anything is loaded: pickles, and code of its own."""
+"""Refuses model files that could run code, pickles and code of the model's own, before anything is loaded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.tiny import TINY
 
-# What torch and others keep as pickles, which run code when they are read.
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cl_mlm.config.schema import ModelConfig
+
+# Weights that torch and others keep as pickles; a pickle can run code when it is read.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def check_model(config: ModelConfig) -> None:
-    """Refuses a local path that is no model folder, or one that could only be loaded by running code of its own.
+    """Refuses a local folder that is no model, or that only code of its own could load; hub ids are not checked here.
 
     Raises:
-        ConfigError: the path does not exist, or holds no config.json, own code, or weights only as a pickle.
+        ConfigError: the path does not exist, has no config.json, names code of its own, or has weights only as pickles.
     """
     path = Path(config.name).expanduser()
     looks_local = path.is_absolute() or config.name.startswith((".", "~")) or config.name.count("/") > 1
@@ -43,10 +46,10 @@ def check_model(config: ModelConfig) -> None:
 
 
 def refuse_own_code(name: str, settings: Mapping[str, Any]) -> None:
-    """Refuses a config that names code which comes with the model.
+    """Refuses a model whose config names code that comes with the model.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the config names such code.
     """
     if settings.get("auto_map"):
         raise ConfigError(

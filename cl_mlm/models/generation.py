@@ -1,39 +1,41 @@
-"""Greedy generation of a batch of rows, whatever the model's own habits of generation are.
+"""Greedy generation of a batch of rows, whatever generation settings the model brings along.
 
-Axes: R rows, T tokens of the input, N new tokens.
+Axes: R rows, T tokens of the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from cl_mlm.objective import Predictor
 
 
 def generate_texts(
     run: Predictor, inputs: Mapping[str, torch.Tensor], max_new_tokens: int, decoder_start: int | None = None
 ) -> list[str]:
-    """Returns what the model writes for every row, without special tokens and outer white space.
+    """Returns the text that the model writes for every row, without special tokens and outer white space.
 
-    Each step takes the likeliest token, up to the end token or to `max_new_tokens`, in the run's precision.
+    Each step takes the likeliest token, until the end token or `max_new_tokens`, in the run's precision.
 
     Args:
-        run: with a model that can generate.
-        inputs: `input_ids` and `attention_mask`, (R, T); a decoder's are padded on the left.
-        max_new_tokens: the end token included.
-        decoder_start: the decoder's first token in an encoder-decoder; None: a decoder.
+        run: has a model that can generate.
+        inputs: `input_ids` and `attention_mask`, (R, T); those of a decoder are padded on the left.
+        max_new_tokens: tokens that are written at most, the end token included.
+        decoder_start: first token of an encoder-decoder's decoder; None: the model is a decoder.
     """
     from transformers import GenerationConfig
 
     end = end_token(run.tokenizer)
-    plain = GenerationConfig(
+    greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
@@ -43,10 +45,11 @@ def generate_texts(
         decoder_start_token_id=decoder_start,
     )
     model: Any = run.model
-    with run.autocast(), _habits(model, plain):
-        found = model.generate(**inputs, generation_config=plain)
+    with run.autocast(), _generation_config(model, greedy):
+        generated = model.generate(**inputs, generation_config=greedy)
+    # A decoder repeats its input, an encoder-decoder the decoder's first token.
     first = inputs["input_ids"].shape[1] if decoder_start is None else 1
-    rows = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in found[:, first:].tolist()]
+    rows = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in generated[:, first:].tolist()]
     return [text.strip() for text in run.tokenizer.batch_decode(rows, skip_special_tokens=True)]
 
 
@@ -56,9 +59,9 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises:
         ConfigError: the tokenizer has neither.
     """
-    for found in (tokenizer.eos_token_id, tokenizer.sep_token_id):
-        if isinstance(found, int):
-            return found
+    for token in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+        if isinstance(token, int):
+            return token
     raise ConfigError("model.name: a model that writes needs a tokenizer with an eos_token or a sep_token, got neither")
 
 
@@ -69,18 +72,21 @@ def decoder_start_token(model: PreTrainedModel) -> int:
         ConfigError: neither its config nor its generation config names one.
     """
     for settings in (model.config, model.generation_config):
-        found = getattr(settings, "decoder_start_token_id", None)
-        if isinstance(found, int):
-            return found
+        token = getattr(settings, "decoder_start_token_id", None)
+        if isinstance(token, int):
+            return token
     raise ConfigError("model.name: config.json of an encoder-decoder must have decoder_start_token_id, got none")
 
 
 @contextmanager
-def _habits(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """Puts the model's generation config aside: beams, forced tokens or penalties of it fill whatever is unset."""
-    own = model.generation_config
+def _generation_config(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Puts another generation config in the place of the model's own within the block.
+
+    `generate` fills whatever it is not told from the model's own: beams, forced tokens, penalties.
+    """
+    former = model.generation_config
     model.generation_config = settings
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = former

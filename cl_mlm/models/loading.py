@@ -1,21 +1,27 @@
-"""Loads a model in the form that an objective needs; reads its config alone where that is enough."""
+"""Loads a model in the form that an objective needs; `model_settings` reads its config alone, without weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cl_mlm.config.schema import ModelConfig
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers
 from cl_mlm.models.file_safety import check_model, refuse_own_code
 from cl_mlm.models.tiny import TINY, tiny_config
 from cl_mlm.models.tokenizers import cannot_load, load_tokenizer
-from cl_mlm.objective import Head, Objective
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PretrainedConfig
+
+    from cl_mlm.config.schema import ModelConfig
+    from cl_mlm.objective import Head, Objective
 
 
 AUTO_CLASSES: dict[Head, str] = {
@@ -35,19 +41,16 @@ def load_backbone(
 
     Args:
         config: which model.
-        labels: that the model knows.
-        seed: of what is drawn.
-        max_length: tokens of a sequence.
+        labels: the labels that the model knows.
+        seed: of the run; new weights are drawn from its address (`init`, 0).
+        max_length: tokens of a sequence at most.
         objective: what the rows mean.
 
     Raises:
         ConfigError: there is no such model, or it has no form that the objective can use.
     """
-    import torch
-    import transformers
-
     check_model(config)
-    dtype: torch.dtype = getattr(torch, config.dtype)  # the weights are made in it, never in another one first
+    dtype: torch.dtype = getattr(torch, config.dtype)  # weights are made in it, so that no copy in fp32 takes memory
     seed_everything(seed, "init", 0)
     kind, settings = model_settings(config, labels, max_length, objective)
     auto = getattr(transformers, AUTO_CLASSES[kind])
@@ -56,7 +59,7 @@ def load_backbone(
         return PlainBackbone(auto.from_config(settings, dtype=dtype), tokenizer, kind)
     try:
         seed_everything(seed, "init", 0)
-        # A classifier of another number of classes keeps its body; its class head is drawn anew.
+        # Of a classifier with another number of classes the body is kept and the class head is drawn anew.
         with calm_transformers():
             model = auto.from_pretrained(
                 config.name,
@@ -75,18 +78,18 @@ def load_backbone(
 def model_settings(
     config: ModelConfig, labels: Sequence[str], max_length: int, objective: Objective
 ) -> tuple[Head, PretrainedConfig]:
-    """Returns the form and the config of the model that `load_backbone` builds of the same arguments.
+    """Returns the form and the config of the model that `load_backbone` builds from the same arguments.
 
     Raises:
         ConfigError: there is no such config, or no form that the objective can use.
     """
-    from transformers import AutoConfig
-
     if config.name in TINY:
         settings = tiny_config(config.name, config.dropout, max_length)
     else:
         try:
-            settings = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=False)
+            settings = transformers.AutoConfig.from_pretrained(
+                config.name, revision=config.revision, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise cannot_load(config.name, error) from error
         refuse_own_code(config.name, settings.to_dict())
@@ -104,29 +107,34 @@ def _choose_head(name: str, settings: PretrainedConfig, heads: Sequence[Head]) -
     Raises:
         ConfigError: it has none.
     """
-    from transformers.models.auto import modeling_auto
-
-    own = settings.model_type
-    has_encoder = own in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    pair = bool(settings.is_encoder_decoder)
-    # Encoders have causal forms in transformers too, which nobody has pretrained.
-    found: dict[Head, bool] = {
-        "sequence": own in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-        "token": own in modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-        "span": own in modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-        "causal": own in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not pair and not has_encoder,
-        "masked": has_encoder and not pair,
-        "seq2seq": pair and own in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    family = settings.model_type
+    is_encoder_decoder = bool(settings.is_encoder_decoder)
+    has_masked_form = family in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    is_encoder = has_masked_form and not is_encoder_decoder
+    # transformers gives encoders a causal form too, but nobody has pretrained it.
+    is_decoder = not has_masked_form and not is_encoder_decoder
+    has: dict[Head, bool] = {
+        "sequence": family in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "token": family in modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        "span": family in modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+        "causal": is_decoder and family in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "masked": is_encoder,
+        "seq2seq": is_encoder_decoder and family in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     }
     for head in heads:
-        if found[head]:
+        if has[head]:
             return head
-    family = "an encoder-decoder" if pair else "an encoder" if has_encoder else "a decoder"
+    shape = "a decoder"
+    if is_encoder_decoder:
+        shape = "an encoder-decoder"
+    elif is_encoder:
+        shape = "an encoder"
     needed = " or ".join(AUTO_CLASSES[head] for head in heads)
-    raise ConfigError(f"model.name: the stream's objective needs {needed}; {name!r} is {family} ({own}) without it")
+    raise ConfigError(f"model.name: the stream's objective needs {needed}; {name!r} is {shape} ({family}) without it")
 
 
 def _set_dropout(settings: PretrainedConfig, dropout: float | None) -> None:
+    """Sets every dropout probability of a model's config, whatever its family calls them; None: leaves all as is."""
     if dropout is None:
         return
     for key, value in settings.to_dict().items():

@@ -1,4 +1,4 @@
-"""Training and evaluation mode of a model, put back as they were."""
+"""Training and evaluation mode of a model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Puts every module in evaluation mode within the block; afterwards each has its own mode again."""
+    """Puts every module in evaluation mode within the block; afterwards each module has its former mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, was_training in modes:
+            module.training = was_training

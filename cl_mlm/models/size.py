@@ -1,19 +1,25 @@
-"""How many numbers a model has, known from its config before any weight is made."""
+"""Counts the numbers (weights and buffers) of a model from its config, before any weight is read or made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_mlm.config.schema import Config
+import torch
+import transformers
+
 from cl_mlm.models.backbone import body_parameters, find_head
 from cl_mlm.models.loading import AUTO_CLASSES, model_settings
-from cl_mlm.objective import Head, Objective
-from cl_mlm.task import Tasks
+from cl_mlm.models.shared_body import WRITING, share_body
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from collections.abc import Sequence
+
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from cl_mlm.config.schema import Config
+    from cl_mlm.objective import Head, Objective
+    from cl_mlm.task import Tasks
 
 
 BYTES = 4  # of a number in fp32
@@ -21,13 +27,13 @@ BYTES = 4  # of a number in fp32
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Numbers of a model.
+    """Counts of numbers of a model.
 
     Attributes:
-        whole: what a folder of it holds, of several heads a folder for each.
-        held: what memory holds: the body that heads share counts once.
-        changing: what training can change.
-        trainable: what the optimiser moves.
+        whole: numbers in the model's folder; with several heads, in the folders of all of them.
+        held: numbers in memory; a body that several heads share counts once.
+        changing: numbers that training can change: trainable parameters, and buffers of floating point.
+        trainable: numbers that the optimiser moves.
     """
 
     whole: int
@@ -37,17 +43,13 @@ class ModelSize:
 
 
 def model_size(config: Config, labels: Sequence[str], objective: Objective) -> ModelSize:
-    """Returns the numbers of the model that `config` means, knowing `labels`; its weights are neither read nor made.
+    """Returns the size of the model that `config` names, with a head for `labels`.
 
     Raises:
-        ConfigError: the model's config cannot be had.
+        ConfigError: the model's config cannot be read.
     """
-    import torch
-    import transformers
-
     kind, settings = model_settings(config.model, labels, config.training.max_length, objective)
-    with torch.device("meta"):
-        model: PreTrainedModel = getattr(transformers, AUTO_CLASSES[kind]).from_config(settings)
+    model = _without_weights(kind, settings)
     body = body_parameters(model, model.get_submodule(find_head(model, kind)))
     parameters = list(model.parameters())
     is_full = config.finetuning.mode == "full"
@@ -57,27 +59,28 @@ def model_size(config: Config, labels: Sequence[str], objective: Objective) -> M
     return ModelSize(whole, whole, trainable + buffers, trainable)
 
 
+def _without_weights(kind: Head, settings: PretrainedConfig) -> PreTrainedModel:
+    """Returns a model whose tensors have shapes but no memory."""
+    with torch.device("meta"):
+        model: PreTrainedModel = getattr(transformers, AUTO_CLASSES[kind]).from_config(settings)
+    return model
+
+
 def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
-    """Returns the same for a model with a head for every task: `whole` counts a folder for each.
+    """Returns the size of the model that `config` names, with a head for every task on one body.
 
     Raises:
-        ConfigError: the model's config cannot be had, or its family has no such heads on one body.
+        ConfigError: the model's config cannot be read, or its family has no such heads on one body.
     """
     if len(tasks) == 1:
         (task,) = tasks
         return model_size(config, task.labels.names, task.objective)
-    import torch
-    import transformers
-
-    from cl_mlm.models.shared_body import WRITING, share_body
-
     models: dict[str, PreTrainedModel] = {}
     kinds: dict[str, Head] = {}
     for task in tasks:
         kind, settings = model_settings(config.model, task.labels.names, config.training.max_length, task.objective)
-        if kind not in WRITING or kind not in kinds.values():
-            with torch.device("meta"):
-                models[task.key] = getattr(transformers, AUTO_CLASSES[kind]).from_config(settings)
+        if kind not in WRITING or kind not in kinds.values():  # tasks of one writing form share the whole model
+            models[task.key] = _without_weights(kind, settings)
             kinds[task.key] = kind
     whole = sum(p.numel() for model in models.values() for p in model.parameters())
     share_body(models)
@@ -100,5 +103,5 @@ def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
 
 
 def number_bytes(config: Config) -> int:
-    """Returns the bytes of a weight; moments and the states of strategies have its precision."""
+    """Returns the bytes of a weight; the optimiser's moments and the states of strategies have its precision."""
     return BYTES // 2 if config.model.dtype == "bfloat16" else BYTES

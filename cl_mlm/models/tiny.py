@@ -1,8 +1,9 @@
 """The models called `tiny...`: a small BERT, GPT-2 and T5 built from configs, with nothing to download.
 
 Their vocabulary is fixed before any text is seen: the 256 bytes, all pairs and all triples of the letters a-z. Words
-are cut from the left into the longest pieces, so that any text can be encoded and no stage's words are favoured.
-The models that write keep white space and capitals, as bytes, so that what they write can equal any text.
+are cut from the left into the longest pieces, so that any text can be encoded and no stage's words are favoured. From
+bytes alone, a model of this size does not learn the embedded stream within the time of a demonstration.
+The models that write keep white space and capitals as bytes, so that they can write any text.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 from itertools import product
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, GPT2Config, PreTrainedTokenizerFast, T5Config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -24,15 +28,14 @@ SPECIAL = {
     "mask_token": "[MASK]",
 }
 POSITIONS = 512
-# BERT's 0.02 is meant for 768 dimensions: at 128 the signal of a token drowns and training stalls at chance.
+# BERT's 0.02 is meant for 768 dimensions; with 128 a token's signal is lost in the sum, and training stalls at chance.
 INITIALIZER_RANGE = 0.06
 
 
 def tiny_config(name: str, dropout: float | None, max_length: int) -> PretrainedConfig:
     """Returns the config of one of TINY: 2 layers, 128 wide."""
-    from transformers import BertConfig, GPT2Config, T5Config
-
-    vocabulary, chance = len(letter_tokenizer()), 0.1 if dropout is None else dropout
+    vocabulary = len(letter_tokenizer())
+    probability = 0.1 if dropout is None else dropout
     positions = max(max_length, POSITIONS)
     if name == "tiny-decoder":
         return GPT2Config(
@@ -43,9 +46,9 @@ def tiny_config(name: str, dropout: float | None, max_length: int) -> Pretrained
             n_inner=256,
             n_positions=2 * positions,  # the prompt and the answer
             initializer_range=INITIALIZER_RANGE,
-            resid_pdrop=chance,
-            embd_pdrop=chance,
-            attn_pdrop=chance,
+            resid_pdrop=probability,
+            embd_pdrop=probability,
+            attn_pdrop=probability,
             bos_token_id=2,
             eos_token_id=3,
             pad_token_id=0,
@@ -59,7 +62,7 @@ def tiny_config(name: str, dropout: float | None, max_length: int) -> Pretrained
             num_layers=2,
             num_decoder_layers=2,
             num_heads=4,
-            dropout_rate=chance,
+            dropout_rate=probability,
             eos_token_id=3,
             pad_token_id=0,
         )
@@ -73,21 +76,18 @@ def tiny_config(name: str, dropout: float | None, max_length: int) -> Pretrained
         intermediate_size=256,
         max_position_embeddings=positions,
         initializer_range=INITIALIZER_RANGE,
-        hidden_dropout_prob=chance,
-        attention_probs_dropout_prob=chance,
+        hidden_dropout_prob=probability,
+        attention_probs_dropout_prob=probability,
         pad_token_id=0,  # the first of SPECIAL
     )
 
 
 def letter_tokenizer(name: str = "tiny") -> PreTrainedTokenizerBase:
-    """Returns a tokenizer of bytes, letter pairs and letter triples; it was trained on nothing.
+    """Returns the tokenizer of one of TINY: bytes, letter pairs and letter triples, trained on nothing.
 
-    `tiny` folds case and white space. For models that write, a text comes back from its tokens as it was, `[SEP]` ends
-    it, and there are no token types.
+    That of `tiny` folds case and white space. For the models that write, tokens decode to exactly the text that was
+    encoded, `[SEP]` ends a text, and there are no token types.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     pieces = ["".join(letters) for size in (2, 3) for letters in product(ascii_lowercase, repeat=size)]
     vocabulary = [*SPECIAL.values(), *sorted(pre_tokenizers.ByteLevel.alphabet()), *pieces]
     index = {token: i for i, token in enumerate(vocabulary)}
@@ -96,12 +96,12 @@ def letter_tokenizer(name: str = "tiny") -> PreTrainedTokenizerBase:
     if not writes:
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    # WordPiece takes cubic time in the length of a word, and [UNK] for one of more than 100 bytes.
-    short = pre_tokenizers.Split(Regex(".{99}"), behavior="isolated")
+    # WordPiece takes cubic time in the length of a word, and gives [UNK] for a word of more than 100 bytes.
+    short_pieces = pre_tokenizers.Split(Regex(".{99}"), behavior="isolated")
     every_space = pre_tokenizers.Split(Regex(r"\s"), behavior="isolated")
     words = pre_tokenizers.Sequence([every_space, pre_tokenizers.Punctuation("isolated")])
-    cut = words if writes else pre_tokenizers.BertPreTokenizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, as_bytes, short])
+    split_words = words if writes else pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split_words, as_bytes, short_pieces])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -1,4 +1,4 @@
-"""The model's tokenizer, by itself: rows are counted and encoded before any weight is read."""
+"""Loads a model's tokenizer by itself, so that rows are counted and encoded before any weight is read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from cl_mlm.config.schema import ModelConfig
+from transformers import AutoTokenizer
+
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.models.tiny import TINY, letter_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from cl_mlm.config.schema import ModelConfig
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -20,8 +23,6 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         UnreachableModelError: there is none, or the hub is out of reach.
     """
-    from transformers import AutoTokenizer
-
     if config.name in TINY:
         return letter_tokenizer(config.name)
     try:
@@ -34,23 +35,24 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def cannot_load(name: str, error: Exception) -> UnreachableModelError:
-    """Returns the error that says that what transformers looks for under this name cannot be had."""
+    """Returns the error for a model, config or tokenizer of this name that transformers cannot load."""
     return UnreachableModelError(f"model.name: cannot load {name!r}: {str(error).splitlines()[0]}")
 
 
-_HASHES: dict[str, str] = {}  # of tokenizers as they are written: their hash without the last call's settings
+_DIGESTS: dict[str, str] = {}  # digest of a tokenizer's JSON -> digest without the settings of its last call
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Returns a digest of what a tokenizer does: vocabulary, rules, special tokens."""
+    """Returns a digest of a tokenizer's vocabulary, rules and special tokens; of a slow one, of its vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-    written: str = backend.to_str()
-    # Asked for every split of every stage; reading a large vocabulary takes longer than all else that finds the rows.
-    known = hashlib.sha256(written.encode()).hexdigest()
-    if known not in _HASHES:
-        # Truncation and padding are what the last call left there, not what the tokenizer is.
-        rules = {k: v for k, v in json.loads(written).items() if k not in ("truncation", "padding")}
-        _HASHES[known] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
-    return _HASHES[known]
+    serialised: str = backend.to_str()
+    # Needed for every split of every stage. Parsing a large vocabulary takes longer than the rest of a cache lookup, so
+    # it is done once.
+    key = hashlib.sha256(serialised.encode()).hexdigest()
+    if key not in _DIGESTS:
+        # The last call of the tokenizer left its truncation and padding there; they are no part of the tokenizer.
+        rules = {k: v for k, v in json.loads(serialised).items() if k not in ("truncation", "padding")}
+        _DIGESTS[key] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
+    return _DIGESTS[key]

@@ -1,17 +1,25 @@
-"""Text classification of single sentences and of pairs; the model's class head grows as labels arrive."""
+"""Classification of texts and of pairs of texts; the model's class head grows as labels arrive."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.objective import Encoded, Objective, Predictor, Rows
+from cl_mlm.objective import Encoded, Objective, Predictor, RawRows
 from cl_mlm.scores.labels import accuracy, macro_f1, per_class
-from cl_mlm.tokens.logits import masked_logits
-from cl_mlm.tokens.text_rows import collate_texts, encode_texts, text_faults, text_keys
+from cl_mlm.tokens.class_choice import choice_losses, choice_sites, most_probable
+from cl_mlm.tokens.text_rows import (
+    collate_texts,
+    encode_texts,
+    number_targets,
+    text_columns,
+    text_faults,
+    text_keys,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -22,14 +30,14 @@ class Classification(Objective):
     """One label for each row: columns `text`, optionally `text_pair`, and `label`.
 
     Args:
-        reject: label of rows that belong to no class (out of scope), which only validation and test rows may have. It
-            is predicted where the highest probability is too low: Hendrycks and Gimpel (2017), arXiv:1610.02136. Null:
-            every row is given a class.
-        reject_below: that probability, above 0 and below 1.
+        reject: label of rows that belong to no class (out of scope); only validation and test rows may have it. It is
+            predicted where the highest probability is below `reject_below`: Hendrycks and Gimpel (2017),
+            arXiv:1610.02136. Null: every row is given a class.
+        reject_below: the threshold, above 0 and below 1.
     """
 
     min_labels: ClassVar[int] = 2
-    reject: str | None = None  # a subclass with arguments of its own rejects nothing
+    reject: str | None = None  # for a subclass with a constructor of its own: it rejects nothing
     reject_below: float = 0.5
 
     def __init__(self, reject: str | None = None, reject_below: float = 0.5) -> None:
@@ -43,23 +51,26 @@ class Classification(Objective):
 
     @override
     def faults(self, max_length: int) -> list[str]:
-        faults = ["reject: must be a label or null, got an empty one"] * (self.reject is not None and not self.reject)
-        is_good = 0 < self.reject_below < 1
-        return faults + [f"reject_below: must be above 0 and below 1, got {self.reject_below}"] * (not is_good)
+        faults = []
+        if self.reject is not None and not self.reject:
+            faults.append("reject: must be a label or null, got an empty one")
+        if not 0 < self.reject_below < 1:
+            faults.append(f"reject_below: must be above 0 and below 1, got {self.reject_below}")
+        return faults
 
     @override
-    def validate(self, rows: Rows, where: str) -> list[str]:
-        return text_faults(rows, ["text", *(["text_pair"] if "text_pair" in rows else []), "label"], where)
+    def validate(self, rows: RawRows, where: str) -> list[str]:
+        return text_faults(rows, [*text_columns(rows), "label"], where)
 
     @override
-    def key(self, rows: Rows) -> list[str]:
+    def key(self, rows: RawRows) -> list[str]:
         return text_keys(rows)
 
     @override
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
-        """Returns the tokenizer's columns and `target`, the class index; rejected rows have one beyond all classes."""
+        """Returns the tokenizer's columns and `target`, the class index; `reject` has an index beyond all classes."""
         index = {**dict.fromkeys(self.unlearned, len(labels)), **labels}
         return {**encode_texts(rows, tokenizer, max_length), "target": [index[label] for label in rows["label"]]}
 
@@ -67,59 +78,50 @@ class Classification(Objective):
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
-        import numpy as np
-        import torch
-
-        targets = torch.from_numpy(np.asarray(encoded["target"], dtype=np.int64))
-        return collate_texts(encoded, targets, ids, tokenizer)
+        return collate_texts(encoded, number_targets(encoded, np.int64), ids, tokenizer)
 
     @override
     def loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
         """Returns the cross-entropy of every row among its allowed classes, in nats."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(masked_logits(outputs.logits, batch.allowed), batch.targets, reduction="none")
+        return choice_losses(outputs, batch)
 
     @override
     def sites(self, outputs: Outputs, batch: Batch) -> Sites:
         """Returns one site a row."""
-        import torch
-
-        logits = masked_logits(outputs.logits, batch.allowed)
-        return Sites(logits, torch.arange(len(logits), device=logits.device), batch.targets)
+        return choice_sites(outputs, batch)
 
     @override
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
         """Returns the most probable allowed class of every row; a reference that the model lacks has probability 0.
 
-        A rejected row's probability is what is missing to the highest of a class.
+        A row is rejected where its highest probability p is too low; the probability of rejecting is then 1 - p.
         """
-        probabilities = masked_logits(run.forward(batch).logits, batch.allowed).softmax(-1)
-        best = probabilities.max(-1)
-        known = batch.targets < probabilities.shape[-1]
-        of_target = probabilities.gather(-1, (batch.targets * known)[:, None])[:, 0] * known
-        values, sure = [run.classes[i] for i in best.indices.tolist()], best.values
+        indices, highest, of_target = most_probable(run.forward(batch), batch)
+        labels = [run.classes[i] for i in indices.tolist()]
         if self.reject is None:
-            return Predictions(values, sure, of_target)
-        taken = sure >= self.reject_below
-        values = [value if keep else self.reject for value, keep in zip(values, taken.tolist(), strict=True)]
-        return Predictions(values, sure.where(taken, 1 - sure), of_target)
+            return Predictions(labels, highest, of_target)
+        is_sure = highest >= self.reject_below
+        labels = [label if sure else self.reject for label, sure in zip(labels, is_sure.tolist(), strict=True)]
+        return Predictions(labels, highest.where(is_sure, 1 - highest), of_target)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `score` and `accuracy`, the fraction of rows whose label is predicted, and `macro_f1`.
 
-        With `reject` also `in_scope_accuracy`, of the rows that have a class, and `rejection_recall`, of the others;
-        each only where there are such rows.
+        With `reject` also `in_scope_accuracy`, the accuracy over the rows that have a class, and `rejection_recall`,
+        that over the other rows; each only where there are such rows.
         """
         right = accuracy(predictions, references)
         scores = {"score": right, "accuracy": right, "macro_f1": macro_f1(predictions, references)}
-        for name, is_rejected in (("in_scope_accuracy", False), ("rejection_recall", True)):
-            own = [
-                pair for pair in zip(predictions, references, strict=True) if (pair[1] == self.reject) is is_rejected
-            ]
-            if own and self.reject is not None:
-                scores[name] = accuracy(*zip(*own, strict=True))
+        if self.reject is None:
+            return scores
+        pairs = list(zip(predictions, references, strict=True))
+        in_scope = [pair for pair in pairs if pair[1] != self.reject]
+        out_of_scope = [pair for pair in pairs if pair[1] == self.reject]
+        if in_scope:
+            scores["in_scope_accuracy"] = accuracy(*zip(*in_scope, strict=True))
+        if out_of_scope:
+            scores["rejection_recall"] = accuracy(*zip(*out_of_scope, strict=True))
         return scores
 
     @override

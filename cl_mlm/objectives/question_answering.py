@@ -1,8 +1,10 @@
 """Extractive question answering: the answer is a piece of the context; a long context is read in several windows.
 
 Devlin et al. (2019), BERT, arXiv:1810.04805, section 4.2: the model chooses a start and an end among the tokens.
-Differs from the paper: tokens outside the context take no part in the choice, and windows of a context are compared by
-the probability of a span, not by raw logits, whose level is another one in every window.
+Differs from the paper: tokens outside the context take no part in the choice; spans of different windows are compared
+by log-probability and not by raw logits, which have no common zero.
+
+Axes: R rows, I inputs (windows), T tokens.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import UNCUT, Encoded, Head, Lengths, Objective, Predictor, Rows
+from cl_mlm.objective import UNCUT, Encoded, Head, Lengths, Objective, Predictor, RawRows
 from cl_mlm.scores.squad import squad_scores
 from cl_mlm.tokens.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
 from cl_mlm.tokens.text_rows import padded, text_faults
@@ -24,22 +27,22 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-# What a tokenizer adds to a pair, and a few tokens for a question whose cut end is read in other pieces.
+# Room for the special tokens of a pair, and for a few more tokens of a question: cut, its last word may take more.
 SPARE_TOKENS = 8
 
 
 class QuestionAnswering(Objective):
     """A piece of a context for each row: columns `context`, `question` and `answers`.
 
-    `answers` is `{"text": [...], "answer_start": [...]}` as in SQuAD, starts in characters of the context; training
-    reads the first, a score takes the one that fits best. A window that does not hold the whole answer points, start
-    and end, to the tokenizer's CLS token, or where it has none to the first token: that of the beginning, or of the
-    question, never one of the context. For a decoder, whose first token has read nothing, this is a learned constant
-    that the tokens of the context are compared with. A question longer than a quarter of `training.max_length` is cut.
+    `answers` is `{"text": [...], "answer_start": [...]}` as in SQuAD, with starts in characters of the context.
+    Training reads the first answer; the score takes the one that fits best. In a window that does not hold the whole
+    answer, start and end are the tokenizer's CLS token, or without one the first token, which is never one of the
+    context. The first token of a decoder has read nothing; its logits are learned constants, with which the tokens of
+    the context are compared. A question longer than a quarter of `training.max_length` is cut.
 
     Args:
         stride: tokens that neighbouring windows share.
-        max_answer_tokens: longest predicted answer.
+        max_answer_tokens: tokens of a predicted answer at most.
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("span",)
@@ -69,49 +72,49 @@ class QuestionAnswering(Objective):
         return []
 
     @override
-    def validate(self, rows: Rows, where: str) -> list[str]:
+    def validate(self, rows: RawRows, where: str) -> list[str]:
         missing = [column for column in self.columns if column not in rows]
         if missing:
             return [f"{where}: needs the columns context, question and answers, has no {' and no '.join(missing)}"]
         problems = text_faults(rows, ["context", "question"], where)
-        faults: dict[str, list[tuple[int, str]]] = {}
+        by_rule: dict[str, list[tuple[int, str]]] = {}
         for i, (context, answers) in enumerate(zip(rows["context"], rows["answers"], strict=True)):
             rule, got = answer_fault(context, answers)
             if rule:
-                faults.setdefault(rule, []).append((i, got))
+                by_rule.setdefault(rule, []).append((i, got))
         problems += [
-            f"{where}: answers must {rule}, got {found[0][1]} in row {found[0][0]} ({len(found)} such rows)"
-            for rule, found in faults.items()
+            f"{where}: answers must {rule}, got {faults[0][1]} in row {faults[0][0]} ({len(faults)} such rows)"
+            for rule, faults in by_rule.items()
         ]
         return problems
 
     @override
-    def key(self, rows: Rows) -> list[str]:
-        """Returns the context: no two splits may ask about the same one."""
+    def key(self, rows: RawRows) -> list[str]:
+        """Returns the contexts, so that no two splits ask about the same one."""
         return list(rows["context"])
 
     @override
-    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+    def written(self, rows: RawRows) -> tuple[list[str], list[str]]:
         """Returns the questions, each above its context, and the first answers, or `none`."""
         sources = [f"{question}\n{text}" for question, text in zip(rows["question"], rows["context"], strict=True)]
         return sources, [next(iter(answers["text"]), "none") for answers in rows["answers"]]
 
     @override
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
-        """Returns every row's windows end to end.
+        """Returns for every row the columns of its windows, end to end.
 
-        `input_ids`, where there are such `token_type_ids`, and `char_start` and `char_end` (a token's place in the
-        context) have a number a token; `window_lengths`, `answer_start`, `answer_end` and `no_answer` (positions of
-        tokens) have one a window.
+        One number a token: `input_ids`, `token_type_ids` (if the tokenizer gives them), and the token's place in the
+        context, `char_start` and `char_end`. One number a window: `window_lengths`, and the positions of tokens
+        `answer_start`, `answer_end` and `no_answer` (the token that stands for no answer).
 
         Raises:
-            ConfigError: the tokenizer does not tell where its tokens are.
+            ConfigError: the tokenizer is a slow one, and does not give the places of tokens.
         """
         if not tokenizer.is_fast:
             raise ConfigError(f"model.name: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
-        found = tokenizer(
+        encoding = tokenizer(
             _shortened(list(rows["question"]), tokenizer, max_length // 4),
             list(rows["context"]),
             truncation="only_second",
@@ -125,46 +128,46 @@ class QuestionAnswering(Objective):
         spans = [
             first_answer(context, answers) for context, answers in zip(rows["context"], rows["answers"], strict=True)
         ]
-        per_token = [name for name in ("input_ids", "token_type_ids") if name in found]
+        per_token = [name for name in ("input_ids", "token_type_ids") if name in encoding]
         names = [*per_token, "char_start", "char_end", "window_lengths", "answer_start", "answer_end", "no_answer"]
         columns: dict[str, list[list[int]]] = {name: [[] for _ in spans] for name in names}
-        for window, row in enumerate(found["overflow_to_sample_mapping"]):
-            ids = found["input_ids"][window]
-            places = context_places(found["offset_mapping"][window], found.sequence_ids(window))
+        for window, row in enumerate(encoding["overflow_to_sample_mapping"]):
+            ids = encoding["input_ids"][window]
+            places = context_places(encoding["offset_mapping"][window], encoding.sequence_ids(window))
             none = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
             start, end = token_span(places, spans[row], none)
-            values = {name: found[name][window] for name in per_token}
-            values |= {"char_start": [s for s, _ in places], "char_end": [e for _, e in places]}
-            values |= {"window_lengths": [len(ids)], "answer_start": [start], "answer_end": [end], "no_answer": [none]}
-            for name, own in values.items():
-                columns[name][row] += own
+            of_window = {name: encoding[name][window] for name in per_token}
+            of_window |= {"char_start": [s for s, _ in places], "char_end": [e for _, e in places]}
+            of_window |= {"window_lengths": [len(ids)], "no_answer": [none]}
+            of_window |= {"answer_start": [start], "answer_end": [end]}
+            for name, values in of_window.items():
+                columns[name][row] += values
         return {**columns}
 
     @override
     def lengths(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> dict[str, Lengths]:
-        """Returns the tokens of question and context together; of a context nothing is cut, it is read in windows."""
+        """Returns the tokens of question and context together. Only questions are cut; a context is read in windows."""
         whole: Any = self.encode(rows, tokenizer, labels, UNCUT)["input_ids"]
         windows: Any = self.encode(rows, tokenizer, labels, max_length)["window_lengths"]
         questions = tokenizer(
             list(rows["question"]), add_special_tokens=False, return_attention_mask=False, verbose=False
         )["input_ids"]
-        cut = [max(0, len(tokens) - max_length // 4) for tokens in questions]
-        return {"text": Lengths.of(max_length, [*map(len, whole)], cut, [*map(len, windows)])}
+        num_cut = [max(0, len(tokens) - max_length // 4) for tokens in questions]
+        return {"text": Lengths.of(max_length, [*map(len, whole)], num_cut, [*map(len, windows)])}
 
     @override
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
-        """Returns one input a window; targets are start and end, int64 (I, 2).
+        """Returns a batch with one input a window; targets are start and end, int64 (I, 2).
 
         `extra` has `char_start` and `char_end`, int64 (I, T), -1 outside the context, and `no_answer`, int64 (I,).
         """
-        import numpy as np
         import torch
 
-        counts = [len(own) for own in encoded["window_lengths"]]
+        num_windows = [len(lengths) for lengths in encoded["window_lengths"]]
         fills = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0, "char_start": OUTSIDE}
         fills["char_end"] = OUTSIDE
         per_token = {name: encoded[name] for name in fills if name in encoded}
@@ -178,24 +181,24 @@ class QuestionAnswering(Objective):
             {**inputs, "attention_mask": mask},
             torch.stack([start, end], -1),
             ids,
-            count=torch.tensor(counts, dtype=torch.float),
+            count=torch.tensor(num_windows, dtype=torch.float),
             num_tokens=int(mask.sum()),
             extra=extra,
-            input_row=torch.arange(len(ids)).repeat_interleave(torch.tensor(counts)),
+            input_row=torch.arange(len(ids)).repeat_interleave(torch.tensor(num_windows)),
         )
 
     @override
     def loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
-        """Returns for every row the sum over its windows of the mean of both cross-entropies, in nats."""
+        """Returns for every row the sum over its windows of the mean cross-entropy of start and end, in nats, (R,)."""
         from torch.nn.functional import cross_entropy
 
-        # Positions are the classes, (I, T, 2).
+        # The logits are (I, T, 2): `cross_entropy` takes the second axis, the positions, as classes.
         losses = cross_entropy(_open_logits(outputs, batch), batch.targets, reduction="none").mean(-1)
         return losses.new_zeros(len(batch)).index_add(0, _input_row(batch), losses)
 
     @override
     def sites(self, outputs: Outputs, batch: Batch) -> Sites:
-        """Returns two sites a window, its start and its end; a class is a position (S = 2 I, C = T)."""
+        """Returns two sites a window, start and end, whose classes are the positions: S = 2 I, C = T."""
         logits = _open_logits(outputs, batch).transpose(1, 2).flatten(0, 1)
         return Sites(logits, _input_row(batch).repeat_interleave(2), batch.targets.flatten())
 
@@ -203,31 +206,32 @@ class QuestionAnswering(Objective):
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
         """Returns for every row the text of the most probable span of all its windows; empty where there is none."""
         log_p = _open_logits(run.forward(batch), batch).log_softmax(1)
-        inside = batch.extra["char_start"] >= 0
-        values, start, end = best_spans(log_p.masked_fill(~inside[..., None], float("-inf")), self.max_answer_tokens)
+        is_context = batch.extra["char_start"] >= 0
+        log_p = log_p.masked_fill(~is_context[..., None], float("-inf"))
+        spans_log_p, start, end = best_spans(log_p, self.max_answer_tokens)
+        char_start = batch.extra["char_start"].gather(1, start[:, None])[:, 0].tolist()
+        char_end = batch.extra["char_end"].gather(1, end[:, None])[:, 0].tolist()
         best: list[tuple[float, int, int]] = [(float("-inf"), 0, 0)] * len(batch)
-        first = batch.extra["char_start"].gather(1, start[:, None])[:, 0].tolist()
-        last = batch.extra["char_end"].gather(1, end[:, None])[:, 0].tolist()
-        for row, *found in zip(_input_row(batch).tolist(), values.tolist(), first, last, strict=True):
-            if found[0] > best[row][0]:
-                best[row] = (found[0], found[1], found[2])
+        for row, *span in zip(_input_row(batch).tolist(), spans_log_p.tolist(), char_start, char_end, strict=True):
+            if span[0] > best[row][0]:
+                best[row] = (span[0], span[1], span[2])
         contexts = run.raw(batch, "context")
-        return Predictions([text[begin:stop].strip() for text, (_, begin, stop) in zip(contexts, best, strict=True)])
+        return Predictions([text[first:stop].strip() for text, (_, first, stop) in zip(contexts, best, strict=True)])
 
     @override
-    def references(self, rows: Rows) -> list[Any]:
+    def references(self, rows: RawRows) -> list[Any]:
         """Returns the texts of every row's answers."""
         return [list(answers["text"]) for answers in rows["answers"]]
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `score` and `f1`, the mean token F1, and `exact_match`, all in 0-1."""
-        found = squad_scores(predictions, references)
-        return {"score": found["f1"], **found}
+        scores = squad_scores(predictions, references)
+        return {"score": scores["f1"], **scores}
 
 
 def _open_logits(outputs: Outputs, batch: Batch) -> torch.Tensor:
-    """Returns logits in fp32, (I, T, 2), minus infinity but for the context and the place of no answer."""
+    """Returns logits in fp32, (I, T, 2), minus infinity except at tokens of the context and at that for no answer."""
     is_open = (batch.extra["char_start"] >= 0).scatter(1, batch.extra["no_answer"][:, None], True)
     return outputs.logits.float().masked_fill(~is_open[..., None], float("-inf"))
 
@@ -239,10 +243,10 @@ def _input_row(batch: Batch) -> torch.Tensor:
 
 def _shortened(questions: list[str], tokenizer: PreTrainedTokenizerBase, most: int) -> list[str]:
     """Returns questions cut after `most` tokens."""
-    found = tokenizer(
+    encoding = tokenizer(
         questions, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
     )
     return [
         text[: places[most - 1][1]] if len(places) > most else text
-        for text, places in zip(questions, found["offset_mapping"], strict=True)
+        for text, places in zip(questions, encoding["offset_mapping"], strict=True)
     ]

@@ -1,17 +1,25 @@
-"""A number for each text or pair of texts, such as how alike two sentences are."""
+"""Regression: a number for each text or pair of texts, such as the similarity of two sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Encoded, Objective, Predictor, ProblemType, Rows
+from cl_mlm.objective import Encoded, Objective, Predictor, ProblemType, RawRows
 from cl_mlm.scores.correlation import pearson, spearman
-from cl_mlm.tokens.text_rows import collate_texts, encode_texts, text_faults, text_keys
+from cl_mlm.tokens.text_rows import (
+    collate_texts,
+    encode_texts,
+    number_targets,
+    text_columns,
+    text_faults,
+    text_keys,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +31,11 @@ LARGEST = 1e15  # whose square fp32 can still hold
 class Regression(Objective):
     """One number for each row: columns `text`, optionally `text_pair`, and `value`.
 
-    Values are learned as they are given: scale them to about 0-1 where they are large. A value is a number, or a string
-    that is one, as CSV has them.
+    Values are learned as they are given; scale large ones to about 0-1 first. A value is a number, or a string with a
+    number, as in CSV files.
 
     Args:
-        correlation: of predictions and values, which `score` is made of.
+        correlation: the correlation of predictions and values from which `score` is computed.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("text", "value")
@@ -52,26 +60,26 @@ class Regression(Objective):
         return 1
 
     @override
-    def validate(self, rows: Rows, where: str) -> list[str]:
-        problems = text_faults(rows, ["text", *(["text_pair"] if "text_pair" in rows else [])], where)
+    def validate(self, rows: RawRows, where: str) -> list[str]:
+        problems = text_faults(rows, text_columns(rows), where)
         if "value" not in rows:
             return [*problems, f"{where}: needs the column value"]
         bad = [i for i, value in enumerate(rows["value"]) if _number(value) is None]
         if bad:
-            found = rows["value"][bad[0]]
+            value = rows["value"][bad[0]]
             problems.append(
-                f"{where}: value must be a number of at most {LARGEST:g} in size, got {found!r} in row {bad[0]} "
+                f"{where}: value must be a number of at most {LARGEST:g} in size, got {value!r} in row {bad[0]} "
                 f"({len(bad)} such rows)"
             )
         return problems
 
     @override
-    def key(self, rows: Rows) -> list[str]:
+    def key(self, rows: RawRows) -> list[str]:
         return text_keys(rows)
 
     @override
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
         """Returns the tokenizer's columns and `target`, the value."""
         return {**encode_texts(rows, tokenizer, max_length), "target": self.references(rows)}
@@ -80,11 +88,7 @@ class Regression(Objective):
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
-        import numpy as np
-        import torch
-
-        targets = torch.from_numpy(np.asarray(encoded["target"], dtype=np.float32))
-        return collate_texts(encoded, targets, ids, tokenizer)
+        return collate_texts(encoded, number_targets(encoded, np.float32), ids, tokenizer)
 
     @override
     def loss(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
@@ -93,7 +97,7 @@ class Regression(Objective):
 
     @override
     def target_classes(self, batch: Batch, num_classes: int) -> torch.Tensor:
-        """Returns that the rows name none."""
+        """Returns a mask without any class, bool (R, C)."""
         import torch
 
         return torch.zeros(len(batch), num_classes, dtype=torch.bool, device=batch.device)
@@ -108,25 +112,26 @@ class Regression(Objective):
         return Predictions(run.forward(batch).logits[:, 0].float().tolist())
 
     @override
-    def references(self, rows: Rows) -> list[Any]:
+    def references(self, rows: RawRows) -> list[Any]:
         return [float(value) for value in rows["value"]]
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
-        """Returns `score`, (1 + rho) / 2 of the chosen correlation, `pearson`, `spearman` and `mse`.
+        """Returns `score`, which is (1 + rho) / 2 of the chosen correlation rho, `pearson`, `spearman` and `mse`.
 
-        Where all predictions or all references are equal both correlations are 0, and the score is 0.5.
+        Where all predictions or all references are equal, both correlations are 0 and the score is 0.5.
         """
-        found = {"pearson": pearson(predictions, references), "spearman": spearman(predictions, references)}
+        correlations = {"pearson": pearson(predictions, references), "spearman": spearman(predictions, references)}
         squares = [(p - r) ** 2 for p, r in zip(predictions, references, strict=True)]
-        return {"score": (1 + found[self.correlation]) / 2, **found, "mse": sum(squares) / len(squares)}
+        score = (1 + correlations[self.correlation]) / 2
+        return {"score": score, **correlations, "mse": sum(squares) / len(squares)}
 
 
 def _number(value: Any) -> float | None:
-    """Returns a number of at most LARGEST in size, also from its decimal notation; None where `value` is none."""
+    """Returns a number, or the number in a string; None where there is none of at most LARGEST in size."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    if isinstance(value, str) and "_" in value:  # Python would read 1_000
+    if isinstance(value, str) and "_" in value:  # Python would read 1_000 as a number
         return None
     try:
         number = float(value)

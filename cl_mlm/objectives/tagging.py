@@ -1,14 +1,15 @@
-"""Tagging of words in the BIO scheme: named entities, slots; scored by whole entities."""
+"""Tagging of words in the BIO scheme, for named entities and slots; scored by whole entities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.objective import Encoded, Head, Objective, Predictor, Rows
+from cl_mlm.objective import Encoded, Head, Objective, Predictor, RawRows
 from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
 from cl_mlm.scores.entities import micro_scores, type_scores
 from cl_mlm.tokens.logits import masked_logits
@@ -24,14 +25,15 @@ READINGS = ("refuse", "repair")
 
 
 class Tagging(Objective):
-    """One tag for each word: columns `tokens`, a list of words, and `tags`, as many of `O`, `B-x` and `I-x`.
+    """One tag for each word: columns `tokens`, a list of words, and `tags`, a list of `O`, `B-x` and `I-x`.
 
-    A label is an entity type x; it brings the classes `B-x` and `I-x`. The first token of a word carries its tag, the
-    others are ignored. A word beyond `max_length` is not trained on; it is predicted `O`, and that counts.
+    A label is an entity type x; it brings the classes `B-x` and `I-x`. `O` is a class of no label. The first token of a
+    word carries its tag, the others are ignored. A word beyond `max_length` is not trained on; it is predicted `O`, and
+    counts in the score.
 
     Args:
-        ill_formed: what becomes of an `I-x` that follows neither `B-x` nor `I-x`: `refuse` its row, or `repair` it,
-            read it as `B-x`; the stream's notes tell how many rows were.
+        ill_formed: what to do with an `I-x` that follows neither `B-x` nor `I-x`: `refuse` the row, or `repair` it by
+            reading the tag as `B-x`; the stream's notes tell how many rows were repaired.
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("token",)
@@ -46,8 +48,9 @@ class Tagging(Objective):
 
     @override
     def faults(self, max_length: int) -> list[str]:
-        allowed = " or ".join(READINGS)
-        return [f"ill_formed: must be {allowed}, got {self.ill_formed!r}"] * (self.ill_formed not in READINGS)
+        if self.ill_formed in READINGS:
+            return []
+        return [f"ill_formed: must be {' or '.join(READINGS)}, got {self.ill_formed!r}"]
 
     @override
     def classes(self, labels: Sequence[str]) -> list[str]:
@@ -55,27 +58,27 @@ class Tagging(Objective):
         return [OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
 
     @override
-    def labels_of(self, rows: Rows) -> list[Sequence[str]]:
+    def labels_of(self, rows: RawRows) -> list[Sequence[str]]:
         """Returns the entity types of every row."""
         return [types_of(tags) for tags in rows["tags"]]
 
     @override
-    def validate(self, rows: Rows, where: str) -> list[str]:
+    def validate(self, rows: RawRows, where: str) -> list[str]:
         missing = [column for column in self.columns if column not in rows]
         if missing:
             return [f"{where}: needs the columns tokens and tags, has no {' and no '.join(missing)}"]
         return [*word_faults(rows, "tokens", where), *self._tag_faults(rows, where)]
 
-    def _tag_faults(self, rows: Rows, where: str) -> list[str]:
+    def _tag_faults(self, rows: RawRows, where: str) -> list[str]:
         """Returns one line for each kind of fault, with the first row that has it."""
-        found: dict[str, list[str]] = {}
+        by_rule: dict[str, list[str]] = {}
         for i, (words, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
             if fault := self._tag_fault(words, tags):
-                found.setdefault(fault[0], []).append(f"{fault[1]} of row {i}")
-        return [f"{where}: {rule}, got {bad[0]} ({len(bad)} such rows)" for rule, bad in found.items()]
+                by_rule.setdefault(fault[0], []).append(f"{fault[1]} of row {i}")
+        return [f"{where}: {rule}, got {bad[0]} ({len(bad)} such rows)" for rule, bad in by_rule.items()]
 
     def _tag_fault(self, words: Any, tags: Any) -> tuple[str, str] | None:
-        """Returns the rule that a row breaks and what it has instead."""
+        """Returns the rule that a row breaks and what it has instead; None where all is well."""
         if not isinstance(tags, list):
             return "tags must be a list of O, B-x and I-x", f"{tags!r} as tags"
         if isinstance(words, list) and len(words) != len(tags):
@@ -90,59 +93,58 @@ class Tagging(Objective):
         return None
 
     @override
-    def mended(self, rows: Rows) -> int:
+    def mended(self, rows: RawRows) -> int:
         """Returns how many rows hold an `I-x` that is read as `B-x`."""
         return sum(bool(stray(tags)) for tags in rows["tags"]) if self.ill_formed == "repair" else 0
 
     @override
-    def key(self, rows: Rows) -> list[str]:
+    def key(self, rows: RawRows) -> list[str]:
         """Returns the words, joined by spaces."""
         return [" ".join(words) for words in rows["tokens"]]
 
     @override
-    def references(self, rows: Rows) -> list[Any]:
+    def references(self, rows: RawRows) -> list[Any]:
         """Returns the tags of every row."""
         return [repaired(tags) if self.ill_formed == "repair" else list(tags) for tags in rows["tags"]]
 
     @override
-    def written(self, rows: Rows) -> tuple[list[str], list[str]]:
+    def written(self, rows: RawRows) -> tuple[list[str], list[str]]:
         """Returns the words, joined by spaces, and the entities in their order, `type: words; ...`, or `none`."""
         targets = []
         for words, tags in zip(rows["tokens"], self.references(rows), strict=True):
-            found = [f"{kind}: {' '.join(words[start:end])}" for kind, start, end in entities(tags)]
-            targets.append("; ".join(found) or "none")
+            lines = [f"{kind}: {' '.join(words[start:end])}" for kind, start, end in entities(tags)]
+            targets.append("; ".join(lines) or "none")
         return self.key(rows), targets
 
     @override
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
-        """Returns for every token its id, its `targets` class and its `words` position, and for every row `num_words`.
+        """Returns a row's tokens, `targets` (the class of each), `words` (the word of each) and `num_words`.
 
-        Tokens that carry no tag have target -100 and position -1.
+        A token that carries no tag has target -100 and word -1.
         """
-        found = encode_words(rows["tokens"], tokenizer, max_length)
+        encoding = encode_words(rows["tokens"], tokenizer, max_length)
         index = {tag: i for i, tag in enumerate(self.classes(list(labels)))}
         targets, places = [], []
         for i, tags in enumerate(self.references(rows)):
-            words = _first_tokens(found.word_ids(i))
+            words = _first_tokens(encoding.word_ids(i))
             places.append(words)
             targets.append([IGNORED if word < 0 else index[tags[word]] for word in words])
         num_words = [len(words) for words in rows["tokens"]]
-        return {"input_ids": found["input_ids"], "targets": targets, "words": places, "num_words": num_words}
+        return {"input_ids": encoding["input_ids"], "targets": targets, "words": places, "num_words": num_words}
 
     @override
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
         """Returns rows padded to the longest; a loss item is a word that has a token."""
-        import numpy as np
         import torch
 
         assert isinstance(tokenizer.pad_token_id, int)
         tokens, mask = padded(encoded, {"input_ids": tokenizer.pad_token_id, "targets": IGNORED, "words": -1})
         num_words = torch.from_numpy(np.asarray(encoded["num_words"], dtype=np.int64))
-        # A row none of whose words has a token counts as one item of loss zero: nothing is divided by zero then.
+        # A row whose words have no tokens counts as one item of loss zero: nothing is then divided by zero.
         count = (tokens["targets"] != IGNORED).sum(-1).clamp_min(1).float()
         return Batch(
             {"input_ids": tokens["input_ids"], "attention_mask": mask},
@@ -174,35 +176,36 @@ class Tagging(Objective):
     @override
     def sites(self, outputs: Outputs, batch: Batch) -> Sites:
         """Returns one site for each word that has a token, row by row, in the order of the words."""
-        tagged = batch.targets != IGNORED
+        is_tagged = batch.targets != IGNORED
         logits = masked_logits(outputs.logits, batch.allowed)
-        return Sites(logits[tagged], tagged.nonzero()[:, 0], batch.targets[tagged])
+        return Sites(logits[is_tagged], is_tagged.nonzero()[:, 0], batch.targets[is_tagged])
 
     @override
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
-        """Returns the most probable allowed tag of every word.
+        """Returns the most probable allowed tag of every word; a word without a token is tagged `O`.
 
-        The probability of a row is the product over its words, each of which is tagged by itself; a tag that the model
-        lacks has probability 0. Words without a token are left out.
+        The probability of a row is the product over its words that have a token, since each is tagged by itself. A
+        reference tag that the model does not have has probability 0.
         """
         import torch
 
         sites = self.sites(run.forward(batch), batch)
         log_p = sites.logits.log_softmax(-1)
         best = log_p.max(-1)
-        known = sites.target < log_p.shape[-1]
-        of_target = log_p.gather(-1, (sites.target * known)[:, None])[:, 0].masked_fill(~known, float("-inf"))
+        is_known = sites.target < log_p.shape[-1]
+        of_target = log_p.gather(-1, (sites.target * is_known)[:, None])[:, 0].masked_fill(~is_known, float("-inf"))
         words = batch.extra["words"][batch.targets != IGNORED]
         values = [[OUTSIDE] * num_words for num_words in batch.extra["num_words"].tolist()]
         for row, word, index in zip(sites.row.tolist(), words.tolist(), best.indices.tolist(), strict=True):
             values[row][word] = run.classes[index]
-        none = torch.zeros(len(batch), device=log_p.device)
-        own, right = (none.index_add(0, sites.row, of_word).exp() for of_word in (best.values, of_target))
-        return Predictions(values, own, right)
+        zeros = torch.zeros(len(batch), device=log_p.device)
+        probability = zeros.index_add(0, sites.row, best.values).exp()
+        reference_probability = zeros.index_add(0, sites.row, of_target).exp()
+        return Predictions(values, probability, reference_probability)
 
     @override
     def within(self, values: Sequence[Any], labels: Sequence[str]) -> list[Any]:
-        """Returns tags with those of other entity types read as `O`."""
+        """Returns tags with those of other entity types read as `O`: an entity counts in its own column only."""
         types = set(labels)
         return [only(tags, types) for tags in values]
 
@@ -210,10 +213,10 @@ class Tagging(Objective):
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `precision`, `recall` and `f1` over the entities of the types `labels`, and `score`, which is `f1`.
 
-        Micro averages as seqeval counts them in strict mode; 0 where there is no entity.
+        They are micro averages as seqeval computes them in strict mode; 0 where there is no entity.
         """
-        found = micro_scores(predictions, references, labels)
-        return {"score": found["f1"], **found}
+        scores = micro_scores(predictions, references, labels)
+        return {"score": scores["f1"], **scores}
 
     @override
     def per_label(
@@ -224,6 +227,6 @@ class Tagging(Objective):
 
 
 def _first_tokens(word_ids: Sequence[int | None]) -> list[int]:
-    """Returns the word of every token that is the first of its word, -1 for the others."""
-    before = [None, *word_ids[:-1]]
-    return [-1 if word is None or word == last else word for word, last in zip(word_ids, before, strict=True)]
+    """Returns for every token its word where it is the word's first token, else -1."""
+    words_before = [None, *word_ids[:-1]]
+    return [-1 if word is None or word == before else word for word, before in zip(word_ids, words_before, strict=True)]

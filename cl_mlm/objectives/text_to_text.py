@@ -1,4 +1,7 @@
-"""Text to text: translation, summaries, replies, or labels written out, by an encoder-decoder or a decoder."""
+"""Text to text: translation, summaries, replies, or labels written out, with an encoder-decoder or a decoder.
+
+Axes: R rows, T tokens.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.models.generation import decoder_start_token, end_token, generate_texts
-from cl_mlm.objective import Encoded, Head, Lengths, Objective, Predictor, Rows, input_lengths
+from cl_mlm.objective import Encoded, Head, Lengths, Objective, Predictor, RawRows, input_lengths
 from cl_mlm.scores import generated_text as text_scores
 from cl_mlm.scores.labels import per_class
 from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
@@ -26,19 +29,19 @@ Metric = Literal["exact_match", "rouge_l", "chrf", "bleu"]
 class TextToText(Objective):
     """A text for each text: columns `source` and `target`; every token of the target is a loss item.
 
-    An encoder-decoder reads prefix and source and writes the target. A decoder goes on from prefix, source and
-    separator; only the target's tokens are in its loss. A source is cut to `training.max_length` tokens; what a decoder
-    reads is longer by separator and target.
+    An encoder-decoder reads prefix and source and writes the target. A decoder reads prefix, source and separator and
+    continues with the target; only the target's tokens are in the loss. A source is cut to `training.max_length`
+    tokens; the input of a decoder is longer by separator and target.
 
     Args:
         prefix: put before every source.
-        separator: between source and target in a decoder; tokenized by itself.
-        max_new_tokens: that are generated at most, the end token included; with `answers` no more than the longest of
-            them has.
-        max_target_length: tokens of a target in training at most, the end token included, which is kept where a target
-            is cut; null: `max_new_tokens`.
-        metric: which one is `score`.
-        answers: the only texts that are answers: any other output is a format failure; null: any text may be one.
+        separator: put between source and target in a decoder; tokenized by itself.
+        max_new_tokens: tokens that are generated at most, the end token included; with `answers` no more than the
+            longest answer has.
+        max_target_length: tokens of a target in training at most, the end token included; null: `max_new_tokens`. A
+            target that is cut keeps its end token.
+        metric: the metric that is `score`.
+        answers: the texts that are answers; any other output is a format failure. Null: any text may be an answer.
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("seq2seq", "causal")
@@ -66,13 +69,15 @@ class TextToText(Objective):
 
     @override
     def faults(self, max_length: int) -> list[str]:
-        faults = [f"max_new_tokens: must be at least 2, got {self.max_new_tokens}"] * (self.max_new_tokens < 2)
+        faults = []
+        if self.max_new_tokens < 2:
+            faults.append(f"max_new_tokens: must be at least 2, got {self.max_new_tokens}")
         if self.max_target_length is not None and self.max_target_length < 2:
             faults.append(f"max_target_length: must be at least 2 or null, got {self.max_target_length}")
         if self.answers is None:
             return faults
-        known = [text_scores.folded(answer) for answer in self.answers]
-        if not all(known) or len({*known}) < max(1, len(known)):
+        answers = [text_scores.folded(answer) for answer in self.answers]
+        if not answers or not all(answers) or len(set(answers)) < len(answers):
             faults.append(f"answers: must be different texts that are not empty, or null, got {self.answers}")
         return faults
 
@@ -81,53 +86,54 @@ class TextToText(Objective):
         self._decoder_start = decoder_start_token(model) if head == "seq2seq" else None
 
     @override
-    def validate(self, rows: Rows, where: str) -> list[str]:
+    def validate(self, rows: RawRows, where: str) -> list[str]:
         faults = text_faults(rows, self.columns, where)
         if faults or self.answers is None:
             return faults
-        known = {text_scores.folded(answer) for answer in self.answers}
-        bad = [i for i, target in enumerate(rows["target"]) if text_scores.folded(target) not in known]
+        answers = {text_scores.folded(answer) for answer in self.answers}
+        bad = [i for i, target in enumerate(rows["target"]) if text_scores.folded(target) not in answers]
         if not bad:
             return []
-        found, listed = rows["target"][bad[0]], ", ".join(map(repr, self.answers[:10]))
+        target, listed = rows["target"][bad[0]], ", ".join(map(repr, self.answers[:10]))
         rest = f" and {len(self.answers) - 10} more" if len(self.answers) > 10 else ""
         return [
-            f"{where}: target must be one of stream.options.answers, got {found!r} in row {bad[0]} "
+            f"{where}: target must be one of stream.options.answers, got {target!r} in row {bad[0]} "
             f"({len(bad)} such rows); allowed: {listed}{rest}"
         ]
 
     @override
-    def key(self, rows: Rows) -> list[str]:
+    def key(self, rows: RawRows) -> list[str]:
         """Returns the sources."""
         return list(rows["source"])
 
     @override
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
-        """Returns `input_ids` (prefix and source, with the tokenizer's special tokens) and `target_ids` (with an end).
+        """Returns `input_ids` (prefix and source, with special tokens) and `target_ids` (with an end token).
 
-        The same for every family: rows are put together as a family reads them when a batch is collated.
+        They are the same for encoder-decoders and decoders; `collate` puts them together as the model reads them.
         """
         sources = tokenizer(
             [self.prefix + source for source in rows["source"]], truncation=True, max_length=max_length, verbose=False
         )
         targets = tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)
-        end, most = end_token(tokenizer), self._target_limit - 1
+        end, limit = end_token(tokenizer), self._target_limit - 1
         return {
             "input_ids": list(sources["input_ids"]),
-            "target_ids": [[*tokens[:most], end] for tokens in targets["input_ids"]],
+            "target_ids": [[*tokens[:limit], end] for tokens in targets["input_ids"]],
         }
 
     @property
     def _target_limit(self) -> int:
+        """Tokens of a target in training at most, the end token included."""
         return self.max_target_length or self.max_new_tokens
 
     @override
     def lengths(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> dict[str, Lengths]:
-        """Returns the tokens of sources (with the prefix) and of targets (with their end)."""
+        """Returns the tokens of sources (with the prefix) and of targets (with the end token)."""
         targets = tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)["input_ids"]
         return {
             "source": input_lengths(self, rows, tokenizer, labels, max_length),
@@ -138,31 +144,16 @@ class TextToText(Objective):
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
-        """Returns sources and shifted targets for an encoder-decoder, prompt and target in one row for a decoder."""
-        import torch
-
-        answers = [tokens.tolist() for tokens in encoded["target_ids"]]
-        count = torch.tensor([float(len(tokens)) for tokens in answers])
+        """Returns for an encoder-decoder sources and shifted targets; for a decoder prompt and target in one row."""
+        targets = [tokens.tolist() for tokens in encoded["target_ids"]]
         pad = tokenizer.pad_token_id
         assert isinstance(pad, int)
         if self._decoder_start is None:
-            prompts = self._prompts(encoded["input_ids"], tokenizer)
-            whole = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-            wanted = [
-                [NO_TARGET] * (len(prompt) - 1) + [*answer, NO_TARGET]
-                for prompt, answer in zip(prompts, answers, strict=True)
-            ]
-            inputs, mask = padded({"input_ids": whole, "targets": wanted}, {"input_ids": pad, "targets": NO_TARGET})
-            targets = inputs.pop("targets")
-            return Batch({**inputs, "attention_mask": mask}, targets, ids, count, num_tokens=int(mask.sum()))
-        inputs, mask = padded(encoded, {"input_ids": pad})
-        shifted = [[self._decoder_start, *answer[:-1]] for answer in answers]
-        written, _ = padded({"input_ids": shifted, "targets": answers}, {"input_ids": pad, "targets": NO_TARGET})
-        inputs |= {"attention_mask": mask, "decoder_input_ids": written["input_ids"]}
-        return Batch(inputs, written["targets"], ids, count, num_tokens=int(mask.sum() + count.sum()))
+            return _decoder_batch(self._prompts(encoded["input_ids"], tokenizer), targets, ids, pad)
+        return _encoder_decoder_batch(encoded, targets, ids, pad, self._decoder_start)
 
     def _prompts(self, sources: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """Returns sources without an end, which would end the text before the target, and with the separator."""
+        """Returns sources with the separator, and without end tokens, which would end the text before the target."""
         end = end_token(tokenizer)
         separator = list(tokenizer(self.separator, add_special_tokens=False, verbose=False)["input_ids"])
         prompts = []
@@ -185,15 +176,15 @@ class TextToText(Objective):
     @override
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
         """Returns the texts that the model writes, greedily."""
-        pad, most = run.tokenizer.pad_token_id, self.max_new_tokens
+        pad, max_new_tokens = run.tokenizer.pad_token_id, self.max_new_tokens
         assert isinstance(pad, int)
         if self.answers is not None:
             tokens = run.tokenizer(self.answers, add_special_tokens=False, verbose=False)["input_ids"]
-            most = min(most, 1 + max(map(len, tokens)))
+            max_new_tokens = min(max_new_tokens, 1 + max(map(len, tokens)))
         if self._decoder_start is None:
-            return Predictions(generate_texts(run, left_padded_prompts(batch, pad), most))
+            return Predictions(generate_texts(run, left_padded_prompts(batch, pad), max_new_tokens))
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
-        return Predictions(generate_texts(run, inputs, most, self._decoder_start))
+        return Predictions(generate_texts(run, inputs, max_new_tokens, self._decoder_start))
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
@@ -212,18 +203,54 @@ class TextToText(Objective):
     def per_label(
         self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
     ) -> list[dict[str, Any]]:
-        """Returns a line for each of the allowed answers."""
+        """Returns a line for each of `answers`; none where any text may be an answer."""
         if self.answers is None:
             return []
-        written, right = ([text_scores.folded(text) for text in texts] for texts in (predictions, references))
+        written = [text_scores.folded(text) for text in predictions]
+        right = [text_scores.folded(text) for text in references]
         return per_class(written, right, [text_scores.folded(answer) for answer in self.answers])
 
 
-def left_padded_prompts(batch: Batch, pad: int) -> dict[str, torch.Tensor]:
-    """Returns a decoder's prompts without their targets, the padding on the left: `input_ids` and `attention_mask`."""
+def _decoder_batch(prompts: Sequence[list[int]], targets: Sequence[list[int]], ids: torch.Tensor, pad: int) -> Batch:
+    """Returns prompts followed by targets; the token before each target token is the one that predicts it."""
+    pairs = list(zip(prompts, targets, strict=True))
+    texts = [prompt + target for prompt, target in pairs]
+    predicted = [[NO_TARGET] * (len(prompt) - 1) + [*target, NO_TARGET] for prompt, target in pairs]
+    inputs, mask = padded({"input_ids": texts, "targets": predicted}, {"input_ids": pad, "targets": NO_TARGET})
+    padded_targets = inputs.pop("targets")
+    return Batch(
+        {**inputs, "attention_mask": mask}, padded_targets, ids, _num_tokens(targets), num_tokens=int(mask.sum())
+    )
+
+
+def _encoder_decoder_batch(
+    encoded: Mapping[str, Sequence[Any]],
+    targets: Sequence[list[int]],
+    ids: torch.Tensor,
+    pad: int,
+    decoder_start: int,
+) -> Batch:
+    """Returns sources for the encoder, and targets shifted right by one token for the decoder."""
+    inputs, mask = padded(encoded, {"input_ids": pad})
+    shifted = [[decoder_start, *target[:-1]] for target in targets]
+    decoder, _ = padded({"input_ids": shifted, "targets": targets}, {"input_ids": pad, "targets": NO_TARGET})
+    inputs |= {"attention_mask": mask, "decoder_input_ids": decoder["input_ids"]}
+    count = _num_tokens(targets)
+    return Batch(inputs, decoder["targets"], ids, count, num_tokens=int(mask.sum() + count.sum()))
+
+
+def _num_tokens(targets: Sequence[list[int]]) -> torch.Tensor:
+    """Returns the tokens of every target, each a loss item, float (R,)."""
     import torch
 
-    # The last token of a prompt predicts the first of the target.
+    return torch.tensor([float(len(tokens)) for tokens in targets])
+
+
+def left_padded_prompts(batch: Batch, pad: int) -> dict[str, torch.Tensor]:
+    """Returns `input_ids` and `attention_mask` of a decoder's prompts, without targets and padded on the left."""
+    import torch
+
+    # The last token of a prompt is the one that predicts the first token of the target.
     lengths = (batch.targets != NO_TARGET).int().argmax(1) + 1
     width = int(lengths.max())
     places = torch.arange(width, device=batch.device)[None] - (width - lengths)[:, None]

@@ -1,1 +1,1 @@
-"""What a language model makes of a template, beside what fine-tuning makes of it: labels are chosen by likelihood."""
+"""Prompting: scores templates on a language model, beside fine-tuning; labels are chosen by likelihood."""

@@ -1,30 +1,32 @@
-"""The model that reads prompts: its tokens, its limit, and how it is run."""
+"""The model that reads prompts: its tokenizer, its limit of tokens, and how it is run."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.generation import decoder_start_token
-from cl_mlm.objective import Head
+from cl_mlm.models.modes import evaluation_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from cl_mlm.objective import Head
 
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
 
-# Tokenizers without a limit of their own say so with a number of thirty digits.
+# A tokenizer without a limit of its own says so by a number of thirty digits.
 LONGEST = 10**6
 
 
@@ -33,12 +35,12 @@ class Reader:
     """A language model as prompts use it.
 
     Attributes:
-        model: with the head of a language model.
+        model: a model with the head of a language model.
         tokenizer: the model's.
         kind: `causal`, `seq2seq` or `masked`.
-        precision: gives a context in which the model runs in the run's precision.
-        batch_size: sequences at once.
-        wanted_length: tokens of a prompt and its answer; None: the model's limit.
+        precision: returns a context in which the model runs in the run's precision.
+        batch_size: sequences that the model reads at once.
+        wanted_length: tokens of a prompt and its answer at most, as the config asks; None: the model's limit.
     """
 
     model: PreTrainedModel
@@ -55,18 +57,19 @@ class Reader:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        found: torch.device = self.model.device
-        return found
+        device: torch.device = self.model.device
+        return device
 
     @cached_property
     def max_length(self) -> int:
-        """Tokens of a sequence at most, the answer's included.
+        """Tokens of a sequence at most, those of the answer included.
 
         Raises:
             ConfigError: the model takes fewer than are wanted.
         """
         limits = model_limits(self.model.config)
-        # A decoder's own positions say it better; RoBERTa's config counts two that no token takes.
+        # The tokenizer's limit counts too: RoBERTa's config has two positions more than tokens can take. For a decoder
+        # the config is the better source.
         if self.tokenizer.model_max_length < LONGEST and not (self.kind == "causal" and limits):
             limits.append(int(self.tokenizer.model_max_length))
         limit = min(limits, default=None)
@@ -79,38 +82,41 @@ class Reader:
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and behind a text."""
-        inner, whole = self.tokens(["a"])[0], list(self.tokenizer("a", verbose=False)["input_ids"])
-        first = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
-        return whole[:first], whole[first + len(inner) :]
+        plain, framed = self.tokens(["a"])[0], list(self.tokenizer("a", verbose=False)["input_ids"])
+        start = next((i for i in range(len(framed)) if framed[i : i + len(plain)] == plain), 0)
+        return framed[:start], framed[start + len(plain) :]
 
     @cached_property
     def decoder_start(self) -> int | None:
-        """The decoder's first token in an encoder-decoder; None: there is none."""
+        """The first token of an encoder-decoder's decoder; None for other models."""
         return decoder_start_token(self.model) if self.kind == "seq2seq" else None
 
     @cached_property
     def arguments(self) -> frozenset[str]:
-        """Names of what the model's forward pass takes."""
+        """Names of the arguments of the model's forward pass."""
         return frozenset(inspect.signature(self.model.forward).parameters)
 
     @property
     def pad(self) -> int:
         """The padding token."""
-        found = self.tokenizer.pad_token_id
-        assert isinstance(found, int)
-        return found
+        token = self.tokenizer.pad_token_id
+        assert isinstance(token, int)
+        return token
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the tokens of texts without special ones."""
         if not texts:
             return []
-        found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        return [list(ids) for ids in found]
+        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [list(of_text) for of_text in ids]
 
     def padded(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns token ids and their mask on the device, int64 (rows, longest) each."""
-        import torch
+        """Returns token ids and their mask on the device, int64 (rows, tokens of the longest) each.
 
+        Args:
+            rows: tokens of every row.
+            left: whether the padding is on the left.
+        """
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.pad, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -122,33 +128,30 @@ class Reader:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Puts the model in evaluation mode, without gradients and in the run's precision; modes are restored."""
-        import torch
-
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
-            with torch.inference_mode(), self.autocast():
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        """Within the block the model is in evaluation mode, without gradients, and in the run's precision."""
+        with evaluation_mode(self.model), torch.inference_mode(), self.autocast():
+            yield
 
 
 def model_limits(settings: PretrainedConfig) -> list[int]:
-    """Returns how many tokens a model's config says that it takes; none where it says nothing."""
-    found = [getattr(settings, name, None) for name in ("n_positions", "max_position_embeddings")]
-    return [limit for limit in found if isinstance(limit, int) and limit > 0]
+    """Returns the limits of tokens that a model's config names; `[]` where it names none."""
+    limits = [getattr(settings, name, None) for name in ("n_positions", "max_position_embeddings")]
+    return [limit for limit in limits if isinstance(limit, int) and limit > 0]
 
 
 def log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns log p(target) in nats, fp32, of the shape of `targets`: logits have the vocabulary as one more axis."""
+    """Returns log p(target) in nats, fp32.
+
+    Args:
+        logits: (..., vocabulary).
+        targets: tokens, int64 (...).
+    """
     logits = logits.float()
     chosen: torch.Tensor = logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(-1)
     return chosen
 
 
 def as_floats(values: Any) -> FloatArray:
-    """Returns a tensor as float64."""
-    found: FloatArray = values.double().cpu().numpy()
-    return found
+    """Returns a tensor as a float64 array."""
+    array: FloatArray = values.double().cpu().numpy()
+    return array

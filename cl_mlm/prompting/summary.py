@@ -1,20 +1,21 @@
-"""What files and tables say of prompts."""
+"""Summarises prompts and their scores for the files of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cl_mlm.prompting.columns import Prompting
 
 
 def prompting_summary(prompting: Prompting | None, scores: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns what is kept of prompts and their scores; None: there were none.
+    """Returns the settings of prompts and their scores as plain values; None where nothing was prompted.
 
     Args:
-        prompting: what was asked.
-        scores: by number of demonstrations.
+        prompting: the prompts.
+        scores: of all columns, by number of demonstrations.
     """
     if prompting is None:
         return None

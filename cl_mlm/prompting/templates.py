@@ -1,14 +1,19 @@
-"""Templates: jinja2 in a sandbox, over the columns of a row."""
+"""Templates: jinja2 in a sandbox, filled with the columns of a row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from cl_mlm.errors import ConfigError, DataError, nearest
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 MASK = "mask"
-SLOT = "\ue000"  # what `mask` renders to: of the private use area, which texts do not use
+SLOT = "\ue000"  # `mask` renders to this character of the private use area, which texts do not use
 GIVEN = ("labels", "choices", MASK)
 # A template that could read the answer would put it into the question.
 ANSWER_COLUMNS = ("label", "target")
@@ -17,22 +22,19 @@ ANSWER_COLUMNS = ("label", "target")
 class Template:
     """One template.
 
-    It sees a row's columns without the answer's, `labels` (names that the row may be given), `choices` (their words)
-    and, for a masked model, `mask`, where the answer goes. No loaders, no attributes that begin with `_`, no changes of
-    what it is given; a name that it does not know is an error, never an empty text.
+    It sees the columns of a row except that of the answer, `labels` (names of the labels that the row may be given),
+    `choices` (their words) and, for a masked model, `mask` (where the answer goes). The sandbox has no loaders, no
+    attributes that begin with `_`, and cannot change what it is given. An unknown name is an error, not an empty text.
 
     Args:
         text: the template.
         key: its key in the config, for messages.
 
     Raises:
-        ConfigError: it is no valid template.
+        ConfigError: the text is no valid template.
     """
 
     def __init__(self, text: str, key: str) -> None:
-        from jinja2 import StrictUndefined, TemplateError, meta
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
         self.text, self.key = text, key
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         try:
@@ -44,11 +46,11 @@ class Template:
             raise ConfigError(f"{key}: must be a jinja2 template, got {text!r}: {error}{where}") from error
 
     def faults(self, columns: Sequence[str], of: str, *, is_cloze: bool) -> list[str]:
-        """Returns what it asks for and rows do not have, a line each.
+        """Returns one line for each name in the template that rows do not have, and where a cloze has no `mask`.
 
         Args:
             columns: of the rows.
-            of: whose rows, for messages.
+            of: names the rows in messages.
             is_cloze: whether the model fills in masks.
         """
         allowed = [*(c for c in columns if c not in ANSWER_COLUMNS), *(n for n in GIVEN if is_cloze or n != MASK)]
@@ -70,14 +72,14 @@ class Template:
         """Returns the text for a row.
 
         Args:
-            row: its columns.
-            given: values of `GIVEN`.
-            where: which row, for messages.
+            row: the columns of the row.
+            given: values of the names in `GIVEN`.
+            where: names the row in messages.
 
         Raises:
             DataError: the template fails on the row.
         """
         try:
             return self._template.render({k: v for k, v in row.items() if k not in ANSWER_COLUMNS} | dict(given))
-        except Exception as error:  # a template is a program of the user's and may fail in any way
+        except Exception as error:  # a template is a program of the user's, which may fail in any way
             raise DataError(f"{self.key}: fails on {where}: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""The words that stand for a label."""
+"""The verbaliser: the words that stand for a label."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ def label_words(labels: Sequence[str], given: Mapping[str, str | list[str]], *, 
     """Returns the words of every label.
 
     Args:
-        labels: all that are to be chosen among.
-        given: the config's; empty: a label's own name stands for it.
-        are_texts: labels are answers to be written, and stand for themselves as they are; else `_` in a name is a
-            space.
+        labels: the labels to choose among.
+        given: words of labels in the config; empty: a label's own name stands for it.
+        are_texts: whether labels are answers to be written, which stand for themselves; else `_` in a name is read as
+            a space.
     """
     if not given:
         return {label: (label if are_texts else label.replace("_", " "),) for label in labels}
     words = {label: given.get(label, ()) for label in labels}
-    return {label: (found,) if isinstance(found, str) else tuple(found) for label, found in words.items()}
+    return {label: (texts,) if isinstance(texts, str) else tuple(texts) for label, texts in words.items()}
 
 
 def word_faults(labels: Sequence[str], given: Mapping[str, str | list[str]], words: Words) -> list[str]:
-    """Returns what is wrong with a verbaliser, a line each.
+    """Returns the faults of a verbaliser, one line each.
 
     Args:
-        labels: all that are to be chosen among.
-        given: the config's.
-        words: what `label_words` made of it.
+        labels: the labels to choose among.
+        given: words of labels in the config.
+        words: words of every label, from `label_words`.
     """
     key = "prompting.verbaliser"
     faults = []
@@ -60,5 +60,6 @@ def word_faults(labels: Sequence[str], given: Mapping[str, str | list[str]], wor
 
 
 def _some(labels: Sequence[str], most: int = 10) -> str:
+    """Returns the first labels as a text, and how many more there are."""
     rest = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(map(repr, labels[:most])) + rest

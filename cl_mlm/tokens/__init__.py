@@ -1,1 +1,1 @@
-"""From rows to batches: encoding, padding, batching, windows, packing."""
+"""From rows to batches: encoding, packing, windows, padding, batching, and losses over tokens and classes."""

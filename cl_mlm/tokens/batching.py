@@ -1,13 +1,17 @@
-"""Which rows go together: length-grouped batches, addressed by (seed, stage, epoch), and sorted ones for evaluation."""
+"""Decides which rows share a batch: length-grouped batches for training, length-sorted ones for evaluation.
+
+Training batches are addressed by (seed, stage, epoch): the same address always gives the same batches.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cl_mlm.randomness import numpy_generator
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 GROUP_BATCHES = 50
@@ -21,22 +25,28 @@ def training_batches(
     epoch: int,
     tasks: npt.NDArray[np.int64] | None = None,
 ) -> list[npt.NDArray[np.int64]]:
-    """Returns the batches of one epoch: positions in `lengths`, every one exactly once.
+    """Returns the batches of one epoch: positions in `lengths`, each exactly once.
 
-    A permutation is cut in groups of 50 batches; within a group rows are sorted by length, so that a batch pads little,
-    and the batches are shuffled. The short last batch of an epoch is kept. Where the rows are of several `tasks`, (N,),
-    that is done for each of them, for a batch holds rows of one, and all their batches are shuffled.
+    The rows are shuffled and cut into groups of 50 batches. Within a group they are sorted by length, so that a batch
+    pads little; then the batches are shuffled. The last batch of an epoch may be short; it is kept.
+
+    Args:
+        lengths: tokens of every row, (N,).
+        batch_size: rows of a batch.
+        seed: of the run.
+        stage_index: part of the address.
+        epoch: part of the address.
+        tasks: the task of every row, (N,). A batch holds rows of one task only, so each task is batched by itself, and
+            the batches of all tasks are shuffled together. None: all rows are of one task.
     """
-    import numpy as np
-
-    found = [] if tasks is None else np.unique(tasks).tolist()
-    if tasks is None or len(found) < 2:
+    codes = [] if tasks is None else np.unique(tasks).tolist()
+    if tasks is None or len(codes) < 2:
         return _grouped(lengths, batch_size, numpy_generator(seed, "order", stage_index, epoch))
     batches: list[npt.NDArray[np.int64]] = []
-    for task in found:
-        own = np.flatnonzero(tasks == task)
-        random = numpy_generator(seed, "order", stage_index, epoch, "task", task)
-        batches += [own[batch] for batch in _grouped(lengths[own], batch_size, random)]
+    for code in codes:
+        positions = np.flatnonzero(tasks == code)
+        random = numpy_generator(seed, "order", stage_index, epoch, "task", code)
+        batches += [positions[batch] for batch in _grouped(lengths[positions], batch_size, random)]
     random = numpy_generator(seed, "order of tasks", stage_index, epoch)
     return [batches[i] for i in random.permutation(len(batches))]
 
@@ -44,8 +54,7 @@ def training_batches(
 def _grouped(
     lengths: npt.NDArray[np.int32], batch_size: int, random: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
-    import numpy as np
-
+    """Returns length-grouped batches of rows of one task; see `training_batches`."""
     order = random.permutation(len(lengths))
     batches: list[npt.NDArray[np.int64]] = []
     for start in range(0, len(order), GROUP_BATCHES * batch_size):
@@ -56,8 +65,6 @@ def _grouped(
 
 
 def sorted_batches(lengths: npt.NDArray[np.int32], batch_size: int) -> list[npt.NDArray[np.int64]]:
-    """Returns batches in order of length, the longest first, so that memory is taken once."""
-    import numpy as np
-
+    """Returns batches in order of length, the longest first: the first batch then needs the most memory."""
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

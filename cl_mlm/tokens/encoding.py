@@ -1,13 +1,13 @@
-"""Encoded rows on disk: each column of token ids as one flat memory-mapped array with offsets."""
+"""Encoded rows on disk: each column of token ids is one flat memory-mapped array with offsets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cl_mlm.arrow import arrow_batches
 from cl_mlm.data.cache import building, cache_folder
@@ -15,34 +15,35 @@ from cl_mlm.errors import DataError
 from cl_mlm.models.tokenizers import tokenizer_hash
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
     import numpy.typing as npt
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from cl_mlm.objective import Objective
+    from cl_mlm.objective import Encoded, Objective
 
-# What a tokenizer gives of a text takes about a hundred times its bytes until it is written.
+# Rows are encoded in chunks: a fast tokenizer is several times faster on many rows than row by row, but until its
+# output is written, that takes about a hundred times the bytes of the text.
 CHUNK_ROWS, CHUNK_BYTES = 2000, 1 << 20
 VERSION = 2
-LENGTHS = ("input_ids", "target_ids")  # what goes through a model
+LENGTHS = ("input_ids", "target_ids")  # columns that go through a model
 
 
 class EncodedRows:
     """One split, encoded; a row is read without touching the others.
 
     Attributes:
-        lengths: tokens of every row, the answer's included, int32 (N,).
+        lengths: tokens of every row, those of its answer included, int32 (N,).
     """
 
     def __init__(self, folder: Path) -> None:
-        import numpy as np
-
         self._ragged: dict[str, tuple[npt.NDArray[Any], npt.NDArray[np.int64]]] = {}
         self._plain: dict[str, npt.NDArray[Any]] = {}
-        for name, ragged in _columns(folder / "layout.json").items():
+        for name, is_ragged in _columns(folder / "layout.json").items():
             values = _open(folder / f"{name}.values.npy")
-            if ragged:
+            if is_ragged:
                 self._ragged[name] = (values, _open(folder / f"{name}.offsets.npy"))
             else:
                 self._plain[name] = values
@@ -53,7 +54,7 @@ class EncodedRows:
         return len(self.lengths)
 
     def row(self, position: int) -> dict[str, Any]:
-        """Returns one row: an int32 array for each token column, a number for each plain one."""
+        """Returns one row: an int32 array for each column of tokens, a number for each column of numbers."""
         row: dict[str, Any] = {name: values[position] for name, values in self._plain.items()}
         for name, (values, offsets) in self._ragged.items():
             row[name] = values[offsets[position] : offsets[position + 1]]
@@ -68,7 +69,16 @@ def encode_rows(
     max_length: int,
     rows_fingerprint: str,
 ) -> EncodedRows:
-    """Returns `dataset` encoded, from the cache where the same rows, tokenizer and labels were encoded before."""
+    """Returns `dataset` encoded; taken from the cache where it holds the same rows, tokenizer, labels and options.
+
+    Args:
+        dataset: raw rows of a split.
+        objective: what the rows mean.
+        tokenizer: the model's.
+        labels: every label of the stream to its place in the order in which they arrive.
+        max_length: tokens of a sequence at most.
+        rows_fingerprint: names the rows in the cache.
+    """
     key = json.dumps(
         [
             VERSION,
@@ -82,45 +92,36 @@ def encode_rows(
     )
     folder = cache_folder("encoded") / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not folder.is_dir():
+        chunks = (table.to_pydict() for table in arrow_batches(dataset, CHUNK_ROWS, CHUNK_BYTES))
         with building(folder) as temporary:
-            _write(temporary, dataset, objective, tokenizer, labels, max_length)
+            _write(temporary, objective.encode_split(chunks, tokenizer, labels, max_length))
     return EncodedRows(folder)
 
 
-def _write(
-    folder: Path,
-    dataset: Dataset,
-    objective: Objective,
-    tokenizer: PreTrainedTokenizerBase,
-    labels: Mapping[str, int],
-    max_length: int,
-) -> None:
-    """Encodes in chunks, so that memory holds one chunk and the offsets, never all rows."""
-    import numpy as np
-
+def _write(folder: Path, chunks: Iterable[Encoded]) -> None:
+    """Writes encoded chunks one by one, so that memory holds one chunk and the lengths of rows, never all rows."""
     ragged: dict[str, bool] = {}
-    kinds: dict[str, type[Any]] = {}
-    counts: dict[str, list[npt.NDArray[np.int64]]] = {}
-    chunks = (table.to_pydict() for table in arrow_batches(dataset, CHUNK_ROWS, CHUNK_BYTES))
-    for encoded in objective.encode_split(chunks, tokenizer, labels, max_length):
+    dtypes: dict[str, type[Any]] = {}
+    lengths: dict[str, list[npt.NDArray[np.int64]]] = {}
+    for encoded in chunks:
         for name, values in encoded.items():
             ragged[name] = isinstance(values[0], list)
             flat: Any = values
             if ragged[name]:
-                counts.setdefault(name, []).append(np.fromiter(map(len, values), dtype=np.int64))  # type: ignore[arg-type]
+                lengths.setdefault(name, []).append(np.fromiter(map(len, values), dtype=np.int64))  # type: ignore[arg-type]
                 flat = chain.from_iterable(values)  # type: ignore[arg-type]
-            kind = kinds.setdefault(name, np.int32 if ragged[name] else _kind(values))
+            dtype = dtypes.setdefault(name, np.int32 if ragged[name] else _number_dtype(values))
             with (folder / f"{name}.raw").open("ab") as file:
-                np.fromiter(flat, dtype=kind).tofile(file)
+                np.fromiter(flat, dtype=dtype).tofile(file)
     for name, is_ragged in ragged.items():
-        _finish_column(folder, name, kinds[name])
+        _finish_column(folder, name, dtypes[name])
         if is_ragged:
-            np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate(counts[name]))]))
+            np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate(lengths[name]))]))
     (folder / "layout.json").write_text(json.dumps({"columns": ragged}))
 
 
 def _columns(path: Path) -> dict[str, bool]:
-    """Returns which columns are ragged.
+    """Returns the columns of an encoded split, and whether each is ragged (a list a row).
 
     Raises:
         DataError: the file is damaged, or a column's name would lead out of the folder.
@@ -135,24 +136,19 @@ def _columns(path: Path) -> dict[str, bool]:
     return columns
 
 
-def _kind(values: Sequence[Any]) -> type[Any]:
-    import numpy as np
-
+def _number_dtype(values: Sequence[Any]) -> type[Any]:
     return np.float32 if any(isinstance(value, float) for value in values) else np.int32
 
 
-def _finish_column(folder: Path, name: str, kind: type[Any]) -> None:
-    import numpy as np
-
+def _finish_column(folder: Path, name: str, dtype: type[Any]) -> None:
+    """Turns the raw numbers of a column into a NumPy file, through a memory map."""
     raw = folder / f"{name}.raw"
-    values = np.memmap(raw, dtype=kind, mode="r") if raw.stat().st_size else np.zeros(0, dtype=kind)
+    values = np.memmap(raw, dtype=dtype, mode="r") if raw.stat().st_size else np.zeros(0, dtype=dtype)
     np.save(folder / f"{name}.values.npy", values)
-    del values
+    del values  # closes the map before its file is removed
     raw.unlink()
 
 
 def _open(path: Path) -> npt.NDArray[Any]:
-    import numpy as np
-
     array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array

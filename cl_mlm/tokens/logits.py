@@ -1,6 +1,6 @@
-"""Sites and losses of models that choose among the tokens of a vocabulary.
+"""Sites and losses of models that predict tokens of a vocabulary; masks of classes that a row may not be given.
 
-Axes: R rows, T tokens, V vocabulary, S tokens to be predicted.
+Axes: R rows, T tokens, V vocabulary, S tokens to be predicted, C classes.
 """
 
 from __future__ import annotations
@@ -12,35 +12,41 @@ from cl_mlm.batch import Batch, Outputs, Sites
 if TYPE_CHECKING:
     import torch
 
-NO_TARGET = -100  # what transformers ignores too
+NO_TARGET = -100  # transformers ignores this target too
 
 
 def token_sites(outputs: Outputs, batch: Batch) -> Sites:
-    """Returns every token to be predicted, row by row, with its logits in fp32, (S, V).
+    """Returns a site for every token to be predicted, row by row, with its logits in fp32, (S, V).
 
-    `batch.targets`, (R, T), holds at each place the token that the logits of that place are to predict, or NO_TARGET.
-    Logits, (R, T + k, V), are aligned from the right: the k places that something puts before the input are left out.
+    `batch.targets`, (R, T), holds at each position the token that the logits of that position predict, or NO_TARGET.
+    Logits, (R, T + k, V), are aligned from the right: k prompt positions in front of the input are left out.
     """
-    wanted = batch.targets != NO_TARGET
-    # Picked before the conversion: prompts and padding then take no fp32 memory.
-    logits = outputs.logits[:, -batch.targets.shape[1] :][wanted].float()
-    return Sites(logits, wanted.nonzero()[:, 0], batch.targets[wanted])
+    is_predicted = batch.targets != NO_TARGET
+    # Selected before the conversion: prompts and padding then take no fp32 memory.
+    logits = outputs.logits[:, -batch.targets.shape[1] :][is_predicted].float()
+    return Sites(logits, is_predicted.nonzero()[:, 0], batch.targets[is_predicted])
 
 
 def token_losses(outputs: Outputs, batch: Batch) -> torch.Tensor:
-    """Returns the summed cross-entropy of every row's tokens in nats, fp32, (R,)."""
+    """Returns for every row the summed cross-entropy of its predicted tokens in nats, fp32, (R,)."""
     from torch.nn.functional import cross_entropy
 
     sites = token_sites(outputs, batch)
     losses = cross_entropy(sites.logits, sites.target, reduction="none")
-    wanted = batch.targets != NO_TARGET
-    # Summed along rows of a table: adding by index has no fixed order on an accelerator.
-    return losses.new_zeros(wanted.shape).masked_scatter(wanted, losses).sum(1)
+    is_predicted = batch.targets != NO_TARGET
+    # Summed along the rows of a table: `index_add` has no fixed order of additions on an accelerator.
+    return losses.new_zeros(is_predicted.shape).masked_scatter(is_predicted, losses).sum(1)
 
 
 def masked_logits(logits: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
-    """Returns logits in fp32, (R, C) or (R, T, C), minus infinity where a row, (R, C), may not have the class."""
+    """Returns logits in fp32, with minus infinity for classes that a row may not be given.
+
+    Args:
+        logits: (R, C) or (R, T, C).
+        allowed: classes that each row may be given, bool (R, C); None: all.
+    """
     logits = logits.float()
     if allowed is None:
         return logits
-    return logits.masked_fill(~(allowed if logits.dim() == 2 else allowed[:, None]), float("-inf"))
+    of_all_tokens = allowed if logits.dim() == 2 else allowed[:, None]
+    return logits.masked_fill(~of_all_tokens, float("-inf"))

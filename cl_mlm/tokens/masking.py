@@ -1,4 +1,4 @@
-"""Masked tokens: which of a row's tokens are to be predicted, and what is shown in their place.
+"""Masked tokens: chooses the tokens of a row that are to be predicted, and what the model is shown in their place.
 
 Devlin et al. (2019), BERT, arXiv:1810.04805, appendix A.1. Axes: R rows, T tokens.
 """
@@ -12,7 +12,8 @@ from cl_mlm.tokens.logits import NO_TARGET
 if TYPE_CHECKING:
     import torch
 
-SHOWN_AS_MASK, SHOWN_AS_RANDOM = 0.8, 0.1  # the rest is shown as it is
+
+SHOWN_AS_MASK, SHOWN_AS_RANDOM = 0.8, 0.1  # the rest of the chosen tokens is shown unchanged
 
 
 def masked_tokens(
@@ -23,22 +24,24 @@ def masked_tokens(
     mask_token: int,
     vocabulary: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what the model is shown and what it is to predict, int64 (R, T) each; NO_TARGET where nothing.
+    """Returns the tokens that the model is shown and its targets, int64 (R, T) each; NO_TARGET where none is predicted.
 
     Args:
         tokens: the rows as they are, int64 (R, T).
         maskable: tokens that may be chosen, bool (R, T).
-        count: how many are chosen in every row, (R,), at most as many as may be.
-        draws: uniform in [0, 1), (3, R, T): which tokens are chosen, what is shown there, and which other token.
-        mask_token: shown in 80 % of the chosen places; another 10 % show any token.
-        vocabulary: the number of tokens.
+        count: number of tokens to choose in every row, (R,); at most as many as are maskable.
+        draws: uniform in [0, 1), (3, R, T). The first decides which tokens are chosen, the second whether a chosen
+            token is masked, replaced or kept, the third which token replaces it.
+        mask_token: shown in place of 80 % of the chosen tokens; another 10 % are replaced by a random token.
+        vocabulary: number of tokens in the vocabulary.
     """
     import torch
 
-    order, kind, other = draws.to(tokens.device)
+    order, kind, replacement = draws.to(tokens.device)
+    # Sorting twice gives every token its rank among the draws; 2.0 puts tokens that may not be chosen last.
     rank = order.masked_fill(~maskable, 2.0).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-    chosen = maskable & (rank < count.to(tokens.device)[:, None])
-    shown = torch.where(chosen & (kind < SHOWN_AS_MASK), mask_token, tokens)
-    replaced = chosen & (kind >= SHOWN_AS_MASK) & (kind < SHOWN_AS_MASK + SHOWN_AS_RANDOM)
-    shown = torch.where(replaced, (other * vocabulary).long(), shown)
-    return shown, tokens.masked_fill(~chosen, NO_TARGET)
+    is_chosen = maskable & (rank < count.to(tokens.device)[:, None])
+    shown = torch.where(is_chosen & (kind < SHOWN_AS_MASK), mask_token, tokens)
+    is_replaced = is_chosen & (kind >= SHOWN_AS_MASK) & (kind < SHOWN_AS_MASK + SHOWN_AS_RANDOM)
+    shown = torch.where(is_replaced, (replacement * vocabulary).long(), shown)
+    return shown, tokens.masked_fill(~is_chosen, NO_TARGET)

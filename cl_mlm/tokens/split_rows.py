@@ -1,32 +1,34 @@
-"""Encoded rows of a split, reached by row id; those of a stage or column are encoded when they are first asked for."""
+"""Encoded rows of a split, reached by row id; the rows of a stage or column are encoded when they are first needed."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.batch import Batch
+import numpy as np
+import torch
+
 from cl_mlm.stream import Stream, pack_row_ids, unpack_row_ids
-from cl_mlm.task import LabelSpace, Task, Tasks
 from cl_mlm.tokens.encoding import EncodedRows, encode_rows
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
-    import torch
     from transformers import PreTrainedTokenizerBase
+
+    from cl_mlm.batch import Batch
+    from cl_mlm.task import LabelSpace, Task, Tasks
 
 
 class SplitRows:
-    """Row ids of one split of a stream -> batches.
+    """Turns row ids of one split of a stream into batches.
 
-    The rows of `train` belong to stages, those of other splits to columns: their owners. Labels are read as they are
-    when a batch is made: in a task-incremental stream a row may be given the labels of its own owner only, and the mask
-    is as wide as the labels seen so far.
+    The owner of a row is its stage in `train`, its column in the other splits. Labels are read when a batch is made: in
+    a task-incremental stream a row may be given the labels of its own owner only, and that mask is as wide as the
+    labels seen by then.
 
     Args:
-        stream: whose rows.
-        split: which.
+        stream: the stream.
+        split: name of the split.
         tasks: of the stream; they give every row its objective and labels.
         tokenizer: the model's.
         max_length: tokens of a row at most.
@@ -37,25 +39,21 @@ class SplitRows:
     ) -> None:
         self._stream, self._split, self._owners = stream, split, stream.owners(split)
         self._tasks, self._tokenizer, self._max_length = tasks, tokenizer, max_length
-        self._tables: dict[int, EncodedRows] = {}
+        self._encoded_rows: dict[int, EncodedRows] = {}
 
     def ids(self, owner: int) -> npt.NDArray[np.int64]:
-        """Returns the ids of all rows of a stage (`train`) or column, (N,): its encoded ones where they are packed."""
-        import numpy as np
-
-        packs = self._tasks.by_key[self._tasks.keys_of(self._split)[owner]].objective.packs
-        rows = self._table(owner) if packs else self._owners[owner].split(self._split)
+        """Returns the ids of all rows of an owner, (N,); where its objective packs, of its blocks."""
+        packs = self._task_of_owner(owner).objective.packs
+        rows = self._encoded(owner) if packs else self._owners[owner].split(self._split)
         return pack_row_ids(owner, np.arange(len(rows)))
 
     def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Returns the tokens of every row, (N,)."""
-        import numpy as np
-
         owners, positions = unpack_row_ids(ids)
         lengths = np.zeros(len(ids), dtype=np.int32)
         for owner in np.unique(owners).tolist():
             where = owners == owner
-            lengths[where] = self._table(owner).lengths[positions[where]]
+            lengths[where] = self._encoded(owner).lengths[positions[where]]
         return lengths
 
     def collate(self, ids: npt.NDArray[np.int64]) -> Batch:
@@ -64,25 +62,22 @@ class SplitRows:
         Raises:
             ValueError: they are of several tasks.
         """
-        import torch
-
         owners, positions = unpack_row_ids(ids)
-        task = self._task(owners)
+        task = self._only_task(owners)
         encoded: dict[str, list[object]] = {}
         for place, (owner, position) in enumerate(zip(owners.tolist(), positions.tolist(), strict=True)):
-            row = self._table(owner).row(position)
-            # Pairs have segments where single texts have none: an empty column is padded like any other.
+            row = self._encoded(owner).row(position)
+            # Pairs of texts have token types, single texts have none: a missing column counts as empty, and is padded.
             for name in [*row, *(name for name in encoded if name not in row)]:
                 encoded.setdefault(name, [()] * place).append(row.get(name, ()))
         batch = task.objective.collate(encoded, torch.from_numpy(ids.copy()), self._tokenizer)
         batch = replace(batch, split=self._split, task=task.key)
-        masks = self._stream.masks and task.labels.classes
-        return batch.with_allowed(self._allowed(owners, task.labels)) if masks else batch
+        if self._stream.masks and task.labels.classes:
+            return batch.with_allowed(self._allowed(owners, task.labels))
+        return batch
 
     def raw(self, ids: npt.NDArray[np.int64], column: str) -> list[Any]:
-        """Returns what a column of the stream holds for the rows `ids`, (N,)."""
-        import numpy as np
-
+        """Returns the values of a column of the stream, not encoded, for the rows `ids`, (N,)."""
         owners, positions = unpack_row_ids(ids)
         values: list[Any] = [None] * len(ids)
         for owner in np.unique(owners).tolist():
@@ -93,25 +88,28 @@ class SplitRows:
         return values
 
     def _allowed(self, owners: npt.NDArray[np.int64], labels: LabelSpace) -> torch.Tensor:
-        """Returns which classes every row may be given, bool (R, C): those of its own owner."""
-        import torch
-
+        """Returns the classes that every row may be given, those of its own owner, bool (R, C)."""
         allowed = torch.zeros(len(owners), labels.num_classes, dtype=torch.bool)
         for row, owner in enumerate(owners.tolist()):
             allowed[row, labels.allowed(self._owners[owner].labels)] = True
         return allowed
 
-    def _task(self, owners: npt.NDArray[np.int64]) -> Task:
+    def _only_task(self, owners: npt.NDArray[np.int64]) -> Task:
+        """Returns the task of the rows of a batch; of no rows, the first task of the stream."""
         keys = self._tasks.keys_of(self._split)
-        found = {keys[owner] for owner in owners.tolist()}
-        if len(found) > 1:
-            raise ValueError(f"ids: the rows of a batch must be of one task, got {', '.join(sorted(found))}")
-        return self._tasks.by_key[found.pop()] if found else next(iter(self._tasks))
+        of_rows = {keys[owner] for owner in owners.tolist()}
+        if len(of_rows) > 1:
+            raise ValueError(f"ids: the rows of a batch must be of one task, got {', '.join(sorted(of_rows))}")
+        return self._tasks.by_key[of_rows.pop()] if of_rows else next(iter(self._tasks))
 
-    def _table(self, owner: int) -> EncodedRows:
-        if owner not in self._tables:
-            task = self._tasks.by_key[self._tasks.keys_of(self._split)[owner]]
-            self._tables[owner] = encode_rows(
+    def _task_of_owner(self, owner: int) -> Task:
+        return self._tasks.by_key[self._tasks.keys_of(self._split)[owner]]
+
+    def _encoded(self, owner: int) -> EncodedRows:
+        """Returns the encoded rows of an owner, encoding them the first time."""
+        if owner not in self._encoded_rows:
+            task = self._task_of_owner(owner)
+            self._encoded_rows[owner] = encode_rows(
                 self._owners[owner].split(self._split),
                 task.objective,
                 self._tokenizer,
@@ -119,4 +117,4 @@ class SplitRows:
                 self._max_length,
                 f"{self._stream.fingerprint}/{owner}/{self._split}",
             )
-        return self._tables[owner]
+        return self._encoded_rows[owner]

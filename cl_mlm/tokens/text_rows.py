@@ -1,27 +1,35 @@
-"""Rows of texts and pairs of texts: their faults, keys, encoding and padding."""
+"""Rows of texts and of pairs of texts: their faults, keys, encoding and padding."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cl_mlm.batch import Batch
-from cl_mlm.objective import Encoded, Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
     import torch
     from transformers import PreTrainedTokenizerBase
+
+    from cl_mlm.objective import Encoded, RawRows
 
 
 def padded(
     encoded: Mapping[str, Sequence[Any]], fills: Mapping[str, int]
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Returns the token columns named in `fills`, padded on the right with their fill, and the mask of tokens.
+    """Returns token columns padded on the right to the longest input, and the mask of tokens.
+
+    Args:
+        encoded: columns of I inputs; `input_ids` gives the lengths.
+        fills: names of the columns to pad, each with the value to pad with; columns that `encoded` lacks are left out.
 
     Returns:
-        Tensors by name and the mask, int64 (I, T) each; columns that `encoded` lacks are left out.
+        Tensors by name, and the mask (1 for a token, 0 for padding); int64 (I, T) each.
     """
-    import numpy as np
     import torch
 
     lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64)
@@ -35,15 +43,20 @@ def padded(
     return tensors, torch.from_numpy((np.arange(lengths.max())[None] < lengths[:, None]).astype(np.int64))
 
 
-def text_keys(rows: Rows) -> list[str]:
-    """Returns every row's text, or both texts of a pair with a separator that no text contains."""
+def text_columns(rows: RawRows) -> list[str]:
+    """Returns the columns that hold the texts of rows: `text`, and for pairs `text_pair`."""
+    return ["text", "text_pair"] if "text_pair" in rows else ["text"]
+
+
+def text_keys(rows: RawRows) -> list[str]:
+    """Returns every row's text, or both texts of a pair around a separator that texts do not contain."""
     if "text_pair" not in rows:
         return list(rows["text"])
     return [f"{text}\x1f{pair}" for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
 
 
-def text_faults(rows: Rows, columns: Sequence[str], where: str, *, may_be_empty: Sequence[str] = ()) -> list[str]:
-    """Returns one line for each kind of fault: a missing column, a value that is empty or no string."""
+def text_faults(rows: RawRows, columns: Sequence[str], where: str, *, may_be_empty: Sequence[str] = ()) -> list[str]:
+    """Returns one line for each kind of fault: a missing column, or values of a column that are empty or no strings."""
     missing = [column for column in columns if column not in rows]
     if missing:
         return [f"{where}: needs the columns {' and '.join(columns)}, has no {' and no '.join(missing)}"]
@@ -55,13 +68,13 @@ def text_faults(rows: Rows, columns: Sequence[str], where: str, *, may_be_empty:
             if not isinstance(value, str) or (not value.strip() and column not in may_be_empty)
         ]
         if bad:
-            found = rows[column][bad[0]]
+            value = rows[column][bad[0]]
             kind = "a string" if column in may_be_empty else "a non-empty string"
-            problems.append(f"{where}: {column} must be {kind}, got {found!r} in row {bad[0]} ({len(bad)} such rows)")
+            problems.append(f"{where}: {column} must be {kind}, got {value!r} in row {bad[0]} ({len(bad)} such rows)")
     return problems
 
 
-def encode_texts(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+def encode_texts(rows: RawRows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
     """Returns the tokenizer's columns for `text`, or for `text` and `text_pair`."""
     pair = list(rows["text_pair"]) if "text_pair" in rows else None
     encoded = tokenizer(
@@ -69,14 +82,21 @@ def encode_texts(rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
     )
     columns: Encoded = dict(encoded.items())
     if pair is None:
-        columns.pop("token_type_ids", None)
+        columns.pop("token_type_ids", None)  # all zeros, as a model assumes where it is given none
     return columns
+
+
+def number_targets(encoded: Mapping[str, Sequence[Any]], dtype: npt.DTypeLike) -> torch.Tensor:
+    """Returns the column `target`, one number a row, as a tensor, (R,)."""
+    import torch
+
+    return torch.from_numpy(np.asarray(encoded["target"], dtype=dtype))
 
 
 def collate_texts(
     encoded: Mapping[str, Sequence[Any]], targets: torch.Tensor, ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
 ) -> Batch:
-    """Returns texts padded to the longest, one loss item a row."""
+    """Returns a batch of texts padded to the longest; every row is one loss item."""
     import torch
 
     assert isinstance(tokenizer.pad_token_id, int)

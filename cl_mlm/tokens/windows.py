@@ -1,14 +1,17 @@
-"""Rows that are several inputs: a text cut into windows, and tensors put together again by row.
+"""Rows that become several model inputs: cuts columns into windows, and puts tensors of inputs together by row.
 
-Axes: R rows, I inputs, W inputs of the row that has most.
+Axes: R rows, I inputs, W inputs of the row that has the most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
 
 
@@ -16,24 +19,24 @@ def cut(columns: Mapping[str, Sequence[Any]], lengths: Sequence[Sequence[int]]) 
     """Returns columns of rows as columns of inputs.
 
     Args:
-        columns: what every row holds for all its inputs, end to end.
-        lengths: of every row's inputs.
+        columns: of every row, the values of all its inputs end to end.
+        lengths: of every row, the number of values of each input.
     """
-    import numpy as np
-
-    ends = [np.cumsum(own)[:-1] for own in lengths]
+    ends_by_row = [np.cumsum(row_lengths)[:-1] for row_lengths in lengths]
     return {
-        name: [part for row, end in zip(rows, ends, strict=True) for part in np.split(np.asarray(row), end)]
+        name: [
+            window for row, ends in zip(rows, ends_by_row, strict=True) for window in np.split(np.asarray(row), ends)
+        ]
         for name, rows in columns.items()
     }
 
 
 def by_row(tensor: torch.Tensor, input_row: torch.Tensor | None) -> torch.Tensor:
-    """Returns (I, ...) as (R, W, ...), zeros where a row has fewer inputs than another.
+    """Returns (I, ...) as (R, W, ...), filled with zeros where a row has fewer than W inputs.
 
     Args:
         tensor: first axis I, or 1 where all inputs share it.
-        input_row: the row of every input, int64 (I,), ascending, no row left out; None: `tensor` is by row.
+        input_row: the row of every input, int64 (I,), ascending, every row present; None: each input is a row.
     """
     import torch
 
@@ -41,7 +44,7 @@ def by_row(tensor: torch.Tensor, input_row: torch.Tensor | None) -> torch.Tensor
         return tensor
     counts = torch.bincount(input_row)
     first = counts.cumsum(0) - counts
-    within = torch.arange(len(input_row), device=input_row.device) - first[input_row]
-    placed = tensor.new_zeros(len(counts), int(counts.max()), *tensor.shape[1:])
-    placed[input_row, within] = tensor.expand(len(input_row), *tensor.shape[1:])
-    return placed
+    place_in_row = torch.arange(len(input_row), device=input_row.device) - first[input_row]
+    rows = tensor.new_zeros(len(counts), int(counts.max()), *tensor.shape[1:])
+    rows[input_row, place_in_row] = tensor.expand(len(input_row), *tensor.shape[1:])
+    return rows

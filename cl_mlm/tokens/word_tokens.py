@@ -1,25 +1,27 @@
-"""Rows that are lists of words: their faults, and their tokens with the word that each is of."""
+"""Rows that are lists of words: checks them, and turns them into tokens that know their word."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+    from cl_mlm.objective import RawRows
 
-def word_faults(rows: Rows, column: str, where: str) -> list[str]:
-    """Returns a line where a row's value is no list, or an empty one, or holds what is no word; `[]` is good."""
+
+def word_faults(rows: RawRows, column: str, where: str) -> list[str]:
+    """Returns one line where values of a column are not non-empty lists of non-empty strings; `[]` is good."""
     bad = [i for i, words in enumerate(rows[column]) if not _are_words(words)]
     if not bad:
         return []
-    found = repr(rows[column][bad[0]])[:200]
+    value = repr(rows[column][bad[0]])[:200]
     rule = f"{where}: {column} must be a list of at least one word, each a non-empty string"
-    return [f"{rule}, got {found} in row {bad[0]} ({len(bad)} such rows)"]
+    return [f"{rule}, got {value} in row {bad[0]} ({len(bad)} such rows)"]
 
 
 def _are_words(value: object) -> bool:
@@ -29,15 +31,15 @@ def _are_words(value: object) -> bool:
 def encode_words(
     rows: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> BatchEncoding:
-    """Returns the tokens of rows of words, as they are in running text; `word_ids(i)` gives the word of each.
+    """Returns the tokens of rows of words as in running text; its `word_ids(i)` gives the words of the tokens of row i.
 
     Args:
-        rows: words of every row.
-        tokenizer: one of the Rust library's.
-        max_length: tokens of a row at most, special ones included; None: all.
+        rows: the words of every row.
+        tokenizer: a fast one (of the Rust library).
+        max_length: tokens of a row at most, special ones included; None: no limit.
 
     Raises:
-        ConfigError: the tokenizer does not tell of which word a token is.
+        ConfigError: the tokenizer is not a fast one, and so does not tell the word of a token.
     """
     if not tokenizer.is_fast:
         raise ConfigError(
@@ -46,7 +48,7 @@ def encode_words(
         )
     if _needs_space(tokenizer):
         rows = [[words[0], *(f" {word}" for word in words[1:])] for words in rows]
-    found: BatchEncoding = tokenizer(
+    encoding: BatchEncoding = tokenizer(
         [list(words) for words in rows],
         is_split_into_words=True,
         truncation=max_length is not None,
@@ -54,18 +56,19 @@ def encode_words(
         return_attention_mask=False,
         verbose=False,
     )
-    return found
+    return encoding
 
 
 def _needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Says whether words must carry the space before them to become the tokens that they are in running text.
+    """Says whether a word must carry the space before it to get the tokens that it has in running text.
 
-    So it is for byte-level vocabularies (GPT-2, RoBERTa, Llama 3): there a word's tokens begin with the space, which
-    `add_prefix_space` would put before the first word, too. Others put it in themselves, or have none.
+    This holds for byte-level vocabularies (GPT-2, RoBERTa, Llama 3), where a word's tokens begin with the space.
+    Their `add_prefix_space` would put a space before the first word too. Other tokenizers add the space themselves, or
+    have none. Settings do not tell the two kinds apart, so the tokenizer is tried out.
     """
 
     def tokens(words: list[str]) -> list[int]:
         return list(tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"])
 
-    text = list(tokenizer("a b", add_special_tokens=False)["input_ids"])
-    return tokens(["a", "b"]) != text == tokens(["a", " b"])
+    running_text = list(tokenizer("a b", add_special_tokens=False)["input_ids"])
+    return tokens(["a", " b"]) == running_text and tokens(["a", "b"]) != running_text

@@ -107,7 +107,7 @@ def scorable_columns(stream: Stream, tasks: Tasks, split: str = "test") -> list[
     return [
         j
         for j, column in enumerate(stream.columns)
-        if tasks.of_column(j).labels.known(column.labels)[0] and len(column.split(split))
+        if tasks.of_column(j).labels.knows_any(column.labels) and len(column.split(split))
     ]
 
 
