@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEFAULT := "not slow and not gpu and not network and not real_model"
+TIMES ?= 200
 
-.PHONY: demo test lint bench ui slow-test kill-test clean
+.PHONY: demo test unit-test coverage lint docs bench ui slow-test kill-test clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cl_mlm needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -17,19 +19,34 @@ demo: $(STAMP)
 	@echo "The MLflow UI: make ui"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not network and not real_model"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m $(DEFAULT)
+
+# Without what runs whole experiments: what is asked again and again while code is written.
+unit-test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m $(DEFAULT)" and not whole_run"
+
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m $(DEFAULT) --cov --cov-report term
 
 slow-test: $(STAMP)
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"
 
 kill-test: $(STAMP)
-	$(BIN)/python tests/kill --times 200 --seed 0 --jobs 2
+	$(BIN)/python tests/kill --times $(TIMES) --seed 0 --jobs 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+# Nothing is fetched while the site is built, only when its tools are installed.
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)
 	missed=0; $(BIN)/python benchmarks/startup.py --demo || missed=1; \
@@ -39,4 +56,4 @@ ui: $(STAMP)
 	$(BIN)/cl-mlm ui
 
 clean:
-	rm -rf $(VENV) runs mlflow.db mlruns
+	rm -rf $(VENV) runs mlflow.db mlruns site

@@ -1,7 +1,10 @@
-"""The example strategy and the example stream of CONTRIBUTING.md are real: they are run as they stand there."""
+"""The examples of CONTRIBUTING.md are real: strategy, stream and their tests are run as they stand there."""
 
 import importlib
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +17,12 @@ from cl_mlm.stream import Stream
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 
-TEXT = Path(__file__).parents[1] / "CONTRIBUTING.md"
+ROOT = Path(__file__).parents[1]
+TEXT = ROOT / "CONTRIBUTING.md"
 FENCE = re.compile(r"^```python\n# (strategies|streams)/(\w+)\.py\b.*?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+ANY_FILE = re.compile(r"^```python\n(# ([\w/]+\.py)\n.*?)^```$", re.DOTALL | re.MULTILINE)
 MAX_EXAMPLE_LINES = 40
+MAX_LINES = 80
 
 
 def examples(kind):
@@ -88,3 +94,63 @@ def test_an_example_strategy_runs_on_an_example_stream(fast, package):
     (stream, *_) = [package("stream", name) for name in examples("streams")]
     fast["training"] = {"steps": 2, "batch_size": 4, "threads": 1, "device": "cpu"}
     assert cl_mlm.run(fast | {"stream": stream, "strategies": strategies}).is_new
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A copy of what a contributor adds to, with every example in its place; returns the folder and the new files."""
+    for name in ("strategies", "streams", "tests/strategies"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "test_*.py"))
+    (tmp_path / "cl_mlm").symlink_to(ROOT / "cl_mlm")
+    for name in ("pyproject.toml", "tests/conftest.py"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    new = {path: text.partition("\n")[2] for text, path in ANY_FILE.findall(TEXT.read_text())}
+    for path, text in new.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    return tmp_path, list(new)
+
+
+def run_in(folder, *arguments):
+    """Runs a module of Python in a folder, whose packages come before those of the project."""
+    paths = os.pathsep.join([str(folder), str(ROOT)])
+    run = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths, "MYPYPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_each_example_has_a_test(written):
+    _, files = written
+    tests = [path for path in files if path.startswith("tests/")]
+    sources = [Path(path) for path in files if path not in tests]
+    assert sorted(tests) == sorted(f"tests/{path.parent}/test_{path.name}" for path in sources)
+
+
+def test_the_example_tests_pass(written):
+    folder, files = written
+    tests = [path for path in files if path.startswith("tests/")]
+    said = run_in(folder, "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    assert f"{len(tests)} passed" in said
+
+
+def test_the_examples_pass_the_linter(written):
+    folder, files = written
+    run_in(folder, "ruff", "check", "--no-cache", *files)
+    run_in(folder, "ruff", "format", "--check", "--no-cache", *files)
+
+
+@pytest.mark.slow
+def test_the_examples_pass_the_type_checker(written):
+    folder, files = written
+    run_in(folder, "mypy", "--cache-dir", "mypy", *(path for path in files if not path.startswith("tests/")))
+
+
+def test_the_page_is_short():
+    assert len(TEXT.read_text().splitlines()) <= MAX_LINES
