@@ -20,9 +20,9 @@ WORDS = {
 }
 
 
-def pytest_configure() -> None:
-    # huggingface_hub and OpenMP read these when they are imported, which may be while tests are collected.
-    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="agg")
+# huggingface_hub and OpenMP read these when they are imported, which a folder's own conftest may do: it is loaded after
+# this file and before `pytest_configure`.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="agg")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -162,6 +162,103 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], st
     return make
 
 
+@pytest.fixture
+def fresh_process() -> Iterator[Callable[[], None]]:
+    """One process has one precision and one number of threads: both are put back; a call puts the precision back."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    def reset() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    threads = torch.get_num_threads()
+    reset()
+    yield reset
+    reset()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def word_stream() -> Callable[..., Any]:
+    """A stream of stages with two labels each, a word for every label: `word_stream(num_stages, rows, scenario)`."""
+    from datasets import Dataset
+
+    from cl_mlm.stream import Stage, Stream
+
+    groups = (("cold", "hot"), ("loud", "quiet"), ("near", "far"))
+    words = {"cold": "ice", "hot": "sun", "loud": "drum", "quiet": "hush", "near": "here", "far": "there"}
+
+    def split(labels: tuple[str, ...], rows: int) -> Any:
+        texts = [f"{words[labels[i % 2]]} {'and so on ' * (i % 3)}{i}" for i in range(rows)]
+        return Dataset.from_dict({"text": texts, "label": [labels[i % 2] for i in range(rows)]})
+
+    def make(num_stages: int = 2, rows: int = 12, scenario: Any = "class_incremental") -> Stream:
+        stages = (
+            Stage(labels[0], split(labels, rows), split(labels, 4), split(labels, 6), labels)
+            for labels in groups[:num_stages]
+        )
+        return Stream("words", tuple(stages), scenario)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_bert() -> Callable[..., Any]:
+    """A random BERT of one layer as a backbone: `small_bert(num_labels, dropout)` has the same weights every time."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from cl_mlm.models.backbone import PlainBackbone
+    from cl_mlm.models.tiny import letter_tokenizer
+
+    tokenizer = letter_tokenizer()
+
+    def make(num_labels: int, dropout: float = 0.0) -> PlainBackbone:
+        torch.manual_seed(0)
+        settings = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=64,
+            initializer_range=0.3,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            num_labels=num_labels,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return PlainBackbone(BertForSequenceClassification(settings), tokenizer, "sequence")
+
+    return make
+
+
+@pytest.fixture
+def run_of(fresh_process: Callable[[], None]) -> Callable[..., Any]:
+    """A run without folder and tracking: `run_of(config, stream, make_backbone, strategies, objective, last_stage)`.
+
+    `make_backbone` is given the labels seen at `last_stage`; without an objective the stream's own is made.
+    """
+    from cl_mlm.data.tasks import tasks_of
+    from cl_mlm.training.hardware import make_accelerator
+    from cl_mlm.training.run import Run
+
+    def make(
+        config: Any,
+        stream: Any,
+        make_backbone: Callable[[tuple[str, ...]], Any],
+        strategies: Any = (),
+        objective: Any = None,
+        last_stage: int = 0,
+    ) -> Run:
+        tasks = tasks_of(stream, None if objective is None else {objective.name: objective})
+        tasks.count_labels(last_stage, -1)
+        backbone = make_backbone(tasks.at(last_stage).labels.seen)
+        return Run(config, stream, strategies, backbone, tasks, make_accelerator(config))
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def settled_imports(empty_store: Path) -> Iterator[None]:
     """Everything that a run imports, taken out of the garbage collector's sight: every stage of a run collects."""
@@ -213,6 +310,38 @@ def mixed(fast: dict[str, Any], write_rows: Callable[..., Path], tmp_path: Path)
     stages = [{"path": "labels", "objective": "classification"}, {"path": "tags", "objective": "tagging"}]
     fast["stream"] = {"name": "files", "path": str(tmp_path / "mixed"), "stages_by": "files", "stages": stages}
     return fast
+
+
+TOPICS = {"sky": ["sun", "moon", "star"], "sea": ["fish", "wave", "salt"]}
+
+
+def _intent(topic: str, word: str, i: int, split: str) -> dict[str, Any]:
+    return {"text": f"{word} {split} intent {i}", "label": topic}
+
+
+def _slots(topic: str, word: str, i: int, split: str) -> dict[str, Any]:
+    return {"tokens": ["look", "a", word, split, str(i)], "tags": ["O", "O", f"B-{topic}", "I-" + topic, "O"]}
+
+
+def _question(topic: str, word: str, i: int, split: str) -> dict[str, Any]:
+    context = " ".join(f"{w} is {n} of {split} {i} in the {topic}." for n, w in enumerate(TOPICS[topic]))
+    answer = f"{TOPICS[topic].index(word)} of"
+    answers = {"text": [answer], "answer_start": [context.index(answer)]}
+    return {"context": context, "question": f"what is {word}?", "answers": answers}
+
+
+@pytest.fixture(scope="session")
+def three_objectives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one for each of three objectives, by its name: intents, slots and questions about two topics."""
+    root = tmp_path_factory.mktemp("mixed")
+    makers = {"classification": _intent, "tagging": _slots, "question_answering": _question}
+    for key, make in makers.items():
+        (root / key).mkdir()
+        for split, size in {"train": 10, "validation": 2, "test": 6}.items():
+            topics = [list(TOPICS)[i % 2] for i in range(size)]
+            rows = [make(topic, TOPICS[topic][i % 3], i, split) for i, topic in enumerate(topics)]
+            (root / key / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
 
 
 @pytest.fixture

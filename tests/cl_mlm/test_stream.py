@@ -8,16 +8,15 @@ import pytest
 from datasets import Dataset
 
 from cl_mlm import DataError
-from cl_mlm.data.as_text import as_text
 from cl_mlm.data.hygiene import clean
 from cl_mlm.data.sampling import limit
-from cl_mlm.data.split_owners import parts_of, with_splits
+from cl_mlm.data.split_owners import split_owners, with_splits
+from cl_mlm.data.tasks import tasks_of
+from cl_mlm.data.text_form import as_text
 from cl_mlm.metrics import average_incremental_accuracy, forgetting, forward_transfer, summarise
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objectives.classification import Classification
 from cl_mlm.stream import Column, Stage, Stream, column_of, fingerprint, unpack_row_ids
-from cl_mlm.task import LabelSpace
-from cl_mlm.tokens.split_rows import Rows
+from cl_mlm.tokens.split_rows import SplitRows
 
 NAN = math.nan
 
@@ -56,6 +55,13 @@ def faults(stream, overlap="error"):
     return caught.value.problems
 
 
+def rows_of(stream, split):
+    """The encoded rows of a split, the labels of the first two stages known."""
+    tasks = tasks_of(stream)
+    tasks.count_labels(1, -1)
+    return SplitRows(stream, split, tasks, letter_tokenizer(), 32)
+
+
 def test_a_stream_has_one_column_for_each_stage_by_default():
     stream = Stream("s", (stage("one"), stage("two", "cd")))
     assert [(c.name, c.home, c.trained_in, c.labels) for c in stream.columns] == [
@@ -81,9 +87,7 @@ def test_a_column_has_no_training_rows():
 def test_rows_are_named_by_stage_where_they_train_and_by_column_where_they_are_scored(tmp_path, monkeypatch):
     monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path))
     stream = replace(shared(), probes=(column("held", "b", home=None),))
-    labels = LabelSpace(stream)
-    labels.begin(1, -1)
-    train, test = (Rows(stream, s, Classification(), letter_tokenizer(), labels, 32) for s in ("train", "test"))
+    train, test = (rows_of(stream, split) for split in ("train", "test"))
     assert train.raw(train.ids(1), "text") == list(stream.stages[1].train["text"])
     assert test.raw(test.ids(1), "text") == list(stream.probes[0].test["text"])
     assert test.collate(test.ids(1)).targets.tolist() == [1, 1]
@@ -95,9 +99,7 @@ def test_a_known_stage_confines_a_row_to_its_columns_labels(tmp_path, monkeypatc
     stream = Stream(
         "s", (stage("one"), stage("two", "cd")), "task_incremental", probes=(column("held", "bc", home=None),)
     )
-    labels = LabelSpace(stream)
-    labels.begin(1, -1)
-    test = Rows(stream, "test", Classification(), letter_tokenizer(), labels, 32)
+    test = rows_of(stream, "test")
     assert test.collate(test.ids(1)[:1]).allowed.tolist() == [[False, False, True, True]]
     assert test.collate(test.ids(2)[:1]).allowed.tolist() == [[False, True, True, False]]
 
@@ -114,9 +116,9 @@ def test_the_first_stages_keep_the_columns_learned_by_then():
 
 def test_every_split_is_in_one_part_and_parts_give_the_stream_back():
     for stream in (Stream("s", (stage("one"), stage("two"))), replace(shared(), probes=(column("p", home=None),))):
-        splits = [dict(part.splits) for part in parts_of(stream)]
+        splits = [dict(part.splits) for part in split_owners(stream)]
         assert fingerprint(with_splits(stream, splits)) == fingerprint(stream)
-    assert [(p.where, list(p.splits)) for p in parts_of(stream)] == [
+    assert [(p.where, list(p.splits)) for p in split_owners(stream)] == [
         ("stage 'one'", ["train"]),
         ("stage 'two'", ["train"]),
         ("column 'all'", ["validation", "test"]),

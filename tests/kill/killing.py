@@ -39,17 +39,17 @@ class Restless(Strategy):
 @contextmanager
 def signalled_at(step: int, number: int = signal.SIGKILL) -> Iterator[None]:
     """Sends this process a signal at the end of its `step`-th optimiser step."""
-    from cl_mlm.training.loop import Work
+    from cl_mlm.training.loop import StageTraining
 
-    taken, take = [0], Work.take
+    taken, take_step = [0], StageTraining.take_step
 
-    def count(self: Work, micro_batches: Any) -> None:
-        take(self, micro_batches)
+    def count(self: StageTraining, micro_batches: Any) -> None:
+        take_step(self, micro_batches)
         taken[0] += 1
         if taken[0] == step:
             os.kill(os.getpid(), number)
 
-    with patch.object(Work, "take", count):
+    with patch.object(StageTraining, "take_step", count):
         yield
 
 

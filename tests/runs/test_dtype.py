@@ -4,7 +4,6 @@ import signal
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from killing import die_at
 from safetensors.torch import load_file
@@ -14,24 +13,20 @@ from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.models.loading import load_backbone
+from cl_mlm.objectives.classification import Classification
 from cl_mlm.stream import Stage, Stream
 
 BF16 = {"training.precision=bf16", "model.dtype=bfloat16"}
 
 
-@pytest.fixture(autouse=True)
-def fresh_process():
-    """One process has one precision: it is put back."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["tiny", "llama"])
 def test_weights_and_those_of_a_grown_head_have_the_dtype(kind, dtype, model_folder, one_thread):
     name = kind if kind == "tiny" else model_folder(kind)
-    backbone = load_backbone(ModelConfig(name, dtype=dtype), ["a", "b"], 0, 32)
+    backbone = load_backbone(ModelConfig(name, dtype=dtype), ["a", "b"], 0, 32, Classification())
     backbone.grow(["a", "b", "c"], 0, 1)
     assert {parameter.dtype for parameter in backbone.model.parameters()} == {getattr(torch, dtype)}
     assert backbone.head.out_features == 3
@@ -42,7 +37,7 @@ def test_a_folder_is_read_as_it_is_and_a_new_head_is_drawn(model_folder, one_thr
     folder = model_folder("llama")
     kept = load_file(f"{folder}/model.safetensors")
     for dtype in ("float32", "bfloat16"):
-        model = load_backbone(ModelConfig(folder, dtype=dtype), ["a", "b"], 0, 32).model
+        model = load_backbone(ModelConfig(folder, dtype=dtype), ["a", "b"], 0, 32, Classification()).model
         read = dict(model.base_model.named_parameters())
         assert kept
         assert all(torch.equal(read[name], tensor.to(getattr(torch, dtype))) for name, tensor in kept.items())

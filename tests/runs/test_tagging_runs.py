@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from killing import die_at
 
@@ -18,11 +17,8 @@ from cl_mlm.data.staging import by_labels
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.objectives.relation import Relation
 from cl_mlm.objectives.tagging import Tagging
-from cl_mlm.task import LabelSpace
-from cl_mlm.training.evaluation import evaluate, known_columns
-from cl_mlm.training.hardware import make_accelerator
+from cl_mlm.training.evaluation import evaluate, scorable_columns
 from cl_mlm.training.loop import train_stage
-from cl_mlm.training.run import Run
 from strategies.ewc import Ewc
 from strategies.lwf import Lwf
 from strategies.replay import Replay
@@ -79,57 +75,58 @@ class Heard:
     def __init__(self):
         self.logged = []
 
-    def epoch(self, epoch, values):
+    def epoch_done(self, epoch, values):
         pass
 
-    def training(self, step, num_steps, epoch, rows, values):
+    def step_done(self, step, num_steps, epoch, rows, values):
         self.logged.append((num_steps, dict(values)))
 
-    def keep(self, step, state):
+    def may_checkpoint(self, step, state):
         pass
 
 
-@pytest.fixture(autouse=True)
-def fresh_process(one_thread):
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_process", "one_thread")
 
 
-def run_of(stream, objective, folder, strategies, **training):
-    settings = {
-        "device": "cpu",
-        "threads": 1,
-        "epochs": 1,
-        "batch_size": 4,
-        "learning_rate": 3e-3,
-        "schedule": "constant",
-    }
-    config = Config(
-        training=TrainingConfig(**(settings | {"warmup": 0.0} | training)), tracking=TrackingConfig(log_every=1)
-    )
-    labels = LabelSpace(stream, objective.classes)
-    labels.begin(0, -1)
-    backbone = load_backbone(ModelConfig(folder, dropout=0.0), labels.seen, 0, 64, objective)
-    return Run(config, stream, strategies, backbone, objective, labels, make_accelerator(config))
+@pytest.fixture
+def make_run(run_of):
+    def make(stream, objective, folder, strategies, **training):
+        settings = {
+            "device": "cpu",
+            "threads": 1,
+            "epochs": 1,
+            "batch_size": 4,
+            "learning_rate": 3e-3,
+            "schedule": "constant",
+            "warmup": 0.0,
+        }
+        config = Config(training=TrainingConfig(**(settings | training)), tracking=TrackingConfig(log_every=1))
+
+        def make_backbone(labels):
+            return load_backbone(ModelConfig(folder, dropout=0.0), labels, 0, 64, objective)
+
+        return run_of(config, stream, make_backbone, strategies, objective)
+
+    return make
 
 
 def train(run):
     heard, matrix = Heard(), []
     for stage_index in range(len(run.stream)):
-        run.stage_index = stage_index
+        run.place.stage_index = stage_index
         train_stage(run, heard)
-        matrix.append(evaluate(run, "test", known_columns(run)).row(len(run.stream)))
+        matrix.append(evaluate(run, "test", scorable_columns(run.stream, run.tasks)).row(len(run.stream)))
     return heard, matrix
 
 
 @pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_stages_of_entity_types_train_in_every_family(family, guard, model_folder):
-    run = run_of(tagging_stream(), Tagging(), model_folder(family), GUARDS[guard]())
+def test_two_stages_of_entity_types_train_in_every_family(family, guard, model_folder, make_run):
+    run = make_run(tagging_stream(), Tagging(), model_folder(family), GUARDS[guard]())
     heard, matrix = train(run)
-    assert run.backbone.head.out_features == 9
-    assert run.classes == ("O", "B-per", "I-per", "B-loc", "I-loc", "B-org", "I-org", "B-day", "I-day")
+    assert run.network.backbone.head.out_features == 9
+    tags = [f"{place}-{kind}" for kind in ("per", "loc", "org", "day") for place in "BI"]
+    assert run.tasks.at(1).labels.classes == ("O", *tags)
     assert matrix[0][1] != matrix[0][1]  # its types are not known yet
     assert all(0 <= score <= 1 for score in (matrix[0][0], *matrix[1]))
     second = [values for _, values in heard.logged[len(heard.logged) // 2 :]]
@@ -141,18 +138,18 @@ def test_two_stages_of_entity_types_train_in_every_family(family, guard, model_f
 
 @pytest.mark.parametrize("guard", ["naive", "lwf"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_stages_of_relations_train_in_every_family(family, guard, model_folder):
-    run = run_of(relation_stream(), Relation(), model_folder(family), GUARDS[guard]())
+def test_two_stages_of_relations_train_in_every_family(family, guard, model_folder, make_run):
+    run = make_run(relation_stream(), Relation(), model_folder(family), GUARDS[guard]())
     _, matrix = train(run)
-    assert run.backbone.head.out_features == 4
+    assert run.network.backbone.head.out_features == 4
     assert all(0 <= score <= 1 for score in (matrix[0][0], *matrix[1]))
 
 
-def test_naive_training_learns_a_stage_and_forgets_the_one_before_and_replay_keeps_it(model_folder):
+def test_naive_training_learns_a_stage_and_forgets_the_one_before_and_replay_keeps_it(model_folder, make_run):
     scores = {}
     for guard in ("naive", "replay"):
         strategies = [Replay(capacity=16)] if guard == "replay" else []
-        run = run_of(
+        run = make_run(
             tagging_stream(rows=32), Tagging(), model_folder("bert"), strategies, epochs=16, learning_rate=1e-2
         )
         scores[guard] = train(run)[1]
@@ -161,17 +158,17 @@ def test_naive_training_learns_a_stage_and_forgets_the_one_before_and_replay_kee
     assert scores["naive"][1][0] < scores["replay"][1][0] - 0.3
 
 
-def test_earlier_types_that_keep_their_tags_are_trained_on_again(model_folder):
-    run = run_of(tagging_stream(mask_others=False), Tagging(), model_folder("bert"), [Lwf()])
+def test_earlier_types_that_keep_their_tags_are_trained_on_again(model_folder, make_run):
+    run = make_run(tagging_stream(mask_others=False), Tagging(), model_folder("bert"), [Lwf()])
     _, matrix = train(run)
-    batch = run.rows(run.training_ids)
-    named = run.objective.target_classes(batch, 9)
+    batch = run.data.rows(run.place.training_ids)
+    named = run.task_of(batch).objective.target_classes(batch, 9)
     assert named[:, 1:5].any()
     assert all(0 <= score <= 1 for score in matrix[1])
 
 
-def test_a_row_that_knows_its_stage_is_given_its_types_only(model_folder):
-    run = run_of(tagging_stream(scenario="task_incremental"), Tagging(), model_folder("bert"), [])
+def test_a_row_that_knows_its_stage_is_given_its_types_only(model_folder, make_run):
+    run = make_run(tagging_stream(scenario="task_incremental"), Tagging(), model_folder("bert"), [])
     train(run)
     found = evaluate(run, "test", [0, 1])
     kinds = [

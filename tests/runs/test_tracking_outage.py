@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import cl_mlm
-from cl_mlm import api
+from cl_mlm.experiment import session
 from cl_mlm.experiment.running import Experiment
 from cl_mlm.tracking.journal import Journal, read_lines
 from cl_mlm.tracking.mlflow_delivery import Delivery, Link
@@ -338,8 +338,8 @@ def test_what_a_server_did_without_saying_so_is_not_done_twice(retries, proxy, t
 def test_a_server_that_hangs_holds_up_the_end_of_a_run_no_longer_than_the_sender_may(
     proxy, fast, monkeypatch, tmp_path, faults
 ):
-    monkeypatch.setattr(api, "SENDING_SECONDS", 0.1)
-    monkeypatch.setattr(api, "SENDING_WAITS_SECONDS", 0.0)
+    monkeypatch.setattr(session, "SENDING_SECONDS", 0.1)
+    monkeypatch.setattr(session, "SENDING_WAITS_SECONDS", 0.0)
     proxy.rule = first(1, HOLD, "log-batch")
     finish = Experiment._finish
 

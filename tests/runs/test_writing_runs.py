@@ -6,7 +6,6 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from killing import die_at
 from safetensors.torch import load_file
@@ -47,12 +46,7 @@ PACKED = stream_of("language_modelling", {"pack": True})
 PACKED_MASKED = stream_of("language_modelling", {"kind": "masked", "pack": True})
 
 
-@pytest.fixture(autouse=True)
-def fresh_process():
-    """One process has one precision: it is put back."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 @pytest.fixture

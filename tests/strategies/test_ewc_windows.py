@@ -1,58 +1,65 @@
 """Fisher information of rows that are several inputs, against autograd row by row."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 
 from cl_mlm.config.schema import Config, ModelConfig, TrainingConfig
-from cl_mlm.mechanisms.per_example import SquaredGradients
+from cl_mlm.mechanisms import SquaredGradients
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import Stage, Stream
-from cl_mlm.task import LabelSpace
 from cl_mlm.tokens.windows import by_row
-from cl_mlm.training.hardware import make_accelerator
-from cl_mlm.training.run import Run
-from strategies.ewc import fisher_information
+from strategies.ewc import Ewc, fisher_information
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cl_mlm.models.backbone import Backbone
+    from cl_mlm.strategy import RunView
+    from cl_mlm.training.run import Run
+
+    from .conftest import Weights
 
 WORDS = (5, 60, 9, 33, 4)  # of each row's context: one window, or several
 
 
-@pytest.fixture(autouse=True)
-def fresh_process():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture
-def make_run(model_folder):
-    def make(kind):
+def view_of_run(model_folder: Callable[[str], str], run_of: Callable[..., Run]) -> Callable[[str], RunView]:
+    """What EWC sees after a stage of a run whose rows are cut into windows, by the kind of its model."""
+
+    def make(kind: str) -> RunView:
         contexts = [" ".join(f"w{i} sun" for i in range(words)) for words in WORDS]
         answers = [{"text": ["w3 sun"], "answer_start": [context.index("w3 sun")]} for context in contexts]
         rows = Dataset.from_dict({"context": contexts, "question": ["who?"] * len(WORDS), "answers": answers})
         stream = Stream("windows", (Stage("one", rows, rows, rows, (), objective="question_answering"),))
         training = TrainingConfig(batch_size=3, max_length=32, device="cpu", threads=1)
-        config, objective = Config(training=training), QuestionAnswering(stride=8)
-        labels = LabelSpace(stream, objective.classes)
-        backbone = load_backbone(ModelConfig(model_folder(kind), dropout=0.0), [], 0, 32, objective)
-        backbone.model.double()
-        run = Run(config, stream, [], backbone, objective, labels, make_accelerator(config))
-        run.training_ids = run.split_rows["train"].ids(0)
-        return run
+        objective = QuestionAnswering(stride=8)
+
+        def make_backbone(labels: Sequence[str]) -> Backbone:
+            backbone = load_backbone(ModelConfig(model_folder(kind), dropout=0.0), labels, 0, 32, objective)
+            backbone.model.double()
+            return backbone
+
+        run = run_of(Config(training=training), stream, make_backbone, objective=objective)
+        run.place.training_ids = run.data.ids(0)
+        return run.view(Ewc(), "after_stage")
 
     return make
 
 
-def squares_by_autograd(run, sampled):
+def squares_by_autograd(run: RunView, sampled: bool) -> Weights:
     """The mean over rows of squared gradients of log p(y|x), y the start and end of every window of the row."""
     run.model.eval()
     parameters = run.trainable()
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    drawn = {}
+    drawn: dict[int, list[int]] = {}
     random = numpy_generator(run.seed, "fisher", run.stage_index)
     for _, batch in run.batches(run.training_ids, run.batch_size):
         with torch.no_grad():
@@ -74,7 +81,7 @@ def squares_by_autograd(run, sampled):
     return total
 
 
-def assert_same_squares(found, expected):
+def assert_same_squares(found: Weights, expected: Weights) -> None:
     largest = max(float(value.max()) for value in expected.values())
     assert largest > 1e-3
     for name, value in expected.items():
@@ -83,14 +90,18 @@ def assert_same_squares(found, expected):
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama", "t5"])
 @pytest.mark.parametrize("labels", ["sampled", "empirical"])
-def test_fisher_adds_up_the_windows_of_a_row_before_it_squares(make_run, kind, labels):
-    run = make_run(kind)
-    assert len(run.rows(run.training_ids).input_row) > len(WORDS) + 3
+def test_fisher_adds_up_the_windows_of_a_row_before_it_squares(
+    view_of_run: Callable[[str], RunView], kind: str, labels: Any
+) -> None:
+    run = view_of_run(kind)
+    input_row = run.rows(run.training_ids).input_row
+    assert input_row is not None
+    assert len(input_row) > len(WORDS) + 3
     assert_same_squares(fisher_information(run, labels, None), squares_by_autograd(run, labels == "sampled"))
 
 
-def test_rows_of_several_windows_need_no_slow_way(make_run):
-    run = make_run("bert")
+def test_rows_of_several_windows_need_no_slow_way(view_of_run: Callable[[str], RunView]) -> None:
+    run = view_of_run("bert")
     run.model.eval()
     squares = SquaredGradients(run.model, run.trainable())
     batch = run.rows(run.training_ids)
@@ -99,7 +110,7 @@ def test_rows_of_several_windows_need_no_slow_way(make_run):
     assert squares.rows == len(WORDS)
 
 
-def test_the_windows_of_a_row_come_together_and_what_is_missing_is_zero():
+def test_the_windows_of_a_row_come_together_and_what_is_missing_is_zero() -> None:
     tensor = torch.arange(1, 9).reshape(4, 2)
     found = by_row(tensor, torch.tensor([0, 1, 1, 2]))
     assert found.tolist() == [[[1, 2], [0, 0]], [[3, 4], [5, 6]], [[7, 8], [0, 0]]]

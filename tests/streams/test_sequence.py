@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cl_mlm.config.components import make_stream
-from cl_mlm.data.as_text import as_text
 from cl_mlm.data.hygiene import clean
 from cl_mlm.data.stream_building import make_base
+from cl_mlm.data.text_form import as_text
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS
 from streams.sequence import sequence

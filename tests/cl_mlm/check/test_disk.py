@@ -1,17 +1,13 @@
 """What `cl-mlm check` says of disk use, held against what runs write."""
 
-from dataclasses import replace
-
 import pytest
 from typing_extensions import override
 
 import cl_mlm
 from cl_mlm.check.disk import disk_lines, shown
 from cl_mlm.config.loading import load_config
-from cl_mlm.config.schema import Config, ModelConfig
-from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.preparation import prepare
-from cl_mlm.models.size import BYTES, model_size
+from cl_mlm.models.size import BYTES
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
 
@@ -35,59 +31,9 @@ def bytes_below(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.fixture(scope="module")
-def settings():
-    """The numbers of the tiny model with 4 labels."""
-    return model_size(Config(), list("abcd"))
-
-
-def test_the_size_of_a_model_is_that_of_one_with_weights(settings):
-    from cl_mlm.models.loading import load_backbone
-
-    model = load_backbone(ModelConfig(), list("abcd"), 0, 128).model
-    numbers = sum(p.numel() for p in model.parameters())
-    assert (settings.whole, settings.changing, settings.trainable) == (numbers, numbers, numbers)
-
-
-def test_no_weights_are_made(monkeypatch):
-    import torch
-
-    made = []
-    register = torch.nn.Module.register_parameter
-
-    def watch(self, name, parameter):
-        made.append(parameter.device.type if parameter is not None else "meta")
-        register(self, name, parameter)
-
-    monkeypatch.setattr(torch.nn.Module, "register_parameter", watch)
-    model_size(Config(), list("abcd"))
-    assert set(made) == {"meta"}
-
-
-def test_of_a_frozen_body_nothing_is_trained(settings):
-    head = model_size(load_config({"stream": "phrasebook", "finetuning": {"mode": "head"}}), list("abcd"))
-    assert (head.whole, head.trainable) == (settings.whole, 4 * 128 + 4)
-
-
-def test_a_folder_is_measured_by_its_config_alone(tmp_path):
-    from transformers import BertConfig
-
-    BertConfig(
-        vocab_size=10, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    ).save_pretrained(tmp_path)
-    small = model_size(replace(Config(), model=ModelConfig(str(tmp_path))), list("ab"))
-    large = model_size(replace(Config(), model=ModelConfig(str(tmp_path))), list("abc"))
-    assert large.whole - small.whole == 5
-
-
 def test_a_model_whose_config_cannot_be_had_is_told_and_no_failure(fast):
     (line,) = told(fast, "model=no-such/model")
     assert line.startswith("disk: not known: model.name: cannot load 'no-such/model': ")
-
-
-def test_a_model_whose_config_cannot_be_had_is_an_error_to_who_asks_for_its_size():
-    with pytest.raises(ConfigError, match="cannot load"):
-        model_size(replace(Config(), model=ModelConfig("no-such/model")), list("ab"))
 
 
 @pytest.mark.parametrize(
@@ -101,9 +47,9 @@ def test_a_model_whose_config_cannot_be_had_is_an_error_to_who_asks_for_its_size
         (["strategies=[lwf]"], 3),
     ],
 )
-def test_a_step_checkpoint_holds_weights_moments_best_weights_and_states(fast, settings, overrides, copies):
+def test_a_step_checkpoint_holds_weights_moments_best_weights_and_states(fast, tiny_size, overrides, copies):
     (line, *_) = told(fast, *overrides)
-    assert f"2 step checkpoints of {shown(copies * settings.whole * BYTES)}, " in line
+    assert f"2 step checkpoints of {shown(copies * tiny_size.whole * BYTES)}, " in line
 
 
 @pytest.mark.parametrize(
@@ -111,15 +57,15 @@ def test_a_step_checkpoint_holds_weights_moments_best_weights_and_states(fast, s
     [("all", 2, 2), ("last", 2, 1), ("none", 2, 0)],
     ids=["all", "last", "none"],
 )
-def test_stage_checkpoints_are_counted_as_they_are_kept(fast, settings, keep, while_running, afterwards):
+def test_stage_checkpoints_are_counted_as_they_are_kept(fast, tiny_size, keep, while_running, afterwards):
     (line, *_) = told(fast, f"checkpoint.keep_stages={keep}", "evaluation.splits=[validation]")
-    assert f"{while_running} stage checkpoints of {shown(settings.whole * BYTES)}" in line
-    assert line.endswith(f"afterwards {shown(afterwards * settings.whole * BYTES)}")
+    assert f"{while_running} stage checkpoints of {shown(tiny_size.whole * BYTES)}" in line
+    assert line.endswith(f"afterwards {shown(afterwards * tiny_size.whole * BYTES)}")
 
 
-def test_the_most_is_the_kept_checkpoints_and_one_that_is_written(fast, settings):
+def test_the_most_is_the_kept_checkpoints_and_one_that_is_written(fast, tiny_size):
     (line, *_) = told(fast, "evaluation.splits=[validation]")
-    assert f"while running at most {shown((2 * 1 + 3 * 3) * settings.whole * BYTES)} (" in line
+    assert f"while running at most {shown((2 * 1 + 3 * 3) * tiny_size.whole * BYTES)} (" in line
 
 
 def test_a_joint_run_has_one_stage_checkpoint(fast):
@@ -137,8 +83,8 @@ def test_a_strategy_that_keeps_nothing_is_not_named(fast):
     assert not [line for line in told(fast, strategies=[Strategy()]) if "not counted" in line]
 
 
-def test_shared_stages_are_told(fast, settings):
-    assert f"1 first stage of {shown(settings.whole * BYTES)}" in told(fast)[1]
+def test_shared_stages_are_told(fast, tiny_size):
+    assert f"1 first stage of {shown(tiny_size.whole * BYTES)}" in told(fast)[1]
     assert len(told(fast, "checkpoint.reuse_stages=0")) == 1
 
 
@@ -157,9 +103,9 @@ def test_sizes_are_shown_in_the_unit_that_suits_them(size, text):
     assert shown(size) == text
 
 
-def test_what_is_said_is_what_a_run_writes(fast, settings, monkeypatch):
+def test_what_is_said_is_what_a_run_writes(fast, tiny_size, monkeypatch):
     """Largest folder while running and size afterwards, of a run with a strategy that keeps copies."""
-    from cl_mlm.experiment import checkpoint
+    from cl_mlm.storage import checkpoint
 
     largest, write = {"stages": 0, "steps": 0}, checkpoint.write_folder_whole
 
@@ -174,10 +120,10 @@ def test_what_is_said_is_what_a_run_writes(fast, settings, monkeypatch):
     fast["training"] |= {"steps": 4}
     fast["strategies"] = {"ewc": {"rows": 4}}
     result = cl_mlm.run(fast, "checkpoint.every_steps=2", progress=False)
-    tokenizer = bytes_below(result.folder / "stages") - 3 * settings.whole * BYTES
+    tokenizer = bytes_below(result.folder / "stages") - 3 * tiny_size.whole * BYTES
     assert tokenizer < 500_000
-    assert largest["stages"] == pytest.approx(3 * settings.whole * BYTES, rel=0.02)
-    assert largest["steps"] == pytest.approx(5 * settings.whole * BYTES, rel=0.02)
+    assert largest["stages"] == pytest.approx(3 * tiny_size.whole * BYTES, rel=0.02)
+    assert largest["steps"] == pytest.approx(5 * tiny_size.whole * BYTES, rel=0.02)
     assert bytes_below(result.folder / "predictions") < 40 * 2 * 24 + 10_000
 
 

@@ -187,12 +187,12 @@ def test_time_is_told_where_steps_were_timed(look):
 
 
 def test_no_model_is_loaded_unless_steps_are_timed(look, monkeypatch):
-    from cl_mlm.experiment import running as experiment
+    from cl_mlm.experiment import assembly
 
     def fail(*arguments, **named):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(experiment, "load_backbone", fail)
+    monkeypatch.setattr(assembly, "load_backbone", fail)
     assert look().to_dict()["timed"] is None
     with pytest.raises(AssertionError, match="a model was loaded"):
         look(steps=1)

@@ -9,7 +9,7 @@ from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.models.size import size_of_tasks
 from cl_mlm.strategy import Strategy
-from cl_mlm.training.loop import Work, begin_stage, training_ids
+from cl_mlm.training.loop import StageTraining, begin_stage, training_ids
 
 
 class Hoarder(Strategy):
@@ -28,12 +28,12 @@ def need(config, *overrides, strategies=None):
 def test_a_body_that_several_heads_share_counts_once(mixed, mode):
     told, prepared = need(mixed, f"finetuning.mode={mode}")
     run = assemble(prepared)
-    run.training_ids = training_ids(run)
+    run.place.training_ids = training_ids(run)
     begin_stage(run)
     # The head of the second objective is as wide as its first stage from the start, as is that of the first.
     assert len(run.tasks) == 2
-    assert told.weights == sum(p.nbytes for p in run.model.parameters())
-    assert told.gradients == sum(p.nbytes for p in run.trainable().values())
+    assert told.weights == sum(p.nbytes for p in run.network.model.parameters())
+    assert told.gradients == sum(p.nbytes for p in run.network.trainable().values())
 
 
 def test_weights_in_bfloat16_take_half(fast):
@@ -47,13 +47,13 @@ def test_it_is_what_a_run_holds(fast, mode, optimizer):
     overrides = [f"finetuning.mode={mode}", f"training.optimizer={optimizer}", "stream.labels_per_stage=4"]
     told, prepared = need(fast, *overrides)
     run = assemble(prepared)
-    run.training_ids = training_ids(run)
+    run.place.training_ids = training_ids(run)
     begin_stage(run)
-    work = Work(run, 2)
-    work.take([run.training_ids[:4]])
+    work = StageTraining(run, 2)
+    work.take_step([run.place.training_ids[:4]])
     moments = [t for state in work.bare.state.values() for t in state.values() if getattr(t, "dim", lambda: 0)()]
-    trainable = sum(p.nbytes for p in run.trainable().values())
-    assert told.weights == sum(p.nbytes for p in run.model.parameters())
+    trainable = sum(p.nbytes for p in run.network.trainable().values())
+    assert told.weights == sum(p.nbytes for p in run.network.model.parameters())
     assert told.gradients == trainable
     assert told.moments == sum(t.nbytes for t in moments) == trainable * (2 if optimizer == "adamw" else 1)
 

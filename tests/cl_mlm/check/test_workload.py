@@ -6,18 +6,19 @@ import cl_mlm
 from cl_mlm.check.look import early_look
 from cl_mlm.check.workload import workload
 from cl_mlm.config.loading import load_config
-from cl_mlm.experiment import running as experiment
+from cl_mlm.experiment import scoring
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.strategy import Strategy
+from cl_mlm.stream import pack_row_ids
 from cl_mlm.tracking.journal import read_lines
-from cl_mlm.training import loop
+from cl_mlm.training import early_stopping
 
 
 class Chooser(Strategy):
     """Takes the first rows of every stage."""
 
     def training_data(self, run, stage):
-        return run.split_rows["train"].ids(run.stage_index)[:5]
+        return pack_row_ids(run.stage_index, range(min(5, len(stage.train))))
 
 
 ONLINE, INSTANCES = "stream.scenario=online", "stream.scenario=instance_incremental"
@@ -51,8 +52,8 @@ def check_foretold(config, overrides, monkeypatch):
 
         return evaluate
 
-    monkeypatch.setattr(experiment, "evaluate", count("after", experiment.evaluate))
-    monkeypatch.setattr(loop, "evaluate", count("within", loop.evaluate))
+    monkeypatch.setattr(scoring, "evaluate", count("after", scoring.evaluate))
+    monkeypatch.setattr(early_stopping, "evaluate", count("within", early_stopping.evaluate))
     result = cl_mlm.run(config, *overrides, progress=False)
     assert steps_taken(result.folder) == {i: stage.steps for i, stage in enumerate(expected) if stage.steps}
     assert scored["after"] == sum(stage.scored for stage in expected)

@@ -26,11 +26,8 @@ def refused(cli, fast, write_config, tmp_path, monkeypatch):
         assert not (tmp_path / "runs").exists()
         return re.sub(r"\s+", " ", said.err)
 
-    import cl_mlm.experiment.running
-    import cl_mlm.models.backbone
-
-    monkeypatch.setattr(cl_mlm.models.backbone, "load_backbone", fail)
-    monkeypatch.setattr(cl_mlm.experiment.running, "load_backbone", fail)
+    for module in ("models.loading", "models.shared_body", "experiment.assembly"):
+        monkeypatch.setattr(f"cl_mlm.{module}.load_backbone", fail)
     return call
 
 

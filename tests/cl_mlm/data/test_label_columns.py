@@ -30,13 +30,13 @@ def test_nothing_is_seen_before_the_first_stage():
 )
 def test_seen_and_old_move_with_the_stages(last_stage, last_trained, seen, old):
     labels = labels_of("ab", "cd", "ef")
-    labels.begin(last_stage, last_trained)
+    labels.count(last_stage, last_trained)
     assert (labels.seen, labels.old) == (tuple(seen), tuple(old))
 
 
 def test_all_labels_of_a_domain_incremental_stream_are_old_from_the_second_stage_on():
     labels = labels_of("ab", "ab")
-    labels.begin(1, 0)
+    labels.count(1, 0)
     assert labels.seen == labels.old == ("a", "b")
 
 

@@ -54,7 +54,7 @@ def test_labels_grow_within_their_task():
     seen = []
     for i in range(4):
         for task in (first, second):
-            task.labels.begin(i, i - 1)
+            task.labels.count(i, i - 1)
         seen.append((first.labels.seen, first.labels.old, second.labels.seen, second.labels.old))
     assert seen == [
         (("x", "y"), (), (), ()),
@@ -130,3 +130,20 @@ def test_a_column_asks_what_a_stage_asks():
 def test_an_option_that_is_not_there_is_told():
     with pytest.raises(ConfigError, match=r"stream\.options\.x: no option of objective tagging"):
         objectives_of(replace(STREAM, stages=(replace(STREAM.stages[1], options={"x": 1}),)))
+
+
+def test_two_stages_of_one_objective_share_its_head_and_labels(three_objectives):
+    from cl_mlm.config.components import make_stream
+
+    stages = [
+        {"path": "classification"},
+        {"path": "tagging", "objective": "tagging"},
+        {"path": "classification", "options": {"reject": "x"}},
+    ]
+    stream = make_stream("files", {"path": str(three_objectives), "stages_by": "files", "stages": stages})
+    tasks = tasks_of(stream)
+    assert tasks.keys == ("classification", "tagging", "classification-2")
+    assert [task.labels.names for task in tasks] == [("sea", "sky")] * 3
+    tasks.count_labels(1, 0)
+    assert [task.labels.seen for task in tasks] == [("sea", "sky"), ("sea", "sky"), ()]
+    assert [task.labels.old for task in tasks] == [("sea", "sky"), (), ()]

@@ -9,9 +9,9 @@ from datasets import Dataset
 
 import cl_mlm
 from cl_mlm.config.loading import load_config
-from cl_mlm.data.as_text import as_text
 from cl_mlm.data.hygiene import clean
 from cl_mlm.data.sampling import limit
+from cl_mlm.data.text_form import as_text
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.stream import SPLITS

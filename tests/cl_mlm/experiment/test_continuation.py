@@ -27,21 +27,22 @@ class PowerCutError(Exception):
 @pytest.fixture(scope="module")
 def interrupted(make_fast, tmp_path_factory):
     """The folder of a run that ended in its first stage, after a checkpoint."""
-    from cl_mlm.training.loop import Work
+    from cl_mlm.training.loop import StageTraining
 
-    output, take = tmp_path_factory.mktemp("interrupted"), Work.take
+    output, take_step = tmp_path_factory.mktemp("interrupted"), StageTraining.take_step
 
     def take_some(self, micro_batches):
-        if self.run.step == LATER:
+        if self.run.place.step == LATER:
             raise PowerCutError
-        take(self, micro_batches)
+        take_step(self, micro_batches)
 
     config = make_fast(output)
     config["checkpoint"] = {"every_steps": 5, "every_minutes": None}
     config["training"] |= {"steps": 10}
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(Work, "take", take_some)
-        cl_mlm.run(config, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StageTraining, "take_step", take_some)
+        with pytest.raises(PowerCutError):
+            cl_mlm.run(config, progress=False)
     (folder,) = output.glob("fast/*")
     return folder
 

@@ -130,9 +130,9 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(harm, whole, fa
 
 
 def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_good_one(whole, fast, tmp_path, monkeypatch):
-    import safetensors.torch
+    from cl_mlm.storage import state_files
 
-    save, calls = safetensors.torch.save_file, [0]
+    save, calls = state_files.save_file, [0]
 
     def full(tensors, path):
         calls[0] += 1
@@ -141,7 +141,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_good_on
             raise OSError(28, "No space left on device")
         save(tensors, path)
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr(state_files, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         run(fast, "lwf", tmp_path)
     monkeypatch.undo()

@@ -51,7 +51,7 @@ class Halting(Strategy):
 HOLDING = """
 import sys
 from pathlib import Path
-from cl_mlm.api import locked
+from cl_mlm.storage.run_lookup import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     input()
@@ -144,7 +144,7 @@ class TestFinishedRun:
         assert set(summary["stream"]) >= {"name", "scenario", "fingerprint", "stages", "labels", "overlap"}
         assert set(summary["cost"]) == {
             *("train_seconds", "eval_seconds", "train_examples", "train_tokens", "peak_memory_bytes", "buffer_bytes"),
-            *("strategy_state_bytes", "trainable_parameters"),
+            *("strategy_state_bytes", "trainable_parameters", "hook_examples", "hook_tokens"),
         }
 
     def test_the_summary_is_json_without_nan(self, undisturbed):
@@ -185,6 +185,8 @@ class TestFinishedRun:
         cost = summary_of(undisturbed)["cost"]
         # Two stages of 16 rows, six epochs; each of the 24 steps of stage 2 brings back four rows of memory.
         assert cost["train_examples"] == 2 * 6 * 16 + 24 * 4
+        # EWC's Fisher reads the rows of both stages, LwF's teacher those of stage 2.
+        assert cost["hook_examples"] == 2 * 16 + 16
         assert cost["train_seconds"] > 0
 
     def test_the_kept_config_is_resolved(self, undisturbed):
@@ -374,32 +376,6 @@ class TestFlags:
         assert summary_of(undisturbed)["flags"] == []
 
 
-def test_arms_are_run_one_after_another_and_compared(cli, fast, write_config, tmp_path):
-    arms = {"naive": {}, "joint": {"strategies": ["joint"]}}
-    said = cli("run", write_config(tmp_path / "a.yaml", fast | {"arms": arms}), "--arm", "all", "training.steps=1")
-    assert said.code == 0
-    runs = [path for path in (tmp_path / "runs" / "fast").iterdir() if path.is_dir()]
-    assert sorted(path.name.partition("-")[0] for path in runs) == ["joint", "naive"]
-    assert (tmp_path / "runs" / "fast" / "compare.csv").is_file()
-
-
-def smoke_run(cli, arm, output):
-    """Runs arms of the quickstart on 20 rows a split; returns the strategies of the runs it has made."""
-    path, settings = ROOT / "configs" / "quickstart.yaml", ("training.threads=1", "training.device=cpu")
-    assert cli("run", path, "--arm", arm, "--limit", "20", f"output={output}", *settings).code == 0
-    return sorted(path.name.partition("-")[0] for path in (output / "quickstart").iterdir() if path.is_dir())
-
-
-def test_a_smoke_run_of_the_quickstart_ends_well(cli, own_store, tmp_path):
-    assert smoke_run(cli, "replay", tmp_path) == ["replay"]
-
-
-@pytest.mark.slow
-def test_a_smoke_run_of_every_arm_of_the_quickstart_ends_well(cli, own_store, tmp_path):
-    assert smoke_run(cli, "all", tmp_path) == ["ewc", "joint", "lwf", "naive", "replay"]
-    assert (tmp_path / "quickstart" / "compare.csv").is_file()
-
-
 def test_a_damaged_summary_of_a_finished_run_is_written_again(fast, caplog):
     fast["checkpoint"] = {"keep_stages": "last"}
     first = cl_mlm.run(fast)
@@ -409,12 +385,3 @@ def test_a_damaged_summary_of_a_finished_run_is_written_again(fast, caplog):
     again = cl_mlm.run(fast)
     assert "cannot be read as a summary" in caplog.text
     assert again.summary["accuracy_matrix"] == json.loads(whole)["accuracy_matrix"]
-
-
-def test_predictions_that_cannot_be_read_leave_no_old_per_class_table(fast, caplog):
-    first = cl_mlm.run(fast)
-    (first.folder / "predictions" / "1.parquet").write_bytes(b"PAR1")
-    (first.folder / "summary.json").unlink()
-    again = cl_mlm.run(fast)
-    assert "so there is no per_class.csv" in caplog.text
-    assert not (again.folder / "per_class.csv").exists()

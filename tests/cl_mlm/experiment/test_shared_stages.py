@@ -75,11 +75,11 @@ def beside(make_fast, tmp_path_factory):
 @pytest.fixture
 def trained(monkeypatch):
     """Counts the stages that are really trained and the splits that are really scored."""
-    import cl_mlm.experiment.running
+    import cl_mlm.experiment.scoring
     import cl_mlm.training.loop
 
     counts = {"trained": 0, "scored": 0}
-    optimise, evaluate = cl_mlm.training.loop._optimise, cl_mlm.experiment.running.evaluate
+    optimise, evaluate = cl_mlm.training.loop._optimise, cl_mlm.experiment.scoring.evaluate
 
     def count_training(*arguments):
         counts["trained"] += 1
@@ -90,7 +90,7 @@ def trained(monkeypatch):
         return evaluate(*arguments)
 
     monkeypatch.setattr(cl_mlm.training.loop, "_optimise", count_training)
-    monkeypatch.setattr(cl_mlm.experiment.running, "evaluate", count_scoring)
+    monkeypatch.setattr(cl_mlm.experiment.scoring, "evaluate", count_scoring)
     return counts
 
 

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import POSITIONS, TINY, letter_tokenizer, tiny_config
+from cl_mlm.objectives.classification import Classification
 
 TOKENIZER = letter_tokenizer()
 HARD = ["😀👍🏽", "中文 字符", "HELLO World", "a", " \t", "", "é Ünï ﬁ", "\x00", "\u200b", "naïve-1234567!", "ǆ ﷺ"]
@@ -62,7 +63,7 @@ def test_a_reloaded_tokenizer_is_equal(tmp_path):
 
 def test_weights_follow_from_the_seed():
     def weights(seed):
-        backbone = load_backbone(ModelConfig("tiny"), ["a", "b"], seed, 128)
+        backbone = load_backbone(ModelConfig("tiny"), ["a", "b"], seed, 128, Classification())
         return backbone.model.bert.embeddings.word_embeddings.weight
 
     assert torch.equal(weights(1), weights(1))

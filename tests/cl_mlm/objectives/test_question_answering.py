@@ -217,7 +217,7 @@ def test_loss_of_parts_is_the_loss_of_the_whole():
     outputs = random_outputs(batch)
     whole = QuestionAnswering().loss(outputs, batch)
     found = []
-    for part in batch.parts(3):
+    for part in batch.pieces(3):
         inputs = torch.isin(batch.input_row, part.ids - 5)
         own = Outputs(outputs.logits[inputs], lambda: torch.zeros(0))
         found.append(QuestionAnswering().loss(own, part))

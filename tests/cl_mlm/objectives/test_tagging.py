@@ -147,7 +147,7 @@ def test_target_classes_are_those_of_the_tags():
 def test_a_part_of_a_batch_gives_its_rows_loss_and_predictions():
     batch = collated()
     outputs = outputs_for(batch)
-    _, second = batch.parts(2)
+    _, second = batch.pieces(2)
     own = Outputs(outputs.logits[1:], outputs.lazy_features)
     assert OBJECTIVE.loss(own, second).tolist() == OBJECTIVE.loss(outputs, batch)[1:].tolist()
     assert predicted(second, own).values == predicted(batch, outputs).values[1:]

@@ -182,7 +182,7 @@ def test_loss_of_half_precision_logits_is_in_single_precision(load):
 def test_a_batch_cut_into_parts_has_the_same_losses(load):
     objective, backbone = load("gpt2")
     batch = batch_of(objective, backbone.tokenizer)
-    parts = [objective.loss(backbone.forward(part), part) for part in batch.parts(2)]
+    parts = [objective.loss(backbone.forward(part), part) for part in batch.pieces(2)]
     torch.testing.assert_close(torch.cat(parts), objective.loss(backbone.forward(batch), batch))
 
 

@@ -5,7 +5,6 @@ import math
 import signal
 
 import pytest
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from killing import die_at
 
@@ -19,12 +18,7 @@ PROMPTING = {"template": TEMPLATE, "delimiter": "\n", "shots": [0, 2]}
 OF_DATA = {"template": "{{ text }} is", "shots": [0]}
 
 
-@pytest.fixture(autouse=True)
-def fresh_process():
-    """One process has one precision: it is put back."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from cl_mlm.results.run_report import hundredths, metrics_table, notes, write_run_report
+from cl_mlm.run_folder import RunFolder
 
 
 def make_summary(num_stages=3, names=None):
@@ -49,7 +50,7 @@ def image_size(path):
 
 
 def test_report_writes_matrices_and_figures_into_the_run_folder(tmp_path):
-    paths = write_run_report(tmp_path, make_summary())
+    paths = write_run_report(RunFolder(tmp_path), make_summary())
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
         "accuracy_matrix.csv",
         "validation_matrix.csv",
@@ -62,18 +63,18 @@ def test_report_writes_matrices_and_figures_into_the_run_folder(tmp_path):
 
 def test_csv_holds_exact_scores_and_leaves_unmeasured_cells_empty(tmp_path):
     summary = make_summary(2)
-    write_run_report(tmp_path, summary)
+    write_run_report(RunFolder(tmp_path), summary)
     rows = read_csv(tmp_path / "accuracy_matrix.csv")
     assert rows == [["stage", "stage 0", "stage 1"], ["stage 0", "0.9", ""], ["stage 1", "0.8", "0.9"]]
 
 
 def test_validation_scores_are_kept_apart_from_test_scores(tmp_path):
-    write_run_report(tmp_path, make_summary(2))
+    write_run_report(RunFolder(tmp_path), make_summary(2))
     assert float(read_csv(tmp_path / "validation_matrix.csv")[1][1]) == pytest.approx(0.85)
 
 
 def test_json_names_rows_and_columns_and_writes_null_for_unmeasured(tmp_path):
-    write_run_report(tmp_path, make_summary(2))
+    write_run_report(RunFolder(tmp_path), make_summary(2))
     matrices = json.loads((tmp_path / "matrices.json").read_text(encoding="utf-8"))
     assert matrices["stages"] == matrices["columns"] == ["stage 0", "stage 1"]
     assert matrices["accuracy_matrix"][0] == [0.9, None]
@@ -81,7 +82,7 @@ def test_json_names_rows_and_columns_and_writes_null_for_unmeasured(tmp_path):
 
 @pytest.mark.parametrize("num_stages", [1, 21])
 def test_figures_are_images_that_grow_with_the_number_of_stages(tmp_path, num_stages):
-    write_run_report(tmp_path, make_summary(num_stages))
+    write_run_report(RunFolder(tmp_path), make_summary(num_stages))
     for name in ("forgetting_curves", "accuracy_matrix"):
         width, height = image_size(tmp_path / "figures" / f"{name}.png")
         assert width > 400 + 40 * num_stages
@@ -90,14 +91,14 @@ def test_figures_are_images_that_grow_with_the_number_of_stages(tmp_path, num_st
 
 @pytest.mark.parametrize("name", ["$x_1", "_private", "a^{b", "\\alpha$", "", "x" * 200])
 def test_odd_stage_names_are_drawn_as_they_are(tmp_path, name):
-    paths = write_run_report(tmp_path, make_summary(2, [name, "other"]))
+    paths = write_run_report(RunFolder(tmp_path), make_summary(2, [name, "other"]))
     assert image_size(paths[-1])[0] < 2000
 
 
 def test_a_run_that_measured_its_last_row_only_is_drawn(tmp_path):
     summary = make_summary(3)
     summary["accuracy_matrix"] = [[None] * 3, [None] * 3, [0.9, 0.8, 0.7]]
-    paths = write_run_report(tmp_path, summary)
+    paths = write_run_report(RunFolder(tmp_path), summary)
     assert paths[-1].stat().st_size > 1000
 
 
@@ -105,7 +106,7 @@ def test_figures_leave_pyplot_alone(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
-    write_run_report(tmp_path, make_summary(2))
+    write_run_report(RunFolder(tmp_path), make_summary(2))
     assert "matplotlib.pyplot" not in sys.modules
 
 
@@ -143,7 +144,7 @@ def test_a_run_of_very_many_stages_is_drawn(tmp_path):
     summary["stream"]["stages"] = [f"chunk {i}" for i in range(3000)]
     summary |= {"accuracy_matrix": rows, "validation_matrix": rows, "home": [1, 2999]}
     summary["reasons"] = {"accuracy_matrix": "rows of 1500 of 3000 stages are not measured (evaluate_every)"}
-    write_run_report(tmp_path, summary)
+    write_run_report(RunFolder(tmp_path), summary)
     assert max(image_size(tmp_path / "figures" / "accuracy_matrix.png")) < 65_536
     assert "accuracy matrix –: rows of 1500 of 3000 stages are not measured (evaluate_every)" in notes(summary)
 

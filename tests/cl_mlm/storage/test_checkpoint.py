@@ -1,21 +1,16 @@
-import json
-import math
 import os
 import pickletools
 import random
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.models.backbone import Backbone
+from cl_mlm.models.backbone import PlainBackbone
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.storage.checkpoint import in_order, last_good, read_stage, read_step, write_stage, write_step
-from cl_mlm.storage.state_files import damage, join_state, split_state, state_bytes
+from cl_mlm.storage.state_files import damage
 
 STATES = {"0": {"anchor": {"head.weight": torch.arange(6.0).reshape(2, 3)}, "constant": 0.5}, "1": {}}
 RECORD = {"next_stage": 1, "matrix": [[0.5, None]]}
@@ -31,12 +26,6 @@ class Weights:
 
 def write(folder, stage_index=0, states=STATES, record=RECORD):
     return write_stage(folder, stage_index, Weights(), states, record)
-
-
-def round_trip(state):
-    tensors = {}
-    plain = json.loads(json.dumps(split_state(state, "", tensors)))
-    return join_state(plain, tensors)
 
 
 def files_of(folder):
@@ -60,75 +49,6 @@ def test_transposed_tensors_and_views_come_back(tmp_path):
     assert torch.equal(states["0"]["t"], whole.T)
     assert torch.equal(states["0"]["row"], whole[1])
     assert torch.equal(states["0"]["again"], whole)
-
-
-PLAIN = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-    max_leaves=10,
-)
-
-
-@given(PLAIN)
-@settings(deadline=None)
-def test_nested_plain_values_come_back(value):
-    assert round_trip(value) == value
-
-
-def test_values_that_are_not_finite_come_back():
-    found = round_trip({"best": -math.inf, "worst": math.inf, "none": math.nan})
-    assert (found["best"], found["worst"]) == (-math.inf, math.inf)
-    assert math.isnan(found["none"])
-
-
-def test_nested_tensors_come_back_in_place():
-    state = {"a": [{"b": torch.ones(2)}, 3, [torch.zeros(1), "x"]], "c": torch.tensor(2.0)}
-    found = round_trip(state)
-    assert found["a"][0]["b"].tolist() == [1.0, 1.0]
-    assert found["a"][1:] == [3, [torch.zeros(1), "x"]]
-    assert float(found["c"]) == 2.0
-
-
-def test_names_with_slashes_do_not_meet():
-    found = round_trip({"a/b": torch.tensor(1.0), "a": {"b": torch.tensor(2.0)}})
-    assert (float(found["a/b"]), float(found["a"]["b"])) == (1.0, 2.0)
-
-
-def read_only(array):
-    array.flags.writeable = False
-    return array
-
-
-@pytest.mark.parametrize(
-    "array",
-    [np.arange(4), np.ones((2, 2), np.float32), np.arange(6)[::-2], read_only(np.arange(3)), np.zeros(0, np.int64)],
-    ids=["int64", "float32", "reversed", "read-only", "empty"],
-)
-def test_arrays_come_back_as_tensors_of_the_same_values(array):
-    found = round_trip({"ids": array})["ids"]
-    assert isinstance(found, torch.Tensor)
-    assert np.array_equal(found.numpy(), array)
-    assert found.numpy().dtype == array.dtype
-
-
-def test_a_kept_tensor_does_not_change_with_the_original():
-    tensors, tensor = {}, torch.zeros(2, requires_grad=True)
-    plain = split_state({"a": tensor}, "", tensors)
-    with torch.no_grad():
-        tensor.fill_(1.0)
-    assert join_state(plain, tensors)["a"].tolist() == [0.0, 0.0]
-
-
-@pytest.mark.parametrize(
-    "wrong", [object(), {1, 2}, b"bytes", torch.nn.Linear(1, 1), len], ids=lambda x: type(x).__name__
-)
-def test_objects_are_refused_by_their_path(wrong):
-    with pytest.raises(TypeError, match=r"^state/0/deep/1: must be tensors and plain values only, got "):
-        split_state({"0": {"deep": [1, wrong]}}, "", {})
-
-
-def test_state_bytes_counts_tensors_and_arrays():
-    assert state_bytes({"a": torch.zeros(3), "b": [np.zeros(2, np.int64), 7]}) == 3 * 4 + 2 * 8
 
 
 def test_states_and_record_come_back(tmp_path):
@@ -266,7 +186,7 @@ def test_a_state_of_another_stage_is_not_read(tmp_path):
 
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
     config = BertConfig(vocab_size=100, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
-    backbone = Backbone(BertForSequenceClassification(config), letter_tokenizer())
+    backbone = PlainBackbone(BertForSequenceClassification(config), letter_tokenizer(), "sequence")
     folder = write_stage(tmp_path, 0, backbone, STATES, RECORD)
     names = {path.name for path in files_of(folder)}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= names

@@ -1,12 +1,14 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
+from cl_mlm.errors import DataError
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
-from cl_mlm.tokens.encoding import CHUNK_ROWS, encode_rows
+from cl_mlm.tokens.encoding import CHUNK_ROWS, EncodedRows, encode_rows
 
 TOKENIZER = letter_tokenizer()
 LABELS = {"x": 0, "y": 1, "z": 2}
@@ -156,3 +158,33 @@ def _entry_after(work, cache):
     work()
     (entry,) = (cache / "encoded").iterdir()
     return entry
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/b", "", "nul\0"])
+def test_a_cache_entry_whose_columns_lead_elsewhere_is_refused(tmp_path, name):
+    for folder in (tmp_path, tmp_path / "entry"):
+        folder.mkdir(exist_ok=True)
+        for file in ("outside", "input_ids"):
+            np.save(folder / f"{file}.values.npy", np.zeros(1, dtype=np.int32))
+            np.save(folder / f"{file}.offsets.npy", np.zeros(2, dtype=np.int64))
+    layout = {"columns": {"input_ids": True, name: False}}
+    (tmp_path / "entry" / "layout.json").write_text(json.dumps(layout))
+    with pytest.raises(DataError, match=r"layout\.json: columns must have plain names, got \["):
+        EncodedRows(tmp_path / "entry")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"columns": 3}', '{"columns": ["a"]}'])
+def test_a_damaged_cache_entry_is_named(tmp_path, text):
+    (tmp_path / "layout.json").write_text(text)
+    with pytest.raises(DataError, match=r"layout\.json: cannot be read: .*; remove .*, it is made anew"):
+        EncodedRows(tmp_path)
+
+
+def test_a_cache_array_that_is_a_pickle_is_refused_and_not_read(tmp_path, trap):
+    array = np.empty(1, dtype=object)
+    array[0] = trap(tmp_path / "sprung")
+    np.save(tmp_path / "input_ids.values.npy", array, allow_pickle=True)
+    (tmp_path / "layout.json").write_text('{"columns": {"input_ids": true}}')
+    with pytest.raises(ValueError, match="Python objects"):
+        EncodedRows(tmp_path)
+    assert not (tmp_path / "sprung").exists()

@@ -3,11 +3,11 @@ import pytest
 import torch
 from datasets import Dataset
 
+from cl_mlm.data.tasks import tasks_of
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.objectives.classification import Classification
 from cl_mlm.stream import Stage, Stream, pack_row_ids
-from cl_mlm.task import LabelSpace
-from cl_mlm.tokens.split_rows import Rows
+from cl_mlm.tokens.split_rows import SplitRows
 
 TOKENIZER = letter_tokenizer()
 TEXTS = [["a b c", "d", "e f"], ["g h i j", "k l"]]
@@ -28,9 +28,9 @@ def stream_of(groups=(("x", "y"), ("z", "w")), scenario="class_incremental"):
 
 
 def rows_of(stream, split="train", seen=2, objective=None):
-    labels = LabelSpace(stream)
-    labels.begin(seen - 1, -1)
-    return Rows(stream, split, objective or Classification(), TOKENIZER, labels, 32)
+    tasks = tasks_of(stream, {"classification": objective or Classification()})
+    tasks.count_labels(seen - 1, -1)
+    return SplitRows(stream, split, tasks, TOKENIZER, 32)
 
 
 def texts_of(batch):
@@ -122,9 +122,7 @@ def test_pairs_and_single_texts_of_different_stages_make_one_batch():
     pair = Dataset.from_dict({"text": ["one", "two"], "text_pair": ["un", "deux"], "label": ["a", "b"]})
     stages = (Stage("single", single, single, single, ("a", "b")), Stage("pair", pair, pair, pair, ("a", "b")))
     stream = Stream("both", stages, "domain_incremental")
-    labels = LabelSpace(stream)
-    labels.begin(1, -1)
-    rows = Rows(stream, "train", Classification(), TOKENIZER, labels, 32)
+    rows = rows_of(stream)
     ids = np.concatenate([rows.ids(0), rows.ids(1), rows.ids(0)])
     batch = rows.collate(ids)
     alone = rows.collate(rows.ids(1))

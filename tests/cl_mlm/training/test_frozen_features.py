@@ -71,7 +71,7 @@ def test_without_the_cache_every_row_of_every_step_goes_through_the_body(frozen,
 
 
 def test_full_fine_tuning_keeps_no_features(frozen, monkeypatch):
-    def never(run):
+    def never(*arguments):
         raise AssertionError("features of a body that is trained")
 
     monkeypatch.setattr(FrozenFeatures, "find", never)
@@ -94,7 +94,7 @@ def test_a_head_that_reads_whole_sequences_is_said_and_the_body_runs(frozen, mon
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(frozen, tmp_path, monkeypatch):
     whole = cl_mlm.run(frozen("bert"), f"output={tmp_path / 'whole'}")
-    evaluate, calls = cl_mlm.experiment.running.evaluate, []
+    evaluate, calls = cl_mlm.experiment.scoring.evaluate, []
 
     def failing(*arguments):
         calls.append(1)
@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(frozen, tmp_path, monkeypat
             raise OSError("pulled the plug")
         return evaluate(*arguments)
 
-    monkeypatch.setattr(cl_mlm.experiment.running, "evaluate", failing)
+    monkeypatch.setattr(cl_mlm.experiment.scoring, "evaluate", failing)
     with pytest.raises(OSError, match="plug"):
         cl_mlm.run(frozen("bert"))
     monkeypatch.undo()

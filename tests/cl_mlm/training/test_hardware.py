@@ -7,21 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from cl_mlm.config.schema import Config, TrainingConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.training.hardware import describe_hardware, make_accelerator, peak_memory_bytes, resolve_hardware
 
-
-@pytest.fixture(autouse=True)
-def fresh_process():
-    """One process has one precision and one number of threads: both are put back."""
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 def config_of(**training):
@@ -110,8 +101,8 @@ def test_peak_memory_of_this_process_is_that_of_one_with_torch_loaded():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process's own peak")
 def test_a_childs_peak_memory_does_not_begin_at_its_parents():
-    """A parent with 400 MB and a child that holds next to nothing."""
-    ballast = bytearray(400_000_000)
+    """A parent with 1 GB beside what it needs, and a child that imports torch and holds nothing."""
+    ballast = bytearray(1_000_000_000)
     own = "from cl_mlm.training.hardware import _own_peak; print(_own_peak())"
     found = subprocess.run([sys.executable, "-c", own], capture_output=True, text=True, check=True)
     assert len(ballast) > int(found.stdout) > 1_000_000
