@@ -95,39 +95,3 @@ def test_probes_and_prompts_withhold_nothing():
     data = {"name": "phrasebook", "withhold": ["future"]}
     with pytest.raises(ConfigError, match=r"prompting\.data\.withhold: must not be set for prompts"):
         load_config({"stream": SECTION, "prompting": {"template": "x", "data": data}})
-
-
-# tests/cl_mlm/data/test_tasks.py: the cache of `identity`.
-
-
-def test_options_that_change_in_place_make_another_task():
-    from cl_mlm.data.tasks import identity
-
-    stream, _ = build_stream(resolved(as_text=True).stream)
-    options = {"answers": ["a", "b"]}
-    stage = replace(stream.stages[0], options=options)
-    first = identity(stage)
-    options["answers"].append("c")
-    assert identity(stage) != first
-    options["answers"].pop()
-    assert identity(stage) == first
-
-
-def test_an_objective_of_a_module_that_is_loaded_anew_is_read_anew(tmp_path, monkeypatch):
-    import importlib
-    import sys
-
-    from cl_mlm.data.tasks import identity
-
-    monkeypatch.syspath_prepend(str(tmp_path))
-    source = "from cl_mlm.objectives.regression import Regression\nclass Mine(Regression):\n    def __init__(self, width: int = {}):\n        super().__init__()\n        self.width = width\n    def options(self):\n        return {{'width': self.width}}\n"
-    stream, _ = build_stream(resolved().stream)
-    stage = replace(stream.stages[0], objective="my_objective.Mine", options={})
-    seen = []
-    for width in (1, 22):
-        (tmp_path / "my_objective.py").write_text(source.format(width))
-        importlib.invalidate_caches()
-        sys.modules.pop("my_objective", None)
-        seen.append(identity(stage)[1])
-    sys.modules.pop("my_objective", None)
-    assert seen == ["[('width', 1)]", "[('width', 22)]"]
