@@ -161,7 +161,7 @@ class Strategy:
 
     @property
     def name(self) -> str:
-        """The name in tables and metric keys."""
+        """The name in metric keys and flags; messages about arguments show the name in the config."""
         return type(self).__name__.lower()
 
     def validate(self) -> list[str]:

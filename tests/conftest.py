@@ -25,6 +25,16 @@ WORDS = {
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="agg")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what runs experiments from end to end: those folders, and every test that asks for `make_fast` or `cli`."""
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0]
+        fixtures = {*getattr(item, "fixturenames", ())}
+        if folder in ("runs", "docs", "benchmarks", "test_contributing.py") or fixtures & {"make_fast", "cli"}:
+            item.add_marker("whole_run")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folders of both caches, for this session only: a test never reads what an older one left."""
@@ -315,32 +325,28 @@ def mixed(fast: dict[str, Any], write_rows: Callable[..., Path], tmp_path: Path)
 TOPICS = {"sky": ["sun", "moon", "star"], "sea": ["fish", "wave", "salt"]}
 
 
-def _intent(topic: str, word: str, i: int, split: str) -> dict[str, Any]:
-    return {"text": f"{word} {split} intent {i}", "label": topic}
-
-
-def _slots(topic: str, word: str, i: int, split: str) -> dict[str, Any]:
-    return {"tokens": ["look", "a", word, split, str(i)], "tags": ["O", "O", f"B-{topic}", "I-" + topic, "O"]}
-
-
-def _question(topic: str, word: str, i: int, split: str) -> dict[str, Any]:
+def three_rows(topic: str, word: str, i: int, split: str) -> dict[str, dict[str, Any]]:
+    """Returns a row of every objective: an intent, slots, a question."""
     context = " ".join(f"{w} is {n} of {split} {i} in the {topic}." for n, w in enumerate(TOPICS[topic]))
     answer = f"{TOPICS[topic].index(word)} of"
     answers = {"text": [answer], "answer_start": [context.index(answer)]}
-    return {"context": context, "question": f"what is {word}?", "answers": answers}
+    return {
+        "classification": {"text": f"{word} {split} intent {i}", "label": topic},
+        "tagging": {"tokens": ["look", "a", word, split, str(i)], "tags": ["O", "O", f"B-{topic}", f"I-{topic}", "O"]},
+        "question_answering": {"context": context, "question": f"what is {word}?", "answers": answers},
+    }
 
 
 @pytest.fixture(scope="session")
 def three_objectives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one for each of three objectives, by its name: intents, slots and questions about two topics."""
     root = tmp_path_factory.mktemp("mixed")
-    makers = {"classification": _intent, "tagging": _slots, "question_answering": _question}
-    for key, make in makers.items():
-        (root / key).mkdir()
-        for split, size in {"train": 10, "validation": 2, "test": 6}.items():
-            topics = [list(TOPICS)[i % 2] for i in range(size)]
-            rows = [make(topic, TOPICS[topic][i % 3], i, split) for i, topic in enumerate(topics)]
-            (root / key / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, size in {"train": 10, "validation": 2, "test": 6}.items():
+        topics = [list(TOPICS)[i % 2] for i in range(size)]
+        rows = [three_rows(topic, TOPICS[topic][i % 3], i, split) for i, topic in enumerate(topics)]
+        for key in rows[0]:
+            (root / key).mkdir(exist_ok=True)
+            (root / key / f"{split}.jsonl").write_text("".join(json.dumps(row[key]) + "\n" for row in rows))
     return root
 
 

@@ -1,4 +1,8 @@
-"""The promises of docs/security.md, each held against an attempt to break it."""
+"""The promises of docs/security.md on names, configs and secrets, each held against an attempt to break it.
+
+What the source may not contain is in `tests/test_source_safety.py`; what files may not do stands with the modules that
+read them (`file_safety`, `state_files`, `encoding`).
+"""
 
 import json
 import string

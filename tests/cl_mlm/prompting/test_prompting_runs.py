@@ -15,7 +15,6 @@ from cl_mlm.stream import Stage, Stream
 
 TEMPLATE = "{{ source }}\nOutput:"
 PROMPTING = {"template": TEMPLATE, "delimiter": "\n", "shots": [0, 2]}
-OF_DATA = {"template": "{{ text }} is", "shots": [0]}
 
 
 pytestmark = pytest.mark.usefixtures("fresh_process")

@@ -87,10 +87,6 @@ def test_a_folder_without_checkpoints_has_no_last_good_one(tmp_path):
     assert last_good(tmp_path) == (None, [])
 
 
-def files_by_name(tmp_path):
-    return [str(path.relative_to(tmp_path)) for path in files_of(write(tmp_path))]
-
-
 FILES = ["manifest.json", "model/model.safetensors", "record.json", "strategies.json", "strategies.safetensors"]
 
 
