@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cl_mlm.errors import ConfigError
 from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.stream import unpack_row_ids
 
@@ -47,9 +48,10 @@ class FrozenFeatures:
         batch_size: int,
         kind: type[Any],
         fields: dict[str, bool],
+        reads_first: bool,
     ) -> None:
         self._backbone, self._precision, self._data, self._batch_size = backbone, precision, data, batch_size
-        self._kind, self._fields = kind, fields
+        self._kind, self._fields, self._reads_first = kind, fields, reads_first
         self._tables: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
         self._served: dict[str, torch.Tensor] | None = None
         self._num_tokens = 0
@@ -80,7 +82,9 @@ class FrozenFeatures:
                 "finetuning.cache_features: the head of this model reads whole sequences; the body runs every time"
             )
             return None
-        made = cls(backbone, precision, data, batch_size, type(output), single)
+        over_tokens = [_positions(gradients[name]) for name, is_row in single.items() if not is_row]
+        reads_first = all(not bool(reads[:, 1:].any()) for reads in over_tokens)
+        made = cls(backbone, precision, data, batch_size, type(output), single, reads_first)
         made._stand_in()
         return made
 
@@ -122,13 +126,30 @@ class FrozenFeatures:
                 for name, is_row in self._fields.items():
                     values = output[name]
                     if not is_row:
-                        read = _positions(gradients[name]).int().argmax(-1)
+                        read = self._read_positions(gradients.get(name), values)
                         values = values[torch.arange(len(values), device=values.device), read]
                     if name not in table:
                         table[name] = values.new_empty(len(ids), values.shape[-1])
                     table[name][torch.from_numpy(positions)] = values.detach()
         self._served = served
         return table
+
+    def _read_positions(self, gradient: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor:
+        """Returns the position that the head reads in every row of (R, T, H), int64 (R,); `gradient` None: all zero.
+
+        Where no unit of a head such as DistilBERT's is active for a row, the gradient does not tell the position: then it
+        is the first, if the head has been seen to read that one.
+
+        Raises:
+            ConfigError: it has been seen to read another.
+        """
+        reads = values.new_zeros(values.shape[:2], dtype=torch.bool) if gradient is None else _positions(gradient)
+        if not self._reads_first and not reads.any(-1).all():
+            raise ConfigError(
+                "finetuning.cache_features: must be false for this model, whose head passes nothing on for some rows, "
+                "got true"
+            )
+        return reads.int().argmax(-1)
 
     def _stand_in(self) -> None:
         """Lets the body's `forward` give kept vectors while some are served."""

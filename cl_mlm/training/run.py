@@ -53,7 +53,6 @@ class Run:
         self.data = RunData(stream, tasks, backbone.tokenizer, config.training.max_length, backbone.model.device)
         self.network = Network(backbone, accelerator, config, self.data)
         self.cost = StageCost()
-        self._view = StrategyView(config, stream, tasks, self.place, self.data, self.network)
 
     @property
     def stage(self) -> Stage:
@@ -65,7 +64,8 @@ class Run:
 
         What it puts through the model is counted in `cost`, and draws its randomness by the hook's address.
         """
-        return self._view.within(strategy.name, hook, self.cost)
+        parts = (self.config, self.stream, self.tasks, self.place, self.data, self.network)
+        return StrategyView(*parts, self.cost, (strategy.name, hook))
 
     def begin(self, stage_index: int) -> None:
         """Moves to the first step of a stage."""

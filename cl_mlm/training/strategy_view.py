@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -41,21 +41,29 @@ class TrainedHead:
 
 
 class StrategyView:
-    """A run as a hook may see it. See `cl_mlm.strategy.RunView` for the meaning of every property and method."""
+    """A run as one call of a hook may see it. `cl_mlm.strategy.RunView` says what every property and method means.
+
+    Args:
+        config, stream, tasks, place, data, network: of the run.
+        cost: gets the passes that the hook makes.
+        hook: names of the strategy and of its hook, by which the randomness of these passes is addressed.
+    """
 
     def __init__(
-        self, config: Config, stream: Stream, tasks: Tasks, place: Place, data: RunData, network: Network
+        self,
+        config: Config,
+        stream: Stream,
+        tasks: Tasks,
+        place: Place,
+        data: RunData,
+        network: Network,
+        cost: StageCost,
+        hook: tuple[str, str],
     ) -> None:
         self._config, self._stream, self._tasks = config, stream, tasks
         self._place, self._data, self._network = place, data, network
-        self._cost: StageCost | None = None
-        self._hook: tuple[str, str] = ("", "")
+        self._cost, self._hook = cost, hook
         self._num_passes = 0
-
-    def within(self, strategy: str, hook: str, cost: StageCost) -> Self:
-        """Returns the view for one call of a strategy's hook, whose passes are added to `cost`."""
-        self._hook, self._cost, self._num_passes = (strategy, hook), cost, 0
-        return self
 
     @property
     def seed(self) -> int:
@@ -182,9 +190,8 @@ class StrategyView:
         address = (place.stage_index, place.epoch, place.step, place.micro_batch, self._num_passes)
         seed_everything(place.seed, "hook", *self._hook, *address)
         self._num_passes += 1
-        if self._cost is not None:
-            self._cost.hook_examples += len(batch)
-            self._cost.hook_tokens += batch.num_tokens
+        self._cost.hook_examples += len(batch)
+        self._cost.hook_tokens += batch.num_tokens
 
     def _task_of(self, batch: Batch) -> Task:
         return self._tasks.by_key.get(batch.task) or self._tasks.at(self._place.stage_index)
