@@ -137,8 +137,8 @@ class FrozenFeatures:
     def _read_positions(self, gradient: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor:
         """Returns the position that the head reads in every row of (R, T, H), int64 (R,); `gradient` None: all zero.
 
-        Where no unit of a head such as DistilBERT's is active for a row, the gradient does not tell the position: then it
-        is the first, if the head has been seen to read that one.
+        Where no unit of a head such as DistilBERT's is active for a row, the gradient does not tell the position. It is
+        then the first one, if the head has been seen to read that.
 
         Raises:
             ConfigError: it has been seen to read another.
