@@ -24,6 +24,7 @@ import accelerate, datasets, pyarrow.parquet, safetensors.torch, torch
 import transformers.models.bert.modeling_bert
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import cl_mlm
+from cl_mlm.experiment import preparation
 from cl_mlm.experiment.running import Experiment
 
 class Reached(BaseException):
