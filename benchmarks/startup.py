@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HELP_LIMIT = 6.0  # multiples of the time of `python -c "import numpy"`
+HELP_LIMIT = 2.5  # multiples of the time of `python -c "import numpy"`
 DEMO_LIMIT = 180.0  # seconds of training and evaluation, all arms together
 ROUNDS = 7
 # All that a run imports is imported before the clock starts, except MLflow: its thread imports it beside the training.

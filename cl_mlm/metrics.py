@@ -137,7 +137,8 @@ def _learned(matrix: npt.ArrayLike, home: Home) -> tuple[FloatArray, IntArray, I
     """Returns the learned columns: their scores `(stages, learned)`, their homes and their positions, `(learned,)`."""
     scores = as_matrix(matrix)
     num_columns = scores.shape[1]
-    homes = np.array(range(num_columns) if home is None else [-1 if h is None else h for h in home], dtype=np.int64)
+    given = range(num_columns) if home is None else home
+    homes = np.array([-1 if h is None else h for h in given], dtype=np.int64)
     if len(homes) != num_columns:
         raise ValueError(f"home: must have one entry for each of {num_columns} columns, got {len(homes)}")
     columns = np.flatnonzero((homes >= 0) & (homes < len(scores)))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,9 +24,23 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-
     Numbers = npt.NDArray[np.int64]
+
+# What those who write an objective import, the classes of `cl_mlm.batch` among it.
+__all__ = [
+    "Batch",
+    "Encoded",
+    "Head",
+    "Lengths",
+    "Objective",
+    "Outputs",
+    "Predictions",
+    "Predictor",
+    "ProblemType",
+    "RawRows",
+    "Sites",
+    "input_lengths",
+]
 
 # The form of model that an objective needs: one choice a sequence, one a token, start and end of a span, or the next,
 # the masked, or the answer's tokens.

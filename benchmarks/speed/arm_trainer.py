@@ -60,7 +60,8 @@ def train(work: Workload, tick: Tick, strategy: str = "random") -> None:
 def rows_of_steps(num_rows: int) -> Any:
     """Returns, without end, the rows of one step after another: an epoch's last batch is the rest."""
     full, rest = divmod(num_rows, BATCH_SIZE)
-    return cycle([BATCH_SIZE] * full + [rest] * bool(rest))
+    sizes = [BATCH_SIZE] * full
+    return cycle([*sizes, rest] if rest else sizes)
 
 
 class Predictor:

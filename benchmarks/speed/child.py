@@ -31,7 +31,10 @@ class Child:
         command = [sys.executable, "-m", "benchmarks.speed", "--one-arm", name, "--setting", work.kind]
         command += ["--model", work.model, "--threads", str(work.threads), "--device", work.device]
         command += ["--precision", precision or work.precision]
-        command += ["--rows", str(work.rows)] * (work.rows is not None) + ["--tracking", uri or ""] * bool(uri)
+        if work.rows is not None:
+            command += ["--rows", str(work.rows)]
+        if uri:
+            command += ["--tracking", uri]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
         self.peak, self.logging = 0, 0.0

@@ -48,7 +48,9 @@ def cells(row: dict[str, Any]) -> list[str]:
     """Returns one line of the table."""
     has_interval = row["low"] is not None and math.isfinite(row["low"])
     sign = "≥" if row["at_least"] else "≤"
-    notes = [row["note"]] * bool(row["note"]) + ["interval wider than asked"] * (has_interval and not row["reached"])
+    notes = [row["note"]] if row["note"] else []
+    if has_interval and not row["reached"]:
+        notes.append("interval wider than asked")
     return [
         row["name"],
         row["title"],
@@ -95,9 +97,11 @@ def _short(row: dict[str, Any] | None) -> tuple[str, str]:
         return "", ""
     *_, value, interval, target, met, quads, _ = cells(row)
     value = f"**{value}**" if met == "NO" else value
-    cut = "†" * ("--rows" in row.get("command", ""))
-    within = [interval] * (interval != "-") + [f"{quads} quads"] * (quads != "1")
-    return target, value + cut + f" ({'; '.join(within)})" * bool(within)
+    cut = "†" if "--rows" in row.get("command", "") else ""
+    within = [interval] if interval != "-" else []
+    if quads != "1":
+        within.append(f"{quads} quads")
+    return target, value + cut + (f" ({'; '.join(within)})" if within else "")
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -150,6 +150,10 @@ def _trial(run: Run, stage_index: int, num_steps: int) -> _Trial:
     run.begin(stage_index)
     place = run.place
     place.training_ids = training_ids(run)
+    if not len(place.training_ids):
+        begin_stage(run)
+        end_stage(run)
+        return _Trial(0.0, [0.0], 0.0, 0.0)  # such a stage trains 0 steps
     epoch = list(steps_of_epoch(run, run.data.lengths(place.training_ids)))
     steps = list(islice(cycle(epoch), num_steps + 1))
     # Without the rows that no step reads: strategies prepare for all of these rows, and learn from them.

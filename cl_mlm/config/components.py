@@ -84,7 +84,9 @@ def make_objective(name: str, options: Mapping[str, Any]) -> Objective:
 def parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Returns the arguments of a class or function that a config may set, by name; annotations are evaluated."""
     signature = inspect.signature(component, eval_str=True)
-    return {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    named = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    # Where a user's own class says nothing of a type, any value will do.
+    return {name: p.replace(annotation=Any) if p.annotation is p.empty else p for name, p in named.items()}
 
 
 def _import_path(kind: str, path: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cl_mlm.config.components import find
-from cl_mlm.errors import ConfigError
+from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,11 +88,17 @@ def composition_faults(
 
 
 def unmet_needs(strategy: Strategy, stream: Stream) -> list[str]:
-    """Returns a line for each of the strategy's needs that the stream does not meet."""
+    """Returns a line for each of the strategy's needs that the stream does not meet, or that there is not."""
+    known = ", ".join(MEANING)
+    unknown = [
+        f"strategies.{strategy.name}: needs must be of {known}, got {need!r}{nearest(need, MEANING)}"
+        for need in sorted(strategy.needs)
+        if need not in MEANING
+    ]
     reasons: dict[Need, str] = {need: f"stream.withhold names {need}" for need in stream.withheld}
     if not stream.masks:
         reasons["task_id"] = f"stream.scenario must be task_incremental, got {stream.scenario}"
-    return [
+    return unknown + [
         f"strategies.{strategy.name}: needs {need} ({MEANING[need]}), which this stream does not give: {reasons[need]}"
         for need in sorted(strategy.needs)
         if need in reasons

@@ -69,7 +69,10 @@ def prompt_run(
     index = _stage_index(stage, len(prepared.stream))
     swapping = swapping_strategies(prepared.strategies)
     if swapping and index >= 0:
-        raise ConfigError(f"--stage: the run's strategy {', '.join(swapping)} has weights of its own for evaluation")
+        raise ConfigError(
+            f"stage: must be {UNTRAINED} here, got {stage}: the kept models are not the ones that were scored, as "
+            f"strategy {', '.join(swapping)} has weights of its own for evaluation"
+        )
     backbone = _load(folder, prepared, index)
     values = _score(prepared, backbone, index)
     path = RunFolder(folder).prompting / f"{_digest(values)}.json"

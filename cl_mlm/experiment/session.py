@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
 SENDING_SECONDS = 30.0
-
-
 SENDING_WAITS_SECONDS = 10.0  # for the first step: until then MLflow and the training would only hold each other up
-
-
 SENDING_SECONDS_KILLED = 20.0
 
 
@@ -66,11 +62,11 @@ class Result:
         """Returns the model as it was after `stage` (-1: the last), from the run folder.
 
         Args:
-            stage: the stage's index.
+            stage: the stage's index, from 0; negative ones count from the last.
             task: of a stream with several objectives, whose head: a key of `summary["tasks"]`; None: the stage's own.
 
         Raises:
-            ConfigError: the stream has no such task.
+            ConfigError: the stream has no such stage or task.
             RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`), or is not the one that was
                 scored.
         """
@@ -84,7 +80,10 @@ class Result:
                 f"{self.folder}: its kept models are not the ones that were scored: strategy {', '.join(swapping)} has "
                 "weights of its own for evaluation"
             )
-        stage_index = stage % len(self.summary["stream"]["stages"])
+        num_stages = len(self.summary["stream"]["stages"])
+        if not -num_stages <= stage < num_stages:
+            raise ConfigError(f"stage: must be {-num_stages} to {num_stages - 1}, got {stage}")
+        stage_index = stage % num_stages
         known = [*self.summary.get("tasks", {})]
         if task is not None and known and task not in known:
             raise ConfigError(f"task: must be one of {', '.join(known)}, got {task!r}{nearest(task, known)}")

@@ -21,8 +21,6 @@ VERSIONED_PACKAGES = (
     "numpy",
     "omegaconf",
 )
-
-
 SOURCE_PACKAGES = ("cl_mlm", "streams", "strategies")
 
 

@@ -163,7 +163,7 @@ class StageTraining:
             "best": self.best.state_dict(),
             "meter": self.step.meter.state_dict(),
             "cost": {**asdict(self.run.cost), "train_seconds": seconds},
-            "pieces": self.step.num_pieces,
+            "parts": self.step.num_pieces,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -183,7 +183,7 @@ class StageTraining:
         self.best.load_state_dict(state["best"])
         self.step.meter.load_state_dict(state["meter"], run.network.device)
         run.cost = StageCost(**state["cost"])
-        self.step.num_pieces = state["pieces"]
+        self.step.num_pieces = state["parts"]
 
 
 def num_steps(config: Config, task_rows: Sequence[int]) -> int:

@@ -50,7 +50,7 @@ class Run:
     ) -> None:
         self.config, self.stream, self.strategies, self.tasks = config, stream, strategies, tasks
         self.place = Place(config.seed, last_trained)
-        self.data = RunData(stream, tasks, backbone.tokenizer, config.training.max_length, backbone.model.device)
+        self.data = RunData(stream, tasks, backbone, config.training.max_length)
         self.network = Network(backbone, accelerator, config, self.data)
         self.cost = StageCost()
 
@@ -59,13 +59,14 @@ class Run:
         """The present stage."""
         return self.stream.stages[self.place.stage_index]
 
-    def view(self, strategy: Strategy, hook: str) -> RunView:
+    def view(self, strategy: Strategy, hook: str, *address: str | int) -> RunView:
         """Returns what a strategy sees of the run while one of its hooks is called.
 
-        What it puts through the model is counted in `cost`, and draws its randomness by the hook's address.
+        What it puts through the model is counted in `cost`, and draws its randomness by the hook's address; `address`
+        tells calls of one hook within a micro-batch apart.
         """
         parts = (self.config, self.stream, self.tasks, self.place, self.data, self.network)
-        return StrategyView(*parts, self.cost, (strategy.name, hook))
+        return StrategyView(*parts, self.cost, (strategy.name, hook, *address))
 
     def begin(self, stage_index: int) -> None:
         """Moves to the first step of a stage."""

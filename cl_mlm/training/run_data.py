@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
-    import torch
-    from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.batch import Batch
+    from cl_mlm.models.backbone import Backbone
     from cl_mlm.task import Tasks
 
 
@@ -26,24 +25,16 @@ class RunData:
     Args:
         stream: whose rows.
         tasks: of the stream.
-        tokenizer: the model's.
+        backbone: gives the tokenizer, and the device that batches go to.
         max_length: tokens of a row at most.
-        device: where batches go.
 
     Attributes:
         splits: the encoded rows of every split, by its name.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        tasks: Tasks,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-        device: torch.device,
-    ) -> None:
-        self._tasks, self._device = tasks, device
-        self.splits = {split: SplitRows(stream, split, tasks, tokenizer, max_length) for split in SPLITS}
+    def __init__(self, stream: Stream, tasks: Tasks, backbone: Backbone, max_length: int) -> None:
+        self._tasks, self._backbone = tasks, backbone
+        self.splits = {split: SplitRows(stream, split, tasks, backbone.tokenizer, max_length) for split in SPLITS}
 
     def ids(self, owner: int, split: str = "train") -> npt.NDArray[np.int64]:
         """Returns the ids of all rows of a stage (`train`) or column, (N,)."""
@@ -55,7 +46,7 @@ class RunData:
 
     def rows(self, ids: npt.NDArray[np.int64], split: str = "train") -> Batch:
         """Returns rows of one task as a batch on the device."""
-        return self.splits[split].collate(ids).to(self._device)
+        return self.splits[split].collate(ids).to(self._backbone.model.device)
 
     def batches(
         self, ids: npt.NDArray[np.int64], batch_size: int, split: str = "train"

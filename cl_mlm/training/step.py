@@ -158,7 +158,7 @@ class Step:
         """
         run, place = self.run, self.run.place
         for strategy in self._by_hook["allowed_classes"]:
-            allowed = strategy.allowed_classes(run.view(strategy, "allowed_classes"), batch)
+            allowed = strategy.allowed_classes(run.view(strategy, "allowed_classes", *address), batch)
             if allowed is not None:
                 batch = batch.with_allowed(allowed if batch.allowed is None else allowed & batch.allowed)
         batch = run.task_of(batch).objective.varied(
@@ -171,7 +171,8 @@ class Step:
             loss: torch.Tensor = mean_loss(run.task_loss(outputs, piece), piece, items)
             _add(values, f"train/loss/{piece.origin}", loss if logged == 1.0 else loss * logged)
             for strategy in self._by_hook["loss_terms"]:
-                for name, term in strategy.loss_terms(run.view(strategy, "loss_terms"), piece, outputs).items():
+                view = run.view(strategy, "loss_terms", *of_piece)
+                for name, term in strategy.loss_terms(view, piece, outputs).items():
                     share = term * (len(piece) / rows)
                     loss = loss + share
                     _add(values, f"train/term/{name}", share * logged)

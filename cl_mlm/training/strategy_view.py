@@ -46,7 +46,8 @@ class StrategyView:
     Args:
         config, stream, tasks, place, data, network: of the run.
         cost: gets the passes that the hook makes.
-        hook: names of the strategy and of its hook, by which the randomness of these passes is addressed.
+        hook: names of the strategy and of its hook, and what tells this call from others in the same micro-batch: by
+            these the randomness of the passes is addressed.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class StrategyView:
         data: RunData,
         network: Network,
         cost: StageCost,
-        hook: tuple[str, str],
+        hook: tuple[str | int, ...],
     ) -> None:
         self._config, self._stream, self._tasks = config, stream, tasks
         self._place, self._data, self._network = place, data, network

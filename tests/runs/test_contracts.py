@@ -9,7 +9,12 @@ from typing_extensions import override
 
 import cl_mlm
 from cl_mlm import ConfigError, Strategy
+from cl_mlm.check.timing import timed_steps
+from cl_mlm.config import load_config
 from cl_mlm.errors import RunFolderError
+from cl_mlm.experiment.preparation import prepare
+from cl_mlm.randomness import seed_everything
+from strategies.replay import Replay
 
 
 class NeedsStage(Strategy):
@@ -176,3 +181,57 @@ def test_passes_of_hooks_draw_dropout_by_address_and_move_no_training(short):
         matrices.append(result.matrix)
         heard.append(result.folder)
     assert all(np.array_equal(matrix, matrices[0], equal_nan=True) for matrix in matrices)
+
+
+def test_a_need_that_there_is_not_is_refused(short):
+    class Misspelt(Strategy):
+        needs = frozenset({"old_row"})
+
+    with pytest.raises(ConfigError, match=r"misspelt: needs must be of .*, got 'old_row' \(did you mean 'old_rows'"):
+        cl_mlm.run(short, strategies=[Misspelt()])
+
+
+def test_every_pass_of_a_hook_in_a_step_has_an_address_of_its_own(short, monkeypatch):
+    addresses = []
+    seed = seed_everything
+    monkeypatch.setattr("cl_mlm.training.strategy_view.seed_everything", lambda *a: addresses.append(a) or seed(*a))
+
+    class AsksInTheLoss(Strategy):
+        @override
+        def loss_terms(self, run, batch, outputs):
+            run.forward(batch)
+            return {}
+
+    cl_mlm.run(short | {"training": short["training"] | {"accumulation": 2}}, strategies=[AsksInTheLoss(), Replay()])
+    assert len(addresses) == 3 * 2 + 3 * 4  # micro-batches of the first stage; in the second memory batches, too
+    assert len({*addresses}) == len(addresses)
+
+
+def test_a_stage_that_there_is_not_has_no_model(short):
+    result = cl_mlm.run(short)
+    for stage in (2, 99, -3):
+        with pytest.raises(ConfigError, match=f"stage: must be -2 to 1, got {stage}"):
+            result.model(stage)
+
+
+def test_what_those_who_write_objectives_import_stands_where_it_stood():
+    from cl_mlm import objective
+
+    assert {"Batch", "Outputs", "Sites", "Predictions", "Objective", "Predictor", "Encoded", "Lengths"} <= {
+        name for name in objective.__all__ if hasattr(objective, name)
+    }
+
+
+def test_steps_of_a_stage_without_rows_are_timed_as_none(short):
+    prepared = prepare(load_config(short | {"strategies": {f"{__name__}.ChoosesNoRows": {"stage": 1}, "ewc": {}}}))
+    assert timed_steps(prepared, 2).later_step == 0
+
+
+def test_an_argument_without_annotation_takes_what_the_config_says(short):
+    prepared = prepare(load_config(short | {"strategies": {f"{__name__}.SaysNoType": {"times": 3}}}))
+    assert prepared.strategies[0].times == 3
+
+
+class SaysNoType(Strategy):
+    def __init__(self, times=1):
+        self.times = times
