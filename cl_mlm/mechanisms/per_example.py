@@ -344,13 +344,21 @@ def _embedding(module: nn.Embedding, layer_input: Tensor | None, gradient: Tenso
     indices = layer_input.reshape(len(layer_input), -1).expand(num_rows, num_tokens).long()
     rows = torch.arange(num_rows, device=indices.device).unsqueeze(1)
     pairs, place = torch.unique(rows * module.num_embeddings + indices, return_inverse=True)
-    # `index_put_` and not `index_add_`: its order of additions is fixed on a GPU too.
     per_row = gradient.new_zeros(len(pairs), width)
-    per_row.index_put_((place.flatten(),), gradient.reshape(-1, width), accumulate=True)
+    _add_at(per_row, place.flatten(), gradient.reshape(-1, width))
     entries = pairs % module.num_embeddings
     if module.padding_idx is not None:
         per_row.mul_((entries != module.padding_idx).unsqueeze(1))  # as autograd, which gives padding no gradient
-    sums["weight"].index_put_((entries,), per_row.square_().to(sums["weight"].dtype), accumulate=True)
+    _add_at(sums["weight"], entries, per_row.square_().to(sums["weight"].dtype))
+
+
+def _add_at(total: Tensor, places: Tensor, values: Tensor) -> None:
+    """Adds `values` (N, H) to the rows `places`, int64 (N,), of `total`, always in the same order."""
+    # The additions of `index_put_` have no fixed order on several CPU threads, those of `index_add_` none on a GPU.
+    if total.device.type == "cpu":
+        total.index_add_(0, places, values)
+    else:
+        total.index_put_((places,), values, accumulate=True)
 
 
 def _add_bias_squares(gradient: Tensor, sums: Sums) -> None:

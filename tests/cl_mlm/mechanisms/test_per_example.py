@@ -203,3 +203,26 @@ def test_wrong_losses_and_weights_are_refused(bert, result, message, padded_batc
     with pytest.raises(ValueError, match=message):
         squared.add(lambda: result(losses_of(bert, padded_batch())))
     assert squared.rows == 0
+
+
+def test_squares_of_an_embedding_are_the_same_on_several_threads_every_time():
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(500, 64), nn.Linear(64, 2)
+
+        def forward(self, ids):
+            return self.head(self.table(ids)).sum((1, 2))
+
+    torch.manual_seed(0)
+    model, ids, threads = Bag(), torch.randint(0, 500, (128, 60)), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = set()
+        for _ in range(8):
+            squares = SquaredGradients(model, dict(model.named_parameters()))
+            assert squares.add(lambda: model(ids))
+            runs.add(squares.sums["table.weight"].numpy().tobytes())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(runs) == 1
