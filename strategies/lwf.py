@@ -96,6 +96,8 @@ class Lwf(Strategy):
 
     @override
     def allowed_classes(self, run: RunView, batch: Batch) -> torch.Tensor | None:
+        if not self.weight:
+            return None  # with weight 0 nothing of a strategy acts: the run is naive to the bit
         # A mask and not a loss of its own, so that it goes together with other strategies.
         of_stage = [*run.labels.shared, *run.labels.of(run.stage_index)]
         # Among one class alone every loss is zero: a stage that brings a single label is compared with all.

@@ -221,6 +221,10 @@ def test_weight_zero_is_naive_to_the_bit_while_the_divergence_is_computed(
     assert [values["train/term/lwf"] for values in trained.logged if "train/term/lwf" in values] == [0.0] * 6
 
 
+def test_weight_zero_is_naive_to_the_bit_with_the_default_arguments(assert_same_run: Callable[..., Trained]) -> None:
+    assert_same_run(Lwf(weight=0.0))
+
+
 def test_two_stages_of_tiny_run_and_log_a_term(make_run: MakeRun, train: Train) -> None:
     trained = train(make_run(Lwf(), model="tiny", dropout=0.0))
     terms = [values["train/term/lwf"] for values in trained.logged if "train/term/lwf" in values]
