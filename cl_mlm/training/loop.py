@@ -104,6 +104,8 @@ def _optimise(run: Run, observer: Observer, checkpoint: Mapping[str, Any] | None
             observer.may_checkpoint(place.step, lambda: work.state_dict(time.perf_counter() - started))
             if place.step == work.num_steps:
                 break
+        # Read once an epoch, whatever is logged: no score and no best weights are taken of a loss that is not finite.
+        work.step.check()
         place.epoch, work.epoch_step = place.epoch + 1, 0
         if patience and work.best.should_stop(patience, observer):
             break

@@ -211,6 +211,14 @@ class Bad(Strategy):
         return {"bad": outputs.logits.sum() * (math.nan if run.step >= self.first else 0.0)}
 
 
+@pytest.mark.parametrize("training", [{"epochs": 4}, {"epochs": 4, "patience": 1}])
+def test_a_term_that_is_not_finite_is_told_at_the_end_of_its_epoch_whatever_is_logged(make_run, train, training):
+    # Two steps an epoch, a value read every hundred: nothing is read before the stage ends.
+    run = make_run(Bad(first=2), batch_size=8, rows=12, log_every=100, **training)
+    with pytest.raises(TrainingError, match=r"step 4, epoch 1: .*is nan"):
+        train(run)
+
+
 def test_a_term_that_is_not_finite_stops_training_and_is_named_with_what_may_help(make_run, train):
     with pytest.raises(TrainingError) as caught:
         train(make_run(Bad(), steps=3))
