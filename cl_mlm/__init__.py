@@ -4,7 +4,7 @@ from cl_mlm.api import run
 from cl_mlm.errors import ClMlmError, ConfigError, DataError
 from cl_mlm.experiment.prompt_run import Prompted
 from cl_mlm.experiment.prompt_run import prompt_run as prompt
-from cl_mlm.experiment.session import Result
+from cl_mlm.experiment.result import Result
 from cl_mlm.strategy import RunView, Strategy
 from cl_mlm.stream import Stage, Stream
 

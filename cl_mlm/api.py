@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError
-from cl_mlm.experiment.session import Result, run_prepared
+from cl_mlm.experiment.session import run_prepared
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cl_mlm.experiment.result import Result
 
 log = logging.getLogger(__name__)
 

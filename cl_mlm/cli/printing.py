@@ -9,7 +9,7 @@ from cl_mlm.run_folder import RunFolder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cl_mlm.experiment.session import Result
+    from cl_mlm.experiment.result import Result
 
 
 def print_lines(lines: Iterable[str]) -> None:

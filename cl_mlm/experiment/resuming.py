@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.experiment.session import Result, run_in, run_prepared
+from cl_mlm.experiment.session import run_in, run_prepared
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.run_lookup import read_summary
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cl_mlm.config.schema import Config
+    from cl_mlm.experiment.result import Result
 
 
 def resume_run(folder: Path, *, allow_inexact: bool = False) -> Result:

@@ -1,0 +1,41 @@
+"""Bad and odd inputs: what is said and the exit code; no traceback, and nothing silently wrong.
+
+The cases are data, one module a field in `tests/odd_inputs/`; `docs/odd_inputs.md` shows them as tables.
+"""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.odd_inputs.case import Case
+
+FOLDER = Path(__file__).parent / "odd_inputs"
+MODULES = {
+    path.stem: importlib.import_module(f"tests.odd_inputs.{path.stem}")
+    for path in sorted(FOLDER.glob("*.py"))
+    if path.stem != "case"
+}
+CASES = [(name, case) for name, module in MODULES.items() for case in module.CASES]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"{name}-{case.given}") for name, case in CASES])
+def test_an_odd_input_is_answered_in_words(case: Case, cli, own_store, tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name, content in case.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if callable(content):
+            content(path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+    for command in case.before:
+        assert cli(*command).code == 0
+    said = cli(*case.command)
+    text = re.sub(r"\s+", " ", f"{said.out} {said.err}")
+    assert re.sub(r"\s+", " ", case.says) in text
+    assert said.code == case.code
+    assert "Traceback" not in text
