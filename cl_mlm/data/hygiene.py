@@ -7,7 +7,6 @@ kept to compare inputs. The gate sees rows as the stream has them, before an obj
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
@@ -17,6 +16,7 @@ from cl_mlm.config.schema import Overlap
 from cl_mlm.data.consistency import row_problems, stream_problems
 from cl_mlm.data.split_owners import SplitOwner, split_owners, with_splits
 from cl_mlm.errors import ConfigError, DataError
+from cl_mlm.scores.segmentation import folded
 from cl_mlm.stream import SPLITS, Stream
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _hashed(keys: Sequence[str]) -> Keys:
 
 def _normalised(key: str) -> str:
     # The unit separator between the texts of a pair counts as white space for str.split, and must outlive it.
-    return "\x1f".join(" ".join(unicodedata.normalize("NFKC", part).split()) for part in key.split("\x1f"))
+    return "\x1f".join(map(folded, key.split("\x1f")))
 
 
 def _validation_is_test(stream: Stream, scans: Sequence[dict[str, Keys]]) -> list[str]:

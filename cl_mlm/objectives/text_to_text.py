@@ -16,6 +16,7 @@ from cl_mlm.models.generation import decoder_start_token, end_token, generate_te
 from cl_mlm.objective import Encoded, Head, Lengths, Objective, Predictor, RawRows, input_lengths
 from cl_mlm.scores import generated_text as text_scores
 from cl_mlm.scores.labels import per_class
+from cl_mlm.scores.segmentation import folded
 from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
 from cl_mlm.tokens.text_rows import padded, text_faults
 
@@ -76,7 +77,7 @@ class TextToText(Objective):
             faults.append(f"max_target_length: must be at least 2 or null, got {self.max_target_length}")
         if self.answers is None:
             return faults
-        answers = [text_scores.folded(answer) for answer in self.answers]
+        answers = [folded(answer) for answer in self.answers]
         if not answers or not all(answers) or len(set(answers)) < len(answers):
             faults.append(f"answers: must be different texts that are not empty, or null, got {self.answers}")
         return faults
@@ -90,8 +91,8 @@ class TextToText(Objective):
         faults = text_faults(rows, self.columns, where)
         if faults or self.answers is None:
             return faults
-        answers = {text_scores.folded(answer) for answer in self.answers}
-        bad = [i for i, target in enumerate(rows["target"]) if text_scores.folded(target) not in answers]
+        answers = {folded(answer) for answer in self.answers}
+        bad = [i for i, target in enumerate(rows["target"]) if folded(target) not in answers]
         if not bad:
             return []
         target, listed = rows["target"][bad[0]], ", ".join(map(repr, self.answers[:10]))
@@ -206,9 +207,9 @@ class TextToText(Objective):
         """Returns a line for each of `answers`; none where any text may be an answer."""
         if self.answers is None:
             return []
-        written = [text_scores.folded(text) for text in predictions]
-        right = [text_scores.folded(text) for text in references]
-        return per_class(written, right, [text_scores.folded(answer) for answer in self.answers])
+        written = [folded(text) for text in predictions]
+        right = [folded(text) for text in references]
+        return per_class(written, right, [folded(answer) for answer in self.answers])
 
 
 def _decoder_batch(prompts: Sequence[list[int]], targets: Sequence[list[int]], ids: torch.Tensor, pad: int) -> Batch:

@@ -1,54 +1,79 @@
-"""Scores of generated texts, each in 0-1; only installed packages are used, nothing is fetched."""
+"""Scores of generated texts, each in 0-1; only installed packages are used, nothing is fetched.
+
+All compare texts in NFKC, as the hygiene gate does, so that a letter and its accent may be one character or two.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
+
+from cl_mlm.scores.segmentation import folded, spaced, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Returns the fraction of texts that equal their reference, white space folded."""
+    """Returns the fraction of texts that equal their reference, in NFKC and with white space folded."""
     pairs = zip(predictions, references, strict=True)
     return sum(folded(prediction) == folded(reference) for prediction, reference in pairs) / len(references)
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Returns the mean ROUGE-L F1 as the package rouge-score counts it, without stemming.
+    """Returns the mean ROUGE-L F1 of words as the package rouge-score counts it, without stemming.
 
-    Lin (2004), ROUGE: A Package for Automatic Evaluation of Summaries, section 3. The package compares the letters a-z
-    and digits only: text in other scripts scores 0.
+    Lin (2004), ROUGE: A Package for Automatic Evaluation of Summaries, section 3. The package's own words are runs of
+    the letters a-z and digits; here letters of every script count (`cl_mlm.scores.segmentation.words`).
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     pairs = zip(predictions, references, strict=True)
-    scores = [scorer.score(reference, prediction)["rougeL"].fmeasure for prediction, reference in pairs]
+    scores = [
+        1.0 if prediction == reference else scorer.score(reference, prediction)["rougeL"].fmeasure
+        for prediction, reference in pairs
+    ]
     return float(sum(scores) / len(scores))
 
 
+class _Words:
+    """What rouge-score takes in the place of its own tokenizer."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
 def chrf(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Returns sacrebleu's chrF2 over all texts, divided by 100: Popović (2015), chrF: character n-gram F-score."""
+    """Returns sacrebleu's chrF2 over all texts, divided by 100: Popović (2015), chrF: character n-gram F-score.
+
+    Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
+    """
     from sacrebleu import corpus_chrf
 
-    return min(1.0, float(corpus_chrf(list(predictions), [list(references)]).score) / 100)
+    return min(1.0, float(corpus_chrf(_composed(predictions), [_composed(references)]).score) / 100)
 
 
 def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Returns sacrebleu's BLEU (tokenizer 13a) over all texts, divided by 100: Post (2018), arXiv:1804.08771."""
+    """Returns sacrebleu's BLEU over all texts, divided by 100: Post (2018), arXiv:1804.08771.
+
+    Signature: nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp. Where no prediction has four words, only the n-grams that
+    there are count (effective order); BLEU would be 0 otherwise. Letters of scripts without spaces are words.
+    """
     from sacrebleu import corpus_bleu
 
+    sides = [list(map(spaced, _composed(side))) for side in (predictions, references)]
     # `force` keeps it from warning of text that looks tokenized.
-    return min(1.0, float(corpus_bleu(list(predictions), [list(references)], force=True).score) / 100)
+    found = corpus_bleu(sides[0], [sides[1]], force=True, use_effective_order=True)
+    return min(1.0, float(found.score) / 100)
 
 
 def format_failures(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """Returns the fraction of texts that equal none of `answers`, white space folded."""
+    """Returns the fraction of texts that equal none of `answers`, in NFKC and with white space folded."""
     known = {folded(answer) for answer in answers}
     return sum(folded(prediction) not in known for prediction in predictions) / len(predictions)
 
 
-def folded(text: str) -> str:
-    """Returns the text with one space in place of every run of white space, and none around it."""
-    return " ".join(text.split())
+def _composed(texts: Sequence[str]) -> list[str]:
+    """Returns the texts in NFKC."""
+    return [unicodedata.normalize("NFKC", text) for text in texts]

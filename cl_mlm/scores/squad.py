@@ -2,14 +2,20 @@
 
 Rajpurkar et al. (2016), SQuAD: 100,000+ Questions for Machine Comprehension of Text, arXiv:1606.05250, section 6.1;
 the normalisation is that of `evaluate-v1.1.py`.
+
+Differs from the script: answers are compared in NFKC, and in scripts without spaces every letter counts as a word, as
+in the evaluation of MLQA (`cl_mlm.scores.segmentation`).
 """
 
 from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
+
+from cl_mlm.scores.segmentation import is_word_itself, spaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,9 +25,15 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalised(answer: str) -> str:
-    """Returns an answer in lower case, without ASCII punctuation and articles, with one space between words."""
-    text = "".join(character for character in answer.lower() if character not in PUNCTUATION)
-    return " ".join(ARTICLES.sub(" ", text).split())
+    """Returns an answer in lower case, without ASCII punctuation and articles, with one space between words.
+
+    An answer that holds a letter of a script without spaces loses all punctuation and invisible characters.
+    """
+    text = unicodedata.normalize("NFKC", answer).lower()
+    if not text.isascii() and any(map(is_word_itself, text)):
+        text = "".join(c for c in text if unicodedata.category(c)[0] != "P" and unicodedata.category(c) != "Cf")
+    text = "".join(character for character in text if character not in PUNCTUATION)
+    return " ".join(spaced(ARTICLES.sub(" ", text)).split())
 
 
 def exact_match(prediction: str, answer: str) -> float:

@@ -1,5 +1,9 @@
 """Cases worked out by hand from the official evaluate-v1.1.py."""
 
+import re
+import string
+import unicodedata
+
 import pytest
 
 from cl_mlm.scores.squad import exact_match, normalised, squad_scores, token_f1
@@ -52,3 +56,35 @@ def test_scores_take_the_answer_that_fits_best_and_the_mean_over_questions():
 
 def test_best_answer_is_taken_for_each_metric_alone():
     assert squad_scores(["a b c d"], [["b c", "x"]]) == {"exact_match": 0.0, "f1": pytest.approx(2 * 2 / (3 + 2))}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "expected"),
+    [
+        ("北京大学", "北京", 2 * 2 / (4 + 2)),
+        ("《红楼梦》", "红楼梦", 1),
+        ("1949年10月", "1949年", 2 * 2 / (4 + 2)),
+        ("東京タワー", "東京", 2 * 2 / (5 + 2)),
+        ("กรุงเทพ", "กรุง", 2 * 3 / (6 + 3)),
+        ("новый Берлин", "Берлин", 2 / 3),
+    ],
+)
+def test_letters_count_as_words_where_a_script_has_no_spaces(prediction, answer, expected):
+    assert token_f1(prediction, answer) == pytest.approx(expected)
+
+
+def mlqa_words(text):
+    """The words of a Chinese answer in MLQA's evaluation: punctuation goes, Chinese characters stand alone."""
+    text = "".join(c for c in text.lower() if unicodedata.category(c)[0] != "P" and c not in string.punctuation)
+    return re.sub(r"([\u4e00-\u9fa5])", r" \1 ", text).split()
+
+
+@pytest.mark.parametrize("answer", ["《红楼梦》", "iPhone 手机", "1949年10月1日。", "U.S. 与中国", "北 京"])
+def test_chinese_answers_are_normalised_as_in_the_evaluation_of_mlqa(answer):
+    assert normalised(answer).split() == mlqa_words(answer)
+
+
+def test_a_letter_and_its_accent_are_one_character_or_two():
+    assert exact_match("caf\u00e9", "cafe\u0301") == 1
+    assert token_f1("the caf\u00e9 bar", "cafe\u0301 bar") == 1
+    assert exact_match("ＡＢ", "AB") == 1
