@@ -22,7 +22,7 @@ def print_result(result: Result) -> None:
     """Prints the metrics of a run, what must be read with them, and where everything lies."""
     from rich.console import Console
 
-    from cl_mlm.results.run_report import metrics_table, notes, prompting_table
+    from cl_mlm.results.run_report import metrics_table, notes, prompting_tables
 
     if not result.is_new:
         print_lines([f"already finished (--again runs it once more): {result.folder}"])
@@ -31,8 +31,7 @@ def print_result(result: Result) -> None:
     table = metrics_table(result.summary)
     table.title = result.folder.name
     console.print(table)
-    prompted = prompting_table(result.summary)
-    if prompted is not None:
+    for prompted in prompting_tables(result.summary):
         console.print(prompted)
     cost = result.summary["cost"]
     print_lines(

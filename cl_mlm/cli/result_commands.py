@@ -1,12 +1,17 @@
 """The commands that work on finished runs: `compare` and `prompt`."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cl_mlm.cli.arguments import RunArgument
 from cl_mlm.cli.printing import print_lines
+
+if TYPE_CHECKING:
+    from cl_mlm.results.comparison import Comparison
 
 
 def prompt(
@@ -27,10 +32,12 @@ def prompt(
     from rich.console import Console
 
     from cl_mlm.experiment.prompt_run import prompt_run
-    from cl_mlm.results.prompt_tables import later_table
+    from cl_mlm.results.prompt_tables import later_tables
 
     prompted = prompt_run(folder, *(overrides or []), stage=stage, shots=shots, config=config)
-    Console().print(later_table(prompted.values))
+    console = Console()
+    for table in later_tables(prompted.values):
+        console.print(table)
     print_lines([*(f"note: {line}" for line in prompted.values["notes"]), f"written: {prompted.path}"])
 
 
@@ -40,15 +47,20 @@ def compare(
     markdown: Annotated[bool, typer.Option("--markdown", help="Prints the tables as Markdown.")] = False,
 ) -> None:
     """Compares runs: one row for each strategy over seeds, and forgetting curves in one figure."""
-    from rich.console import Console
-
     from cl_mlm.results.comparison import compare as compare_runs
 
     comparison = compare_runs(folder, output)
-    console = Console()
     if markdown:
-        console.print(comparison.markdown(), markup=False, highlight=False, soft_wrap=True)
-        return
+        print_lines([comparison.markdown()])
+    else:
+        print_comparison(comparison)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Prints the tables of several runs, what must be read with them, and which files were written."""
+    from rich.console import Console
+
+    console = Console()
     for table in comparison.tables:
         console.print(table)
     print_lines([*comparison.lines, *(f"written: {path}" for path in comparison.paths)])

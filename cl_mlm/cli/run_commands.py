@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cl_mlm.cli.arguments import AllowInexact, Arms, ConfigFile, Limit, Overrides, RunArgument, with_limit
 from cl_mlm.cli.printing import print_lines, print_result, result_line
-from cl_mlm.cli.result_commands import compare
+from cl_mlm.cli.result_commands import print_comparison
 
 INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
 
@@ -28,6 +29,7 @@ def run(
     from cl_mlm.config.loading import load_config
     from cl_mlm.experiment.preparation import prepare
     from cl_mlm.experiment.session import run_prepared
+    from cl_mlm.results.comparison import compare
 
     given = with_limit(overrides, limit)
     # All variants are read and prepared before the first one trains: a fault in the last must not show after hours.
@@ -36,7 +38,7 @@ def run(
         for variant in planned(config, arms or [], seeds or [])
     ]
     runs = [prepare(resolved) for resolved in configs]
-    experiments = set()
+    made: dict[Path, list[Path]] = {}
     for number, prepared in enumerate(runs, start=1):
         with _interruptible():
             result = run_prepared(prepared, again=again, allow_inexact=allow_inexact)
@@ -44,10 +46,10 @@ def run(
             print_result(result)
         else:
             print_lines([f"[{number}/{len(runs)}] {result_line(result)}"])
-        experiments.add(result.folder.parent)
-    if len(runs) > 1:
-        for folder in sorted(experiments):
-            compare(folder)
+        made.setdefault(result.folder.parent, []).append(result.folder)
+    if len(runs) > 1 or "all" in (arms or []):
+        for folder, members in sorted(made.items()):
+            print_comparison(compare(folder, runs_of=members))
 
 
 def resume(folder: RunArgument, allow_inexact: AllowInexact = False) -> None:

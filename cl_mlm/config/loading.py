@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.checking import build, check, defaults, describe, unknown_keys
 from cl_mlm.config.components import find, parameters
-from cl_mlm.config.schema import Config, PromptingConfig
+from cl_mlm.config.schema import Config, PromptingConfig, file_name
 from cl_mlm.config.stream_keys import SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
 from cl_mlm.errors import ConfigError, nearest
 
@@ -105,10 +105,22 @@ def load_config(
             values = merge(values, read_override(override) if isinstance(override, str) else override)
         except ConfigError as error:
             problems += error.problems
+    values["arm"] = _arm_name(arm, arms, values["arm"], problems)
     config = _validated(_resolved(values, problems), problems, needs_stream)
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _arm_name(chosen: str | None, declared: Mapping[str, Any], given: Any, problems: list[str]) -> Any:
+    """Returns the name of the arm: the chosen one, or what the key `arm` gives; adds faults to `problems`."""
+    if declared and given is not None:
+        # It would look as if the key chose an arm.
+        problems.append(f"arm: must not be set where a config has `arms`; --arm chooses one of them, got {given!r}")
+    name = given if chosen is None else chosen
+    if isinstance(name, str) and not file_name(name):
+        problems.append(f"arm: must hold a letter or a digit, for folders are named after it, got {name!r}")
+    return name
 
 
 def _resolved(values: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:

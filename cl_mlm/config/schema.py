@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Overlap = Literal["error", "drop", "keep"]
+# What says where a run is written, what it is called, and how it is tracked and kept: it changes no result.
+BESIDE_IDENTITY = ("arm", "output", "tracking", "checkpoint")
+NAME_LENGTH = 40
 
 
 def _option(default: Any, help: str, **bounds: float) -> Any:
@@ -173,18 +177,20 @@ class Config:
     )
     # A setting like others, so that a smoke run has an identity and a folder of its own.
     limit: int | None = _option(None, "rows a split, and 2 steps a stage: a smoke run", min=1)
+    arm: str | None = _option(None, "name of this variant in folders and tables; `--arm` sets it; changes no result")
     output: str = _option("runs", "folder of all runs")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dicts, `prompting` only where it is set: without it the hash of older runs stays."""
+        """Returns plain nested dicts, `prompting` and `arm` only where they are set, so that older hashes stay."""
         values = asdict(self)
-        if self.prompting is None:
-            del values["prompting"]
+        for key in ("prompting", "arm"):
+            if values[key] is None:
+                del values[key]
         return values
 
     def identity(self) -> dict[str, Any]:
-        """Returns the settings that can change a result: all but where it is written and how it is tracked and kept."""
-        return {k: v for k, v in self.to_dict().items() if k not in ("output", "tracking", "checkpoint")}
+        """Returns the settings that can change a result: all but those in `BESIDE_IDENTITY`."""
+        return {k: v for k, v in self.to_dict().items() if k not in BESIDE_IDENTITY}
 
     @property
     def label(self) -> str:
@@ -193,6 +199,12 @@ class Config:
 
     @property
     def run_name(self) -> str:
-        """`<strategies>-seed<seed>-<hash8>`: one name for one identity."""
+        """`<arm>-seed<seed>-<hash8>`, or the strategies where there is no arm; the hash is that of the identity."""
         text = json.dumps(self.identity(), sort_keys=True, default=str)
-        return f"{self.label}-seed{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        name = self.label if self.arm is None else file_name(self.arm)
+        return f"{name}-seed{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def file_name(arm: str) -> str:
+    """Returns the name of an arm as part of a folder's name; empty where it holds no letter and no digit."""
+    return re.sub(r"[^\w.+=-]+", "-", arm).strip("-.")[:NAME_LENGTH]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.config.schema import BESIDE_IDENTITY
 from cl_mlm.errors import RunFolderError
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.state_files import MANIFEST
@@ -155,8 +156,7 @@ def _compare_settings(changes: Changes, params: Mapping[str, Any], config: Confi
     """Adds the settings that differ; where results are written, tracked and kept may change at any time."""
     identity = config.identity()
     now = json.loads(without_credentials(json.dumps(flat(identity), default=str)), parse_constant=str)
-    free = config.to_dict().keys() - identity.keys()
-    then = {key: value for key, value in params.items() if key.partition(".")[0] not in free}
+    then = {key: value for key, value in params.items() if key.partition(".")[0] not in BESIDE_IDENTITY}
     # Of these every key is written: one that a side lacks, where it has others of its section, its source did not know.
     sections = {"", *(identity.keys() - {"strategies"}), *(f"strategies.{name}" for name in config.strategies)}
     for key in [*now, *(then.keys() - now.keys())]:

@@ -35,7 +35,8 @@ def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: S
     tags = {f"version/{name}": value for name, value in present.items() if name != "commit"}
     hardware = {f"hardware/{name}": value for name, value in describe_hardware().items()}
     overlap = {f"overlap/{name}": count for name, count in prepared.overlap.items()}
-    identity = {"stream": stream.name, "stream/fingerprint": stream.fingerprint, "strategies": config.label}
+    arm = {} if config.arm is None else {"arm": config.arm}
+    identity = {"stream": stream.name, "stream/fingerprint": stream.fingerprint, **arm, "strategies": config.label}
     journal.tags({**identity, "git_commit": present["commit"], **tags, **hardware, **overlap})
     if notes:
         journal.tags({INEXACT_TAG: BETWEEN_NOTES.join(notes)})

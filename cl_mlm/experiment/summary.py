@@ -34,6 +34,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
         "run_id": run_id,
         "experiment": config.experiment,
         "label": config.label,
+        **({} if config.arm is None else {"arm": config.arm}),
         "stream": _stream_section(prepared),
         **_tasks_section(stream),
         "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],

@@ -1,14 +1,13 @@
 """Compares finished runs: `compare` reads those below a folder and writes tables and curves.
 
 Runs that differ only by seed are one `Group`, a row of a table. Runs on the same rows and columns are one
-`StreamTable`; runs on different streams never share a table.
+`StreamTable`; runs on different streams never share a table, and limited runs (`--limit`) none with full ones.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -27,13 +26,19 @@ from cl_mlm.results.run_report import (
     unit_of,
     write_csv,
 )
-from cl_mlm.results.runs import MAX_DEPTH, RunSummary, load_runs, unfinished_runs
+from cl_mlm.results.runs import MAX_DEPTH, RunSummary, load_run, load_runs, unfinished_runs
+from cl_mlm.results.settings_differences import differing, unique_labels
+from cl_mlm.results.terminal_tables import tables_that_fit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from rich.table import Table
 
+RANKED_BY: Final = "average_accuracy"
+BEST: Final = "*"
+MOST_NAMED: Final = 3
 SHORT_NAMES: Final[dict[str, str]] = {
     "average_accuracy": "ACC",
     "average_incremental_accuracy": "AIA",
@@ -92,18 +97,31 @@ class StreamTable:
         stream: its name.
         fingerprint: of its rows.
         columns: their names, probes marked.
-        groups: the rows of the table.
+        groups: the rows of the table, the highest average accuracy first.
+        limit: of rows a split, where the runs are smoke runs.
     """
 
     stream: str
     fingerprint: str
     columns: tuple[str, ...]
     groups: tuple[Group, ...]
+    limit: int | None = None
 
     @property
     def title(self) -> str:
-        """The stream's name, the first characters of its fingerprint, and the number of columns."""
-        return f"{self.stream} ({self.fingerprint[:8]}, {len(self.columns)} columns)"
+        """The stream's name, the first characters of its fingerprint, the number of columns, and a limit."""
+        smoke = "" if self.limit is None else f", limit {self.limit}"
+        return f"{self.stream} ({self.fingerprint[:8]}, {len(self.columns)} columns{smoke})"
+
+    @cached_property
+    def best(self) -> tuple[Group, ...]:
+        """The group with the highest average accuracy, and those whose mean lies within its interval."""
+        ranked = [group for group in self.groups if not is_undefined(group.metric(RANKED_BY)[0])]
+        if len(self.groups) == 1 or not ranked:
+            return ()
+        mean, half_width = ranked[0].metric(RANKED_BY)
+        least = mean if is_undefined(half_width) else mean - half_width
+        return tuple(group for group in ranked if group.metric(RANKED_BY)[0] >= least)
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -112,8 +130,9 @@ class StreamTable:
         return (*(name for name in DEFINITIONS if name in names), *(name for name in names if name not in DEFINITIONS))
 
     def score_cells(self, group: Group) -> list[str]:
-        """Returns label, number of seeds and `mean ±half width` of every metric, in percent or points."""
-        cells = [group.label, str(len(group.runs))]
+        """Returns label (marked: of the best), number of seeds, and `mean ±half width` of every metric in percent."""
+        mark = f" {BEST}" if group in self.best else ""
+        cells = [group.label + mark, str(len(group.runs))]
         for mean, half_width in map(group.metric, self.metrics):
             interval = "" if is_undefined(half_width) else f" ±{hundredths(half_width)}"
             cells.append(hundredths(mean) + interval)
@@ -123,6 +142,10 @@ class StreamTable:
         """Returns what is printed below the table: definitions, differing settings, prompts, why values are missing."""
         lines = [f"{_short(n)}: {n.replace('_', ' ')}: {DEFINITIONS[n]}" for n in self.metrics if n in DEFINITIONS]
         lines += [f"{name}: {PROBE}" for name in self.metrics if name.startswith(PROBE_PREFIX)]
+        if self.best:
+            has_interval = len(self.best[0].runs) > 1
+            within = "and every ACC within its 95 % interval" if has_interval else "of one seed, which has no interval"
+            lines.append(f"{BEST}: the highest ACC, {within}")
         if any(len(group.runs) > 1 for group in self.groups):
             lines.append("±: half width of the 95 % interval of the mean over seeds (Student's t)")
         unequal = differing([group.runs for group in self.groups])
@@ -161,8 +184,8 @@ class Comparison:
 
     @property
     def tables(self) -> list[Table]:
-        """The tables to print: scores, then costs, of every stream."""
-        return [table for section in self.sections for table in (_score_table(section), _cost_table(section))]
+        """The tables to print, each at most 60 characters wide: scores, then costs, of every stream."""
+        return [table for section in self.sections for table in (*_score_tables(section), *_cost_tables(section))]
 
     @property
     def lines(self) -> list[str]:
@@ -182,40 +205,47 @@ class Comparison:
         return "\n\n".join([*blocks, *self.notes]) + "\n"
 
 
-def compare(folder: Path, output: Path | None = None) -> Comparison:
-    """Compares the finished runs below `folder` and writes tables and curves.
+def compare(folder: Path, output: Path | None = None, runs_of: Sequence[Path] | None = None) -> Comparison:
+    """Compares finished runs and writes tables and curves.
 
     Writes `compare.csv` (a row a group), `curves.csv` (a row a measured score) and `compare.png` into `output`, by
-    default `folder`; scores are in 0-1. If the runs are on several streams, each stream gets files of its own:
-    `compare-1.csv` and so on.
+    default `folder`; scores are in 0-1. If the runs are on several streams, the one with most runs gets these files,
+    and the others `compare-2.csv` and so on. Limited runs are left out where there are full ones.
+
+    Args:
+        folder: the runs below it are compared.
+        output: where the files go.
+        runs_of: run folders that are compared instead of all those below `folder`.
 
     Raises:
         ClMlmError: there is no finished run, or one that cannot be read.
     """
-    unfinished = [f"unfinished, left out: {path}" for path in unfinished_runs(folder)]
-    runs = load_runs(folder)
+    if runs_of is None:
+        unfinished = [f"unfinished, left out: {path}" for path in unfinished_runs(folder)]
+        runs = load_runs(folder)
+    else:
+        unfinished, runs = [], [load_run(path) for path in dict.fromkeys(runs_of)]
     if not runs:
         raise ClMlmError(
             "\n".join([f"{folder}: no finished run (summary.json) at most {MAX_DEPTH} below", *unfinished])
         )
+    runs, smoke = _without_limited(runs)
     distinct, repeated = _one_per_seed(runs)
     by_stream: dict[tuple[object, ...], list[RunSummary]] = defaultdict(list)
     for run in distinct:
         by_stream[_table_key(run)].append(run)
-    sections = tuple(make_table(members) for members in by_stream.values())
-    notes = [*repeated, *unfinished]
-    paths: list[Path] = []
-    if len(sections) == 1:
-        paths = _write(sections[0], output or folder, "")
-    else:
+    sections = tuple(make_table(members) for members in sorted(by_stream.values(), key=len, reverse=True))
+    notes = [*smoke, *repeated, *unfinished]
+    if len(sections) > 1:
         notes.insert(0, f"{len(sections)} tables: the runs differ in stream rows or columns, so they cannot share one")
-        for number, section in enumerate(sections, start=1):
-            paths += _write(section, output or folder, f"-{number}")
+    paths: list[Path] = []
+    for number, section in enumerate(sections, start=1):
+        paths += _write(section, output or folder, "" if number == 1 else f"-{number}")
     return Comparison(sections, tuple(paths), tuple(notes))
 
 
 def make_table(runs: Sequence[RunSummary]) -> StreamTable:
-    """Returns the table of runs on one stream: a row a group, in the order of the groups' first runs.
+    """Returns the table of runs on one stream: a row a group, the highest average accuracy first.
 
     Raises:
         ClMlmError: the runs differ in stream rows or columns.
@@ -228,20 +258,39 @@ def make_table(runs: Sequence[RunSummary]) -> StreamTable:
     for run in runs:
         by_settings[_group_key(run)].append(run)
     members = [tuple(sorted(group, key=lambda run: run.seed)) for group in by_settings.values()]
-    groups = tuple(Group(label, group) for label, group in zip(_labels(members), members, strict=True))
+    groups = [Group(label, group) for label, group in zip(unique_labels(members), members, strict=True)]
     names = tuple(f"{name} (probe)" if is_probe(h) else name for name, h in zip(first.columns, first.home, strict=True))
-    return StreamTable(first.stream, first.fingerprint, names, groups)
+    return StreamTable(first.stream, first.fingerprint, names, tuple(sorted(groups, key=_rank)), first.limit)
+
+
+def _rank(group: Group) -> tuple[bool, float]:
+    """Returns what groups are sorted by; one whose average accuracy is undefined comes last."""
+    mean = group.metric(RANKED_BY)[0]
+    return is_undefined(mean), -mean
 
 
 def _table_key(run: RunSummary) -> tuple[object, ...]:
     """Returns what the runs of one table have in common."""
-    return run.fingerprint, run.columns, run.matrix.shape
+    return run.fingerprint, run.columns, run.matrix.shape, run.limit
 
 
 def _group_key(run: RunSummary) -> tuple[str, str]:
     """Returns what the runs of one group have in common."""
     # The order of the strategies matters. Sorting the keys loses it, the label keeps it.
     return run.label, json.dumps(run.settings, sort_keys=True)
+
+
+def _without_limited(runs: list[RunSummary]) -> tuple[list[RunSummary], list[str]]:
+    """Returns the full runs, or all where none is full, and a line on those that a limit made smoke runs."""
+    full = [run for run in runs if run.limit is None]
+    num_limited = len(runs) - len(full)
+    if not num_limited:
+        return runs, []
+    if not full:
+        return runs, ["smoke runs: their limit of rows and steps makes these numbers no results"]
+    names = [run.folder.name for run in runs if run.limit is not None]
+    shown = ", ".join(names[:MOST_NAMED]) + (", ..." if num_limited > MOST_NAMED else "")
+    return full, [f"left out, for smoke runs (limit) are no results: {num_limited}: {shown}"]
 
 
 def _one_per_seed(runs: Sequence[RunSummary]) -> tuple[list[RunSummary], list[str]]:
@@ -255,56 +304,11 @@ def _one_per_seed(runs: Sequence[RunSummary]) -> tuple[list[RunSummary], list[st
     return distinct, [f"same settings and seed as a later run, left out: {run.folder}" for run in repeated]
 
 
-def _labels(groups: Sequence[tuple[RunSummary, ...]]) -> list[str]:
-    """Returns a label for every group; to equal labels the settings are added in which their groups differ."""
-    labels = [group[0].label for group in groups]
-    unique = list(labels)
-    for label in {label for label in labels if labels.count(label) > 1}:
-        places = [k for k, other in enumerate(labels) if other == label]
-        settings = [dict(_flatten(groups[k][0].settings)) for k in places]
-        keys = _unequal_keys(settings)
-        short = _shortest_unique(keys)
-        for k, values in zip(places, settings, strict=True):
-            unique[k] = f"{label} ({', '.join(f'{short[key]}={values[key]}' for key in keys if key in values)})"
-    return unique
-
-
-def differing(groups: Sequence[Sequence[RunSummary]]) -> list[str]:
-    """Returns the dotted keys of the settings in which the rows of a table differ, those of strategies left out."""
-    return _unequal_keys(
-        [
-            dict(_flatten({key: value for key, value in group[0].settings.items() if key != "strategies"}))
-            for group in groups
-        ]
-    )
-
-
-def _unequal_keys(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Returns the keys that do not have one value in all flat settings; a missing key counts as a value."""
-    keys = dict.fromkeys(key for values in settings for key in values)
-    return [key for key in keys if len({values.get(key) for values in settings}) > 1]
-
-
-def _flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields `(dotted key, value as text)` for every leaf of nested settings."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value if isinstance(value, str) else json.dumps(value)
-
-
-def _shortest_unique(keys: Sequence[str]) -> dict[str, str]:
-    """Returns the last part of every dotted key, or the whole key if another key has the same last part."""
-    last_parts = [key.rpartition(".")[2] for key in keys]
-    return {key: last if last_parts.count(last) == 1 else key for key, last in zip(keys, last_parts, strict=True)}
-
-
 def _write(section: StreamTable, folder: Path, suffix: str) -> list[Path]:
     """Writes the three files of one table and returns their paths; `suffix` is added to their names."""
     from cl_mlm.results import figures
 
-    header = ["stream", "fingerprint", "group", "seeds"]
+    header = ["stream", "fingerprint", "group", "seeds", "best"]
     header += [column for name in section.metrics for column in (name, f"{name}_ci95")]
     rows = [_csv_row(section, group) for group in section.groups]
     curves = [
@@ -322,7 +326,8 @@ def _csv_row(section: StreamTable, group: Group) -> list[str | float]:
     """Returns the row of a group in `compare.csv`."""
     numbers = [number for name in section.metrics for number in group.metric(name)]
     costs = [group.cost(key) for _, key, _ in COSTS]
-    return [section.stream, section.fingerprint, group.label, len(group.runs), *numbers, *costs]
+    best = BEST if group in section.best else ""
+    return [section.stream, section.fingerprint, group.label, len(group.runs), best, *numbers, *costs]
 
 
 def _curve_rows(section: StreamTable) -> Iterator[tuple[str | int | float, ...]]:
@@ -339,33 +344,19 @@ def _score_header(section: StreamTable) -> list[str]:
     return ["strategy", "seeds", *(f"{_short(name)} {units[unit_of(name)]}" for name in section.metrics)]
 
 
-def _score_table(section: StreamTable) -> Table:
-    return _rich_table(section.title, _score_header(section), [section.score_cells(group) for group in section.groups])
+def _score_tables(section: StreamTable) -> list[Table]:
+    rows = [section.score_cells(group) for group in section.groups]
+    return tables_that_fit(section.title, _score_header(section), rows)
 
 
-def _cost_table(section: StreamTable) -> Table:
+def _cost_tables(section: StreamTable) -> list[Table]:
     rows = [[group.label, *_cost_cells(group)] for group in section.groups]
-    return _rich_table("mean cost of a run", ["strategy", *(title for title, _, _ in COSTS)], rows)
+    return tables_that_fit("mean cost of a run", ["strategy", *(title for title, _, _ in COSTS)], rows)
 
 
 def _cost_cells(group: Group) -> list[str]:
     costs = [(group.cost(key), scale) for _, key, scale in COSTS]
     return [UNDEFINED if is_undefined(cost) else f"{cost / scale:,.1f}" for cost, scale in costs]
-
-
-def _rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")
-    for k, name in enumerate(header):
-        # Folded, not cut: in a narrow terminal a number may take two lines, but never loses a digit.
-        table.add_column(name, justify="right" if k else "left", overflow="fold")
-    for row in rows:
-        # Text, not str: a label such as `replay [x]` would else be read as markup.
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _with_nan(scores: Sequence[float | None]) -> list[float]:

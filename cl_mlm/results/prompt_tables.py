@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from cl_mlm.results.terminal_tables import tables_that_fit
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -30,24 +32,22 @@ def _mean(row: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(row) else None
 
 
-def later_table(values: Mapping[str, Any]) -> Table:
-    """Returns the table that `cl-mlm prompt` prints: a row for each column, then their mean.
+def later_tables(values: Mapping[str, Any]) -> list[Table]:
+    """Returns the tables that `cl-mlm prompt` prints: a row for each column, then their mean.
 
     Args:
         values: what `prompt_run` measured.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     shots = values["shots"]
-    table = Table(
-        "column", "labels", "rows", *(f"{k}-shot" for k in shots), title=f"{values['model']}, {values['split']}"
-    )
-    for j, name in enumerate(values["columns"]):
-        cells = [values["num_labels"][j], values["num_rows"][j]]
-        table.add_row(Text(name), *map(str, cells), *(_percent(scores[j]) for scores in shots.values()))
-    table.add_row("mean", "", "", *(_percent(_mean(scores)) for scores in shots.values()))
-    return table
+    rows = [
+        [name, *map(str, (num_labels, num_rows)), *(_percent(scores[j]) for scores in shots.values())]
+        for j, (name, num_labels, num_rows) in enumerate(
+            zip(values["columns"], values["num_labels"], values["num_rows"], strict=True)
+        )
+    ]
+    rows.append(["mean", "", "", *(_percent(_mean(scores)) for scores in shots.values())])
+    header = ["column", "labels", "rows", *(f"{k}-shot" for k in shots)]
+    return tables_that_fit(f"{values['model']}, {values['split']}", header, rows)
 
 
 def _percent(score: float | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
 from cl_mlm.results.prompt_tables import BEFORE, mean_scores
+from cl_mlm.results.terminal_tables import tables_that_fit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,20 +88,16 @@ def is_probe(home: int | None) -> bool:
     return home is None or home < 0
 
 
-def prompting_table(summary: Mapping[str, Any]) -> Table | None:
-    """Returns the table of mean scores of prompts, before training and after each stage; None: nothing was prompted."""
-    from rich.table import Table
-    from rich.text import Text
-
+def prompting_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Returns the tables of mean scores of prompts, before training and after each stage; empty without prompts."""
     section = summary.get("prompting")
     if not section:
-        return None
+        return []
     means = mean_scores(section)
     title = f"prompts ({section['stream']['name']} {section['split']}, mean of {len(section['columns'])} columns, %)"
-    table = Table("after", *(f"{shots}-shot" for shots in means), title=title)
-    for moment, *scores in zip([BEFORE, *stage_names(summary)], *means.values(), strict=True):
-        table.add_row(Text(str(moment)), *map(hundredths, scores))
-    return table
+    moments = zip([BEFORE, *stage_names(summary)], *means.values(), strict=True)
+    rows = [[moment, *map(hundredths, scores)] for moment, *scores in moments]
+    return tables_that_fit(title, ["after", *(f"{shots}-shot" for shots in means)], rows)
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ class RunSummary:
 
     Attributes:
         folder: of the run.
-        label: its strategies, in order.
+        label: the name of its arm; without one its strategies, in order.
         seed: of the run.
         settings: the resolved config without seed, output and tracking; equal in runs that differ only by seed.
         stream: its name.
@@ -56,6 +56,12 @@ class RunSummary:
     reasons: Mapping[str, str]
     cost: Mapping[str, float]
     prompting: Mapping[str, list[float | None]] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> int | None:
+        """Rows a split of a smoke run; None: a full run."""
+        limit = self.settings.get("limit")
+        return None if limit is None else int(limit)
 
 
 def load_runs(folder: Path) -> list[RunSummary]:
@@ -125,7 +131,7 @@ def _parse(folder: Path, summary: Mapping[str, Any]) -> RunSummary:
         raise ValueError(f"{len(columns)} columns, home {list(home)}, accuracy_matrix {matrix.shape}")
     return RunSummary(
         folder=folder,
-        label=str(summary["label"]),
+        label=str(summary.get("arm") or summary["label"]),
         seed=int(summary["seed"]),
         settings=dict(summary["settings"]),
         stream=str(summary["stream"]["name"]),

@@ -10,7 +10,7 @@ from killing import die_at
 
 import cl_mlm
 from cl_mlm.results.comparison import compare
-from cl_mlm.results.run_report import prompting_table
+from cl_mlm.results.run_report import prompting_tables
 from cl_mlm.stream import Stage, Stream
 
 TEMPLATE = "{{ source }}\nOutput:"
@@ -63,7 +63,8 @@ def test_a_run_scores_prompts_before_training_and_after_every_stage(go, tmp_path
             assert [step for key, step in points if key == f"prompt/{shots}-shot/{name}"] == [0, 1]
     table = (found.folder / "prompting_0-shot.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in table] == ["stage", "(before training)", "labels-01", "labels-02"]
-    assert prompting_table(found.summary).row_count == 3
+    (table,) = prompting_tables(found.summary)
+    assert table.row_count == 3
     # What was measured within the run comes again from what it kept.
     for stage, row in (("untrained", 0), (0, 1), ("last", 2)):
         later = found.prompt(stage=stage)

@@ -168,8 +168,8 @@ def test_runs_on_other_rows_or_columns_get_a_table_of_their_own(tmp_path, other)
     write_run(tmp_path / "2", **other)
     comparison = compare(tmp_path)
     assert [path.name for path in comparison.paths if path.suffix == ".csv"] == [
-        "compare-1.csv",
-        "curves-1.csv",
+        "compare.csv",
+        "curves.csv",
         "compare-2.csv",
         "curves-2.csv",
     ]
@@ -322,3 +322,46 @@ def test_tables_lose_no_digit_in_a_narrow_terminal(tmp_path, width):
     text = "".join(rendered(compare(tmp_path).tables, width).split())
     assert "…" not in text
     assert all(number in text for number in ("66.7", "±19.0", "-36.7", "±37.9"))
+
+
+def test_no_table_is_wider_than_sixty_characters_or_loses_a_column(tmp_path):
+    for seed, final in enumerate((0.4, 0.5, 0.7)):
+        for label in ("ewc+replay", "a very long name of an arm that takes several lines"):
+            write_run(tmp_path / f"{label}{seed}", label=label, seed=seed, matrix=((0.9, None), (final, 0.8)))
+    text = rendered(compare(tmp_path).tables, 200)
+    assert max(map(len, text.splitlines())) <= 60
+    heads = ("ACC %", "AIA %", "BWT pt", "FWT pt", "FGT pt", "LA %", "train s", "eval s", "peak MiB", "buffer KiB")
+    assert all(head in text for head in heads)
+
+
+def test_rows_are_sorted_by_average_accuracy_and_the_undefined_come_last(tmp_path):
+    finals = {"a": 0.2, "b": 0.7, "c": 0.5}
+    for label, final in finals.items():
+        write_run(tmp_path / label, label=label, matrix=((0.9, None), (final, 0.8)))
+    write_run(tmp_path / "d", label="d", matrix=((0.9, None), (0.5, None)))
+    (section,) = compare(tmp_path).sections
+    assert [group.label for group in section.groups] == ["b", "c", "a", "d"]
+
+
+def test_every_row_within_the_interval_of_the_best_is_marked(tmp_path):
+    finals = {"best": (0.6, 0.7, 0.8), "near": (0.6, 0.65, 0.7), "far": (0.1, 0.1, 0.1)}
+    for label, values in finals.items():
+        for seed, final in enumerate(values):
+            write_run(tmp_path / f"{label}-{seed}", label=label, seed=seed, matrix=((0.9, None), (final, 0.8)))
+    comparison = compare(tmp_path)
+    assert [row["best"] for row in read_rows(comparison.paths[0])] == ["*", "*", ""]
+    assert "| near * | 3 |" in comparison.markdown()
+    assert "*: the highest ACC, and every ACC within its 95 % interval" in comparison.lines
+
+
+def test_of_one_seed_the_best_alone_is_marked(tmp_path):
+    for label, final in {"best": 0.7, "near": 0.69}.items():
+        write_run(tmp_path / label, label=label, matrix=((0.9, None), (final, 0.8)))
+    comparison = compare(tmp_path)
+    assert [row["best"] for row in read_rows(comparison.paths[0])] == ["*", ""]
+    assert "*: the highest ACC, of one seed, which has no interval" in comparison.lines
+
+
+def test_a_row_that_stands_alone_is_not_called_the_best(tmp_path):
+    write_run(tmp_path / "naive")
+    assert [row["best"] for row in read_rows(compare(tmp_path).paths[0])] == [""]

@@ -6,7 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from cl_mlm.results.run_report import hundredths, metrics_table, notes, write_run_report
+from cl_mlm.results.prompt_tables import later_tables
+from cl_mlm.results.run_report import hundredths, metrics_table, notes, prompting_tables, write_run_report
 from cl_mlm.run_folder import RunFolder
 
 
@@ -155,3 +156,26 @@ def test_probes_are_shown_apart_from_the_metrics():
     assert "probe held out" in text
     assert "-21.0 points" in text
     assert "probe held out: 61.2 % before any training, 40.2 % after the last stage" in notes(summary)
+
+
+@pytest.mark.parametrize("num_shots", [1, 2, 9])
+def test_tables_of_prompts_are_at_most_sixty_characters_wide_and_whole(num_shots):
+    shots = {str(k): [[0.9876, 0.9876]] * 3 for k in range(num_shots)}
+    prompted = {"stream": {"name": "a_stream_" * 9}, "split": "test", "columns": ["a", "b"], "shots": shots}
+    later = {"columns": ["a", "b"], "num_labels": [3, 4], "num_rows": [9999, 9999], "model": "m" * 70, "split": "test"}
+    later["shots"] = {shot: rows[0] for shot, rows in shots.items()}
+    summary = make_summary(2, ["the name of a first stage", "b"]) | {"prompting": prompted}
+    for tables, number in ((prompting_tables(summary), "98.8"), (later_tables(later), "98.8 %")):
+        text = "".join(map(rendered, tables))
+        assert max(map(len, text.splitlines())) <= 60
+        assert text.count(number) == 3 * num_shots
+
+
+def test_metrics_fit_sixty_characters_without_losing_a_digit():
+    console = Console(width=60, file=io.StringIO(), record=True)
+    console.print(metrics_table(make_summary() | {"metrics": {"average_incremental_accuracy": 1, "forgetting": -1}}))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 60
+    assert "100.0 %" in text
+    assert "-100.0 points" in text
+    assert "…" not in text
