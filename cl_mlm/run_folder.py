@@ -23,6 +23,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def versions(self) -> Path:
+        """Versions of packages and source, and the hardware, as they were last."""
+        return self.path / "versions.json"
+
+    @property
     def journal(self) -> Path:
         """Everything that was measured, line by line."""
         return self.path / "journal.jsonl"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from cl_mlm.experiment.continuation import BETWEEN_NOTES, INEXACT_TAG, flat
+from cl_mlm.experiment.mlflow_tags import description, origin_tags
 from cl_mlm.experiment.predictions import write_per_class
 from cl_mlm.experiment.summary import summary
 from cl_mlm.results.run_report import write_run_report
@@ -31,16 +32,20 @@ def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: S
     journal.start(config.experiment, folder.path.name)
     journal.status("RUNNING")
     journal.params(flat(config.to_dict()))
-    present = versions()
+    present, machine = versions(), describe_hardware()
+    # Resuming reads these tags in the journal; MLflow is sent the file instead (`mlflow_delivery.JOURNAL_ONLY`).
     tags = {f"version/{name}": value for name, value in present.items() if name != "commit"}
-    hardware = {f"hardware/{name}": value for name, value in describe_hardware().items()}
+    hardware = {f"hardware/{name}": value for name, value in machine.items()}
     overlap = {f"overlap/{name}": count for name, count in prepared.overlap.items()}
     arm = {} if config.arm is None else {"arm": config.arm}
     identity = {"stream": stream.name, "stream/fingerprint": stream.fingerprint, **arm, "strategies": config.label}
-    journal.tags({**identity, "git_commit": present["commit"], **tags, **hardware, **overlap})
+    journal.tags({**identity, **tags, **hardware, **overlap, **description(prepared, folder.path.name)})
+    journal.tags(origin_tags(), keep=True)
     if notes:
         journal.tags({INEXACT_TAG: BETWEEN_NOTES.join(notes)})
-    journal.artifact("config.yaml")
+    write_text_whole(folder.versions, json.dumps({"versions": present, "hardware": machine}, indent=1) + "\n")
+    journal.artifact(folder.config.name)
+    journal.artifact(folder.versions.name)
     journal.sync()
 
 
@@ -57,6 +62,7 @@ def write_results(
     last_stage = len(prepared.stream) - 1
     journal.metrics({f"summary/{name}": value for name, value in _final(results, column_slugs).items()}, last_stage)
     journal.metrics({f"cost/{name}": value for name, value in results["cost"].items()}, last_stage)
+    journal.tags(description(prepared, folder.path.name, results))
     if results["flags"]:
         journal.tags({"flags": "; ".join(results["flags"])})
     return results

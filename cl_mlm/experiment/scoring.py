@@ -9,6 +9,7 @@ import numpy as np
 
 from cl_mlm.experiment.predictions import write_predictions
 from cl_mlm.experiment.prompts import measure_prompts
+from cl_mlm.metrics import average_accuracy, forgetting
 from cl_mlm.stream import unpack_row_ids
 from cl_mlm.training.evaluation import evaluate, scorable_columns
 
@@ -82,6 +83,8 @@ class Scoring:
             matrix[stage_index] = evaluated[split].row(len(columns))
             row = matrix[stage_index]
             self._journal.metrics({f"{key}/{self._column_slugs[j]}": row[j] for j in scores}, stage_index)
+            if split == "test":
+                self._journal.metrics(_so_far(matrix[: stage_index + 1], run.stream.home), stage_index)
             of_stage = next((scores[j] for j in scores if stage_index in columns[j].trained_in), {})
             self._journal.metrics(
                 {f"{split}/{name}": value for name, value in of_stage.items()}, stage_index, stage_index
@@ -101,6 +104,12 @@ class Scoring:
             evaluated = evaluate(run, split, columns)
             self._shared.store_scores(run, split, columns, evaluated)
         return evaluated
+
+
+def _so_far(matrix: Sequence[Sequence[float]], home: Sequence[int | None]) -> dict[str, float]:
+    """Returns what the run would report if this were its last stage, without what is undefined."""
+    values = {"average_accuracy": average_accuracy(matrix, home), "forgetting": forgetting(matrix, home)}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def columns_at_chance(run: Run, evaluated: Evaluated) -> list[str]:

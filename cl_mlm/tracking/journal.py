@@ -144,10 +144,11 @@ class Journal:
             text = without_credentials(json.dumps(new, default=str))
             self._write({"kind": "params", "values": json.loads(text, parse_constant=str)})
 
-    def tags(self, values: Mapping[str, object], stage: int | None = None) -> None:
-        """Writes the tags that are new or changed, as `str`."""
+    def tags(self, values: Mapping[str, object], stage: int | None = None, *, keep: bool = False) -> None:
+        """Writes the tags that are new or changed, as `str`; with `keep` the new ones only."""
         texts = {key: without_credentials(str(value)) for key, value in values.items()}
-        if new := {key: text for key, text in texts.items() if self._tags.get((stage, key)) != text}:
+        before = {key: self._tags.get((stage, key)) for key in texts}
+        if new := {k: text for k, text in texts.items() if before[k] is None or (before[k] != text and not keep)}:
             self._write({"kind": "tags", "stage": stage, "values": new})
 
     def artifact(self, path: Path | str, stage: int | None = None) -> None:

@@ -56,6 +56,8 @@ TAG_LENGTH: Final = 8000
 # A request may have 1 MB, and a character takes up to 6 bytes in JSON (`\uXXXX`).
 CHARACTERS_A_BATCH: Final = 150_000
 LINES_AT_ONCE: Final = 2000
+# Tags that resuming reads in the journal; MLflow has them in the artifacts `versions.json` and `summary.json`.
+JOURNAL_ONLY: Final = ("version/", "hardware/", "overlap/")
 SOURCE_TAG: Final = "cl_mlm.tracking.journal"
 # Errors that sending again does not cure.
 HOPELESS: Final = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
@@ -234,7 +236,6 @@ class Delivery:
         if stage not in self._link.children:
             tags = {
                 "mlflow.parentRunId": self._link.run_id,
-                "cl_mlm.stage": name[:TAG_LENGTH],
                 "cl_mlm.stage_index": str(stage),
             }
             source = f"{self._source}/{stage}"
@@ -258,7 +259,8 @@ class Delivery:
                 case "params":
                     batch.params += [Param(_key(k), _cut(str(v), PARAM_LENGTH)) for k, v in line["values"].items()]
                 case "tags":
-                    batch.tags += [RunTag(_key(k), _cut(str(v), TAG_LENGTH)) for k, v in line["values"].items()]
+                    sent = {k: v for k, v in line["values"].items() if not k.startswith(JOURNAL_ONLY)}
+                    batch.tags += [RunTag(_key(k), _cut(str(v), TAG_LENGTH)) for k, v in sent.items()]
                 case "artifact":
                     batch.artifacts[line["path"]] = None
                 case "status":

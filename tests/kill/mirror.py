@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from cl_mlm.tracking.mlflow_delivery import JOURNAL_ONLY
+
 
 def differences(client, folder):
     """Returns in words what MLflow has too much, too little or otherwise; the run must be alone in its experiment."""
@@ -37,7 +39,9 @@ def _read(journal):
             for key, value in line["values"].items():
                 place["points"].setdefault(key, []).append((line["step"], value, time))
         elif kind in ("params", "tags"):
-            place[kind] |= {key: str(value) for key, value in line["values"].items()}
+            place[kind] |= {
+                key: str(value) for key, value in line["values"].items() if not key.startswith(JOURNAL_ONLY)
+            }
         elif kind == "artifact":
             place["artifacts"].add(line["path"])
         elif kind == "status":
