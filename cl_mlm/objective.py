@@ -236,6 +236,31 @@ class Objective(ABC):
         """Returns the tokens of raw rows before and after cutting, by part of a row; arguments as for `encode`."""
         return {"text": input_lengths(self, rows, tokenizer, labels, max_length)}
 
+    def extra_length(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> int:
+        """Returns the tokens at most that a model with this head reads of a row beside those up to `max_length`."""
+        return 0
+
+    def written_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Returns the tokens at most that the model writes for a row; 0: it writes none."""
+        return 0
+
+    def input_length(
+        self,
+        lengths: Mapping[str, Numbers],
+        tokenizer: PreTrainedTokenizerBase,
+        head: Head,
+        written: int | None = None,
+    ) -> Numbers:
+        """Returns the tokens that a model with this head reads of encoded rows in one sequence, (R,).
+
+        Args:
+            lengths: of every row by column of tokens, (R,) each.
+            tokenizer: the model's.
+            head: of the model; an encoder-decoder's decoder does not count.
+            written: the model writes so many tokens in place of the rows' own targets; None: it reads the targets.
+        """
+        return lengths["input_ids"]
+
     def encode_split(
         self,
         chunks: Iterable[RawRows],

@@ -109,7 +109,7 @@ def _prediction_bytes(prepared: Prepared) -> int:
         if make_objective(column.objective, column.options).packs:
             # Rows are blocks then. A token stands for at least one byte, or ends a text.
             max_tokens = column.test.data.nbytes + len(column.test)
-            num_rows += max_tokens // prepared.config.training.max_length + 1
+            num_rows += max_tokens // prepared.config.training.row_length + 1
         else:
             num_rows += len(column.test)
     return PREDICTION_BYTES * num_rows * (1 + _num_measured(prepared))

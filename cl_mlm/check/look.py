@@ -209,7 +209,7 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
     unreachable = ""
     try:
         size = size_of_tasks(config, tasks)
-        lengths = stream_lengths(prepared.stream, tasks, load_tokenizer(config.model), config.training.max_length)
+        lengths = stream_lengths(prepared.stream, tasks, load_tokenizer(config.model), config.training.row_length)
     except UnreachableModelError as error:
         unreachable = str(error)
     if measured_steps and unreachable:

@@ -120,7 +120,7 @@ def _packed_lines(estimate: RunEstimate) -> list[str]:
             by_part = estimate.lengths.get((i, split))
             num_blocks[split] += len(by_part[BLOCK].whole) if by_part else 0
         listed = " / ".join(f"{num_blocks[split]:,}" for split in SPLITS)
-        block_size = estimate.prepared.config.training.max_length
+        block_size = estimate.prepared.config.training.row_length
         lines.append(
             f"packed: {num_texts:,} texts become {listed} blocks ({' / '.join(SPLITS)}) of {block_size:,} tokens; "
             "steps and rows scored are counted in blocks, and no text is cut"

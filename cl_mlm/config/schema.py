@@ -73,13 +73,19 @@ class TrainingConfig:
     )
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
-    max_length: int = _option(128, "tokens; longer rows are cut", min=4)
+    max_length: int | None = _option(128, "tokens; longer rows are cut; null: as many as the model can read", min=4)
     halve_on_oom: bool = _option(
         False, "where memory does not suffice, cuts each micro-batch in halves; a step keeps its rows"
     )
     gradient_checkpointing: bool = _option(
         False, "keeps fewer activations and computes them again: less memory, about a third more time"
     )
+
+    @property
+    def row_length(self) -> int:
+        """`max_length` as a number: preparation puts the model's own in the place of null."""
+        assert self.max_length is not None
+        return self.max_length
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,11 @@ def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
         folders = None
         if kept is not None:
             folders = {key: model_folder(kept, key) for key in tasks.by_key}
-        return load_heads(config.model, tasks, config.seed, training.max_length, folders)
+        return load_heads(config.model, tasks, config.seed, training.row_length, folders)
     (task,) = tasks
     model = config.model
     if kept is not None:
         model = replace(model, name=str(model_folder(kept)), revision=None, dropout=None)
-    backbone = load_backbone(model, task.labels.seen, config.seed, training.max_length, task.objective)
+    backbone = load_backbone(model, task.labels.seen, config.seed, training.row_length, task.objective)
     task.objective.bind(backbone.model, backbone.kind)
     return backbone

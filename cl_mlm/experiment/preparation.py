@@ -17,11 +17,11 @@ from cl_mlm.experiment.composition import (
     composition_faults,
     make_strategies,
 )
+from cl_mlm.experiment.model_fit import length_faults, prompt_faults, with_length
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
 from cl_mlm.models.size import size_of_tasks
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
-from cl_mlm.prompting.reader import model_limits
 from cl_mlm.tracking.mlflow_sender import tracking_uri
 from cl_mlm.training.hardware import resolve_hardware
 
@@ -41,7 +41,7 @@ class Prepared:
     """A run that may start.
 
     Attributes:
-        config: with threads and device filled in.
+        config: with threads, device and the tokens of a row filled in.
         stream: cleaned, and limited where the config says so.
         objective: the first stage's; `objectives_of(stream)` gives all.
         overlap: counts of rows found in two splits, and of rows dropped.
@@ -82,13 +82,14 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         raise (DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError)(problems)
     ready, overlap = cleaned
     objectives = list(objectives_of(ready)[1].values())
+    resolved = with_length(resolved, ready)
     problems = [
-        *option_faults(ready, resolved.training.max_length),
+        *option_faults(ready, resolved.training.row_length),
         *composition_faults(built, objectives, resolved, ready),
         *online_faults(resolved, ready),
     ]
     # The model's config may have to come from a hub: asked for only where all else is right.
-    problems = problems or model_faults(resolved, ready)
+    problems = problems or model_faults(resolved, ready) or length_faults(resolved, ready)
     if problems:
         raise ConfigError(problems)
     prompting = _prompting(resolved, ready, objectives)
@@ -157,26 +158,11 @@ def _prompting(config: Config, stream: Stream, objectives: Sequence[Objective]) 
             marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
             told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]
             raise type(error)(told) from error
-    _check_length(config, objectives[0])
-    return prepare_prompting(config, stream, objectives)
-
-
-def _check_length(config: Config, objective: Objective) -> None:
-    """Refuses prompts longer than the model's config allows, where that can be had.
-
-    Raises:
-        ConfigError: see above.
-    """
-    wanted = config.prompting and config.prompting.max_length
-    if not wanted:
-        return
-    try:
-        settings = model_settings(config.model, (), config.training.max_length, objective)[1]
-    except UnreachableModelError:  # told when it is loaded
-        return
-    most = min(model_limits(settings), default=wanted)
-    if wanted > most:
-        raise ConfigError(f"prompting.max_length: must be at most the model's {most}, got {wanted}")
+    prompting = prepare_prompting(config, stream, objectives)
+    problems = prompt_faults(config, prompting, objectives[0])
+    if problems:
+        raise ConfigError(problems)
+    return prompting
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

@@ -129,7 +129,7 @@ def _load(folder: Path, prepared: Prepared, index: int) -> PlainBackbone:
             raise RunFolderError(f"{kept}: not kept; run with checkpoint.keep_stages=all")
         model = replace(model, name=str(kept), revision=None, dropout=None)
     labels = prepared.stream.stages[0].labels
-    return load_backbone(model, labels, config.seed, config.training.max_length, prepared.objective)
+    return load_backbone(model, labels, config.seed, config.training.row_length, prepared.objective)
 
 
 def _score(prepared: Prepared, backbone: PlainBackbone, index: int) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _surroundings(run: Run) -> dict[str, Any]:
         "versions": {name: value for name, value in versions().items() if name != "commit"},
         "hardware": [describe_hardware(), training.device, training.threads, training.precision],
         "model": [type(run.network.model).__name__, run.network.backbone.settings()],
-        "max_length": training.max_length,
+        "max_length": training.row_length,
         "scenario": [run.stream.scenario, run.stream.masks],
         "labels": [
             [task.labels.seen, task.labels.old, [task.labels.of(j) for j in range(len(run.stream))]]

@@ -76,9 +76,11 @@ def load_backbone(
 
 
 def model_settings(
-    config: ModelConfig, labels: Sequence[str], max_length: int, objective: Objective
+    config: ModelConfig, labels: Sequence[str], max_length: int | None, objective: Objective
 ) -> tuple[Head, PretrainedConfig]:
     """Returns the form and the config of the model that `load_backbone` builds from the same arguments.
+
+    `max_length` None asks for the model as it is; a model called tiny is made to fit.
 
     Raises:
         ConfigError: there is no such config, or no form that the objective can use.

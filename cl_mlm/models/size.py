@@ -49,7 +49,7 @@ def model_size(config: Config, labels: Sequence[str], objective: Objective) -> M
         ConfigError: the model's config cannot be read.
     """
     kind, settings = model_settings(config.model, labels, config.training.max_length, objective)
-    model = _without_weights(kind, settings)
+    model = without_weights(kind, settings)
     body = body_parameters(model, model.get_submodule(find_head(model, kind)))
     parameters = list(model.parameters())
     is_full = config.finetuning.mode == "full"
@@ -59,7 +59,7 @@ def model_size(config: Config, labels: Sequence[str], objective: Objective) -> M
     return ModelSize(whole, whole, trainable + buffers, trainable)
 
 
-def _without_weights(kind: Head, settings: PretrainedConfig) -> PreTrainedModel:
+def without_weights(kind: Head, settings: PretrainedConfig) -> PreTrainedModel:
     """Returns a model whose tensors have shapes but no memory."""
     with torch.device("meta"):
         model: PreTrainedModel = getattr(transformers, AUTO_CLASSES[kind]).from_config(settings)
@@ -80,7 +80,7 @@ def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
     for task in tasks:
         kind, settings = model_settings(config.model, task.labels.names, config.training.max_length, task.objective)
         if kind not in WRITING or kind not in kinds.values():  # tasks of one writing form share the whole model
-            models[task.key] = _without_weights(kind, settings)
+            models[task.key] = without_weights(kind, settings)
             kinds[task.key] = kind
     whole = sum(p.numel() for model in models.values() for p in model.parameters())
     share_body(models)

@@ -32,11 +32,11 @@ POSITIONS = 512
 INITIALIZER_RANGE = 0.06
 
 
-def tiny_config(name: str, dropout: float | None, max_length: int) -> PretrainedConfig:
-    """Returns the config of one of TINY: 2 layers, 128 wide."""
+def tiny_config(name: str, dropout: float | None, max_length: int | None) -> PretrainedConfig:
+    """Returns the config of one of TINY: 2 layers, 128 wide; `max_length` tokens fit, and always POSITIONS."""
     vocabulary = len(letter_tokenizer())
     probability = 0.1 if dropout is None else dropout
-    positions = max(max_length, POSITIONS)
+    positions = max(max_length or 0, POSITIONS)
     if name == "tiny-decoder":
         return GPT2Config(
             vocab_size=vocabulary,

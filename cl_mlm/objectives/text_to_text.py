@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from cl_mlm.objective import Numbers
+
 Metric = Literal["exact_match", "rouge_l", "chrf", "bleu"]
 
 
@@ -142,6 +144,42 @@ class TextToText(Objective):
         }
 
     @override
+    def written_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Returns `max_new_tokens`; with `answers` no more than the longest answer has."""
+        if self.answers is None:
+            return self.max_new_tokens
+        tokens = tokenizer(self.answers, add_special_tokens=False, verbose=False)["input_ids"]
+        return min(self.max_new_tokens, 1 + max(map(len, tokens)))
+
+    @override
+    def extra_length(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> int:
+        """Returns for a decoder the tokens of separator and target."""
+        if head != "causal":
+            return 0
+        # The last token that a decoder writes it does not read.
+        longest_target = max(self._target_limit, self.written_length(tokenizer) - 1)
+        return len(self._separator_tokens(tokenizer)) + longest_target
+
+    @override
+    def input_length(
+        self,
+        lengths: Mapping[str, Numbers],
+        tokenizer: PreTrainedTokenizerBase,
+        head: Head,
+        written: int | None = None,
+    ) -> Numbers:
+        """Returns the tokens of sources, for a decoder those of source, separator and target."""
+        if head != "causal":
+            return lengths["input_ids"]
+        framed = tokenizer(self.separator, verbose=False)["input_ids"]
+        num_ends = sum(1 for _ in takewhile(lambda token: token == end_token(tokenizer), reversed(framed)))
+        prompts = lengths["input_ids"] - num_ends + len(self._separator_tokens(tokenizer))
+        return prompts + (lengths["target_ids"] if written is None else written - 1)
+
+    def _separator_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        return list(tokenizer(self.separator, add_special_tokens=False, verbose=False)["input_ids"])
+
+    @override
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
@@ -156,7 +194,7 @@ class TextToText(Objective):
     def _prompts(self, sources: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         """Returns sources with the separator, and without end tokens, which would end the text before the target."""
         end = end_token(tokenizer)
-        separator = list(tokenizer(self.separator, add_special_tokens=False, verbose=False)["input_ids"])
+        separator = self._separator_tokens(tokenizer)
         prompts = []
         for tokens in sources:
             prompt = tokens.tolist()
@@ -177,11 +215,8 @@ class TextToText(Objective):
     @override
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
         """Returns the texts that the model writes, greedily."""
-        pad, max_new_tokens = run.tokenizer.pad_token_id, self.max_new_tokens
+        pad, max_new_tokens = run.tokenizer.pad_token_id, self.written_length(run.tokenizer)
         assert isinstance(pad, int)
-        if self.answers is not None:
-            tokens = run.tokenizer(self.answers, add_special_tokens=False, verbose=False)["input_ids"]
-            max_new_tokens = min(max_new_tokens, 1 + max(map(len, tokens)))
         if self._decoder_start is None:
             return Predictions(generate_texts(run, left_padded_prompts(batch, pad), max_new_tokens))
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}

@@ -98,6 +98,8 @@ def _gaps(reader: Reader, prompt: str, answers: Sequence[str]) -> tuple[list[_Ga
     gaps, is_cut = [], False
     for answer in answers_tokens:
         room = reader.max_length - len(first) - len(last) - len(answer)
+        if room < 0:
+            raise ConfigError(f"prompting.max_length: must leave room for the answers, got {reader.max_length}")
         cut_right = right[: max(0, room)]
         num_left = max(0, min(len(left), room - len(cut_right)))
         cut_left = left[len(left) - num_left :]

@@ -13,21 +13,22 @@ import torch
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.generation import decoder_start_token
 from cl_mlm.models.modes import evaluation_mode
+from cl_mlm.models.positions import own_length, position_limits
+from cl_mlm.tokens.frames import frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cl_mlm.objective import Head
 
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
 
-# A tokenizer without a limit of its own says so by a number of thirty digits.
-LONGEST = 10**6
+UNSAID = 512  # tokens of a prompt at most where neither model nor config say it
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,13 @@ class Reader:
         Raises:
             ConfigError: the model takes fewer than are wanted.
         """
-        limits = model_limits(self.model.config)
-        # The tokenizer's limit counts too: RoBERTa's config has two positions more than tokens can take. For a decoder
-        # the config is the better source.
-        if self.tokenizer.model_max_length < LONGEST and not (self.kind == "causal" and limits):
-            limits.append(int(self.tokenizer.model_max_length))
-        limit = min(limits, default=None)
-        if self.wanted_length is None:
-            return limit or 512
-        if limit is not None and self.wanted_length > limit:
-            raise ConfigError(f"prompting.max_length: must be at most the model's {limit}, got {self.wanted_length}")
-        return self.wanted_length
+        settings, limit = self.model.config, position_limits(self.model).input
+        return prompt_length(own_length(limit, settings, self.tokenizer, self.kind), self.wanted_length)
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and behind a text."""
-        plain, framed = self.tokens(["a"])[0], list(self.tokenizer("a", verbose=False)["input_ids"])
-        start = next((i for i in range(len(framed)) if framed[i : i + len(plain)] == plain), 0)
-        return framed[:start], framed[start + len(plain) :]
+        return frame(self.tokenizer)
 
     @cached_property
     def decoder_start(self) -> int | None:
@@ -133,10 +123,21 @@ class Reader:
             yield
 
 
-def model_limits(settings: PretrainedConfig) -> list[int]:
-    """Returns the limits of tokens that a model's config names; `[]` where it names none."""
-    limits = [getattr(settings, name, None) for name in ("n_positions", "max_position_embeddings")]
-    return [limit for limit in limits if isinstance(limit, int) and limit > 0]
+def prompt_length(own: int | None, wanted: int | None) -> int:
+    """Returns the tokens of a prompt and its answer at most.
+
+    Args:
+        own: the model's own length; None: it has none.
+        wanted: as the config asks; None: the model's own.
+
+    Raises:
+        ConfigError: the model takes fewer than are wanted.
+    """
+    if wanted is None:
+        return own or UNSAID
+    if own is not None and wanted > own:
+        raise ConfigError(f"prompting.max_length: must be at most the model's {own}, got {wanted}")
+    return wanted
 
 
 def log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

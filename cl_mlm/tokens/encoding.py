@@ -36,6 +36,7 @@ class EncodedRows:
 
     Attributes:
         lengths: tokens of every row, those of its answer included, int32 (N,).
+        column_lengths: tokens of every row by column of tokens, int64 (N,) each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,8 +48,10 @@ class EncodedRows:
                 self._ragged[name] = (values, _open(folder / f"{name}.offsets.npy"))
             else:
                 self._plain[name] = values
-        lengths = [np.diff(self._ragged[name][1]).astype(np.int32) for name in LENGTHS if name in self._ragged]
-        self.lengths: npt.NDArray[np.int32] = np.stack(lengths).sum(0, dtype=np.int32)
+        self.column_lengths: dict[str, npt.NDArray[np.int64]] = {
+            name: np.diff(self._ragged[name][1]) for name in LENGTHS if name in self._ragged
+        }
+        self.lengths: npt.NDArray[np.int32] = np.stack([*self.column_lengths.values()]).sum(0, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -50,7 +50,7 @@ class Run:
     ) -> None:
         self.config, self.stream, self.strategies, self.tasks = config, stream, strategies, tasks
         self.place = Place(config.seed, last_trained)
-        self.data = RunData(stream, tasks, backbone, config.training.max_length)
+        self.data = RunData(stream, tasks, backbone, config.training.row_length)
         self.network = Network(backbone, accelerator, config, self.data)
         self.cost = StageCost()
 

@@ -1,0 +1,207 @@
+"""Compares the rows of a stream with what the model can read, before its weights are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cl_mlm.data.tasks import tasks_of
+from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.models.loading import model_settings
+from cl_mlm.models.positions import PositionLimits, own_length, position_limits
+from cl_mlm.models.size import without_weights
+from cl_mlm.models.tokenizers import load_tokenizer
+from cl_mlm.prompting.reader import prompt_length
+from cl_mlm.tokens.encoding import encode_rows
+from cl_mlm.tokens.frames import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from cl_mlm.config.schema import Config
+    from cl_mlm.objective import Head, Objective
+    from cl_mlm.prompting.columns import Prompting
+    from cl_mlm.stream import Stream
+    from cl_mlm.task import Task, Tasks
+    from cl_mlm.tokens.encoding import EncodedRows
+
+SHORTEST = 4  # of `training.max_length`
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """The model of one task, without its weights.
+
+    Attributes:
+        kind: its form.
+        settings: its config.
+        limits: the tokens that it can read.
+        tokenizer: the model's.
+    """
+
+    kind: Head
+    settings: PretrainedConfig
+    limits: PositionLimits
+    tokenizer: PreTrainedTokenizerBase
+
+
+def with_length(config: Config, stream: Stream) -> Config:
+    """Returns `config` with the model's own length in the place of `training.max_length: null`.
+
+    It is the least of all tasks, and leaves room for what an objective puts behind a row.
+
+    Raises:
+        ConfigError: the model names no length, or leaves no room, or its config cannot be had.
+    """
+    if config.training.max_length is not None:
+        return config
+    own: list[int] = []
+    for task in tasks_of(stream):
+        model = _task_model(config, task.objective, task.labels.names)
+        length = own_length(model.limits.input, model.settings, model.tokenizer, model.kind)
+        if length is None:
+            raise ConfigError(
+                f"training.max_length: must be a number for {config.model.name!r}, whose weights, config and tokenizer "
+                "set no limit, got null"
+            )
+        own.append(length - task.objective.extra_length(model.tokenizer, model.kind))
+    if min(own) < SHORTEST:
+        raise ConfigError(
+            f"training.max_length: null leaves {max(0, min(own))} tokens for a row, and {SHORTEST} are the least; the "
+            "options of the objective take the rest of what the model can read"
+        )
+    return replace(config, training=replace(config.training, max_length=min(own)))
+
+
+def length_faults(config: Config, stream: Stream) -> list[str]:
+    """Returns where rows, or what is to be written, are longer than the model can read; `[]` where it is out of reach.
+
+    Rows are counted as the run reads them, and only where `training.max_length` does not keep them short enough: then
+    all of them are encoded, into the cache from which the run reads them.
+    """
+    tasks = tasks_of(stream)
+    faults: list[str] = []
+    try:
+        for task in tasks:
+            model = _task_model(config, task.objective, task.labels.names)
+            where = "" if len(tasks) == 1 else f"stream, objective {task.key}: "
+            found = _task_faults(config, stream, tasks, task, model)
+            faults += [where + fault for fault in found]
+    except UnreachableModelError:  # told when it is loaded
+        return []
+    return faults
+
+
+def prompt_faults(config: Config, prompting: Prompting, objective: Objective) -> list[str]:
+    """Returns where prompts or their answers are longer than the model can read; `[]` where it is out of reach.
+
+    A prompt that is too long loses its start; only its answers must fit.
+    """
+    try:
+        model = _task_model(config, objective, ())
+    except UnreachableModelError:  # told when it is loaded
+        return []
+    own = own_length(model.limits.input, model.settings, model.tokenizer, model.kind)
+    try:
+        length = prompt_length(own, prompting.config.max_length)
+    except ConfigError as error:
+        return error.problems
+    words = list({word for of_label in prompting.words.values() for word in of_label})
+    chosen = max(map(len, model.tokenizer(words, add_special_tokens=False)["input_ids"])) if words else 0
+    writing = [column.objective for column in prompting.columns if not prompting.labels(column, -1)]
+    written = max((objective.written_length(model.tokenizer) for objective in writing), default=0)
+    longest, target = max(chosen, written), model.limits.target
+    if target is not None and longest > target:
+        return [f"prompting: answers take {longest} tokens, and this model's decoder can read {target}"]
+    first, last = frame(model.tokenizer)
+    room = length - len(first) - len(last)
+    if model.kind == "causal":
+        # The last token of an answer is not read; what is written needs one token of the prompt at least.
+        room = length - len(first) - (1 if written else 0)
+    elif model.kind == "seq2seq":
+        longest = 1
+    if longest > room:
+        return [f"prompting.max_length: must leave room for answers of {longest} tokens, got {length}"]
+    return []
+
+
+def _task_model(config: Config, objective: Objective, labels: Sequence[str]) -> TaskModel:
+    kind, settings = model_settings(config.model, labels, config.training.max_length, objective)
+    return TaskModel(kind, settings, position_limits(without_weights(kind, settings)), load_tokenizer(config.model))
+
+
+def _task_faults(config: Config, stream: Stream, tasks: Tasks, task: Task, model: TaskModel) -> list[str]:
+    faults = []
+    objective, limits, tokenizer = task.objective, model.limits, model.tokenizer
+    max_length, written = config.training.row_length, objective.written_length(tokenizer)
+    if limits.target is not None and written > limits.target:
+        faults.append(
+            f"stream.options.max_new_tokens: must be at most {limits.target}, which this model's decoder can write, "
+            f"got {written}"
+        )
+    extra = objective.extra_length(tokenizer, model.kind)
+    is_input_safe = limits.input is None or max_length + extra <= limits.input
+    if is_input_safe and limits.target is None:
+        return faults
+    # Tokens of every row, of input and target.
+    inputs: list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]] = []
+    targets: list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]] = []
+    for split, rows in _encoded(config, stream, tasks, task, tokenizer):
+        # A row that becomes several windows has them end to end.
+        lengths = {name: np.minimum(sizes, max_length) for name, sizes in rows.column_lengths.items()}
+        lengths |= {name: sizes for name, sizes in rows.column_lengths.items() if name != "input_ids"}
+        is_written = written and split != "train"
+        inputs.append(objective.input_length(lengths, tokenizer, model.kind, written if is_written else None))
+        if not is_written and "target_ids" in lengths:
+            targets.append(lengths["target_ids"])
+    faults += _input_faults(np.concatenate(inputs), limits.input, extra, max_length)
+    if targets:
+        faults += _target_faults(np.concatenate(targets), limits.target)
+    return faults
+
+
+def _encoded(
+    config: Config, stream: Stream, tasks: Tasks, task: Task, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[str, EncodedRows]]:
+    """Yields the rows of one task that a run trains on or scores, encoded, with their split."""
+    scored = {*config.evaluation.splits, *(["validation"] if config.training.patience else [])}
+    for split in ("train", *sorted(scored)):
+        for i, owner in enumerate(stream.owners(split)):
+            rows = owner.split(split)
+            if tasks.keys_of(split)[i] == task.key and len(rows):
+                names = (task.labels.index, config.training.row_length, f"{stream.fingerprint}/{i}/{split}")
+                yield split, encode_rows(rows, task.objective, tokenizer, *names)
+
+
+def _input_faults(
+    lengths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: int | None, extra: int, max_length: int
+) -> list[str]:
+    if limit is None or lengths.max(initial=0) <= limit:
+        return []
+    longer = int((lengths > limit).sum())
+    found = f"{longer} of {len(lengths)} rows have more, up to {lengths.max()}"
+    if not extra:
+        return [
+            f"training.max_length: must be at most {limit}, the tokens that this model can read, or null: {found}; "
+            f"got {max_length}"
+        ]
+    room = limit - extra
+    advice = f"must be at most {room}, or null" if room >= SHORTEST else "cannot be small enough"
+    return [
+        f"training.max_length: {advice}: this model can read {limit} tokens, of which separator and target take up to "
+        f"{extra} (stream.options.max_new_tokens, max_target_length); {found}; got {max_length}"
+    ]
+
+
+def _target_faults(lengths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: int | None) -> list[str]:
+    if limit is None or lengths.max(initial=0) <= limit:
+        return []
+    longer = int((lengths > limit).sum())
+    return [
+        f"stream.options.max_target_length: must be at most {limit}, the tokens that this model's decoder can read: "
+        f"{longer} of {len(lengths)} training rows have more, up to {lengths.max()}"
+    ]
