@@ -5,6 +5,7 @@ from cl_mlm.errors import ClMlmError, ConfigError, DataError
 from cl_mlm.experiment.prompt_run import Prompted
 from cl_mlm.experiment.prompt_run import prompt_run as prompt
 from cl_mlm.experiment.result import Result
+from cl_mlm.experiment.result import load_result as load
 from cl_mlm.strategy import RunView, Strategy
 from cl_mlm.stream import Stage, Stream
 
@@ -18,6 +19,7 @@ __all__ = [
     "Stage",
     "Strategy",
     "Stream",
+    "load",
     "prompt",
     "run",
 ]

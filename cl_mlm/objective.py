@@ -309,6 +309,20 @@ class Objective(ABC):
         """Returns what `predict` should have said of raw rows."""
         return list(rows[self.reference_columns[0]])
 
+    def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Returns new rows with something in the columns of the answer: they can be encoded; no prediction reads it.
+
+        Args:
+            rows: columns of equal length, without those of the answer.
+            labels: that the model knows.
+
+        Raises:
+            ConfigError: nothing can be predicted for a new row.
+        """
+        if not rows or self.reference_columns != ("label",) or not labels:
+            raise ConfigError(f"objective {self.name}: gives no answer for a new row, so that nothing can be predicted")
+        return {**rows, "label": [labels[0]] * len(next(iter(rows.values()), []))}
+
     @abstractmethod
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns metrics over a whole column; `score` is in 0-1 and fills the accuracy matrix.

@@ -1,26 +1,30 @@
-"""`Result`: a finished run, its figures and its models."""
+"""`Result`: a finished run, its figures, its models and what they say of new rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from cl_mlm.errors import ConfigError, RunFolderError, nearest
 from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
-    from transformers import PreTrainedModel
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+    from transformers import Pipeline, PreTrainedModel
 
     from cl_mlm.experiment.prompt_run import Prompted
     from cl_mlm.stream import Stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A finished run.
 
@@ -36,6 +40,17 @@ class Result:
     is_new: bool = True
     warnings: list[str] = field(default_factory=list)
 
+    @override
+    def __repr__(self) -> str:
+        from cl_mlm.results.notebook import run_line
+
+        return f"Result({self.folder}: {run_line(self.summary)})"
+
+    def _repr_html_(self) -> str:
+        from cl_mlm.results.notebook import run_html
+
+        return run_html(self.summary, str(self.folder))
+
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
         """Test scores, (stages, columns); NaN where nothing was measured."""
@@ -48,8 +63,25 @@ class Result:
         """The run's final figures; None where undefined, with the reason in `summary["reasons"]`."""
         return dict(self.summary["metrics"])
 
-    def model(self, stage: int = -1, task: str | None = None) -> PreTrainedModel:
-        """Returns the model as it was after `stage` (-1: the last), from the run folder.
+    def frame(self) -> DataFrame:
+        """Returns both matrices as a pandas frame: a row for each stage and column.
+
+        Its columns are `stage_index` (from 0), `stage` (its name), `column` (what is scored), `home` (the stage after
+        which that counts as learned; missing: a probe), and `accuracy` (test) and `validation`, scores in 0-1, NaN
+        where nothing was measured.
+        """
+        from cl_mlm.results.notebook import run_frame
+
+        return run_frame(self.summary)
+
+    def plot(self) -> Figure:
+        """Returns the forgetting curves as a Matplotlib figure; pyplot is left alone."""
+        from cl_mlm.results.notebook import run_figure
+
+        return run_figure(self.summary)
+
+    def model_folder(self, stage: int = -1, task: str | None = None) -> Path:
+        """Returns the folder of the model as it was after `stage`: a plain transformers folder.
 
         Args:
             stage: the stage's index, from 0; negative ones count from the last.
@@ -60,8 +92,6 @@ class Result:
             RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`), or is not the one that was
                 scored.
         """
-        import transformers
-
         from cl_mlm.experiment.summary import SWAPPED
 
         swapping = self.summary.get(SWAPPED, [])
@@ -70,20 +100,91 @@ class Result:
                 f"{self.folder}: its kept models are not the ones that were scored: strategy {', '.join(swapping)} has "
                 "weights of its own for evaluation"
             )
-        num_stages = len(self.summary["stream"]["stages"])
-        if not -num_stages <= stage < num_stages:
-            raise ConfigError(f"stage: must be {-num_stages} to {num_stages - 1}, got {stage}")
-        stage_index = stage % num_stages
         known = [*self.summary.get("tasks", {})]
         if task is not None and known and task not in known:
             raise ConfigError(f"task: must be one of {', '.join(known)}, got {task!r}{nearest(task, known)}")
+        stage_index = self._stage_index(stage)
         folder = RunFolder(self.folder).model(stage_index, task)
         if not folder.is_dir():
-            raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all")
+            kept = [int(path.parent.name) for path in sorted(RunFolder(self.folder).stages.glob("[0-9]*/model"))]
+            there = f"kept: stage {', '.join(map(str, kept))}" if kept else "no stage is kept"
+            raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all ({there})")
+        return folder
+
+    def model(self, stage: int = -1, task: str | None = None) -> PreTrainedModel:
+        """Returns the model as it was after `stage` (-1: the last), from the run folder.
+
+        Arguments and errors are those of `model_folder`.
+        """
+        import transformers
+
+        folder = self.model_folder(stage, task)
         settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
         model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
         return model
+
+    def predict(
+        self,
+        rows: Any,
+        stage: int = -1,
+        *,
+        task: str | None = None,
+        column: str | None = None,
+        device: str | None = None,
+        scores: bool = False,
+    ) -> list[Any]:
+        """Returns what the model after `stage` says of new rows, as it was scored on the test rows.
+
+        An answer is a label, a list of labels or tags, a text, or a number, by the run's objective.
+
+        Args:
+            rows: a list of strings, or of dicts with the objective's columns; a pandas frame, a `datasets.Dataset`, or
+                a dict of columns. A pair of texts may be a tuple, a row of words a list, or a string that white space
+                cuts. Columns of answers are not read.
+            stage: the stage's index, from 0; negative ones count from the last.
+            task: of a stream with several objectives, which one; None: the stage's own.
+            column: of a task-incremental stream, whose labels the rows may be given: one of `summary["columns"]`.
+            device: `cpu`, `cuda`, `cuda:1`, `mps`; None: an accelerator where there is one.
+            scores: returns pairs of answer and its probability, None where the answer is no choice among classes.
+
+        Raises:
+            ConfigError: there is no such stage, task, column or device, or the objective gives no answer for a new row.
+            DataError: a row is empty, or lacks a column.
+            RunFolderError: see `model_folder`.
+        """
+        from cl_mlm.experiment.predicting import ask, predict_rows, task_of_stage
+
+        folder = self.model_folder(stage, task)
+        stage_index = self._stage_index(stage)
+        asked = ask(self.summary, stage_index, task_of_stage(self.summary, stage_index, task), column)
+        answers = predict_rows(folder, asked, rows, device)
+        return answers if scores else [answer for answer, _ in answers]
+
+    def pipeline(self, stage: int = -1, task: str | None = None, device: str | None = None) -> Pipeline:
+        """Returns a transformers pipeline on the model after `stage`, which cuts texts as the run did.
+
+        Classification, multi-label classification (all labels with their probabilities) and regression: a
+        `text-classification` pipeline. Tagging: `token-classification`, called with a list of words and
+        `is_split_into_words=True`; the first token of a word has the word's tag. Language modelling: `text-generation`
+        or `fill-mask`.
+        Arguments and errors are those of `predict`.
+
+        Raises:
+            ConfigError: transformers has no pipeline that would give the answers of this run.
+        """
+        from cl_mlm.experiment.pipelines import make_pipeline
+        from cl_mlm.experiment.predicting import ask, task_of_stage
+
+        folder = self.model_folder(stage, task)
+        stage_index = self._stage_index(stage)
+        key = task_of_stage(self.summary, stage_index, task)
+        if self.summary["stream"].get("choices"):
+            raise ConfigError(
+                "pipeline: none of transformers' gives a row labels of its own column only (task-incremental stream); "
+                "predict(rows, column=...) does"
+            )
+        return make_pipeline(folder, ask(self.summary, stage_index, key), device)
 
     def prompt(
         self,
@@ -97,3 +198,39 @@ class Result:
         from cl_mlm.experiment.prompt_run import prompt_run
 
         return prompt_run(self.folder, *overrides, stage=stage, shots=shots, config=config, stream=stream)
+
+    def _stage_index(self, stage: int) -> int:
+        """Returns the index of a stage from 0.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        num_stages = len(self.summary["stream"]["stages"])
+        if isinstance(stage, bool) or not isinstance(stage, int) or not -num_stages <= stage < num_stages:
+            raise ConfigError(f"stage: must be {-num_stages} to {num_stages - 1}, got {stage!r}")
+        return stage % num_stages
+
+
+def load_result(folder: str | Path) -> Result:
+    """Returns the finished run in a folder.
+
+    Raises:
+        RunFolderError: there is no such folder, it holds no run, or one that is unfinished or damaged.
+    """
+    from cl_mlm.results.runs import load_run, unfinished_runs
+    from cl_mlm.storage.run_lookup import is_finished, read_summary
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder}: no such folder")
+    files = RunFolder(folder)
+    if not files.summary.is_file() and not files.config.is_file():
+        below = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/summary.json"))
+        hint = f"; runs lie below ({len(below)}), such as {below[0]}" if below else ""
+        raise RunFolderError(f"{folder}: holds no run (no config.yaml){hint}")
+    if unfinished_runs(folder):
+        raise RunFolderError(f"{folder}: is not finished; `cl-mlm resume {folder}` goes on with it")
+    load_run(folder)  # refuses a damaged summary
+    if files.journal.is_file() and not is_finished(folder):
+        raise RunFolderError(f"{folder}: is not finished; `cl-mlm resume {folder}` goes on with it")
+    return Result(folder, read_summary(folder), is_new=False)

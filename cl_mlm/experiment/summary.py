@@ -36,7 +36,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
         "label": config.label,
         **({} if config.arm is None else {"arm": config.arm}),
         "stream": _stream_section(prepared),
-        **_tasks_section(stream),
+        "tasks": _tasks_section(stream),
         "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],
         "model": asdict(config.model),
         "seed": config.seed,
@@ -63,32 +63,39 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
 
 def _stream_section(prepared: Prepared) -> dict[str, Any]:
     stream = prepared.stream
+    choices = {"choices": {column.name: list(column.labels) for column in stream.columns}} if stream.masks else {}
     return {
         "name": stream.name,
         "scenario": stream.scenario,
         "fingerprint": stream.fingerprint,
         "stages": [stage.name for stage in stream.stages],
         "labels": {stage.name: list(stage.labels) for stage in stream.stages},
+        **choices,
         "overlap": prepared.overlap,
         "notes": list(stream.notes),
     }
 
 
 def _tasks_section(stream: Stream) -> dict[str, Any]:
-    """Returns the tasks of a stream with several; nothing where there is one."""
+    """Returns by key of every task its objective, its stages, and the columns that a new row must and may have."""
     keys, objectives = objectives_of(stream)
-    if len(objectives) == 1:
-        return {}
-    return {
-        "tasks": {
-            key: {
-                "objective": objective.name,
-                "options": objective.options(),
-                "stages": [i for i, of_stage in enumerate(keys) if of_stage == key],
-            }
-            for key, objective in objectives.items()
+    section = {}
+    for key, objective in objectives.items():
+        stages = [i for i, of_stage in enumerate(keys) if of_stage == key]
+        have = [set(stream.stages[i].train.column_names) for i in stages]
+        inputs = [
+            name
+            for name in dict.fromkeys((*objective.columns, *objective.text_columns))
+            if name not in objective.reference_columns
+        ]
+        section[key] = {
+            "objective": stream.stages[stages[0]].objective,
+            "options": objective.options(),
+            "stages": stages,
+            "inputs": [name for name in inputs if all(name in columns for columns in have)],
+            "optional_inputs": [name for name in inputs if 0 < sum(name in columns for columns in have) < len(have)],
         }
-    }
+    return section
 
 
 def _reasons(prepared: Prepared, metrics: Mapping[str, float], probes: Mapping[str, Any]) -> dict[str, str]:

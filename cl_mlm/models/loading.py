@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
+from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers
 from cl_mlm.models.file_safety import check_model, refuse_own_code
@@ -17,10 +18,10 @@ from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from transformers import PretrainedConfig
 
-    from cl_mlm.config.schema import ModelConfig
     from cl_mlm.objective import Head, Objective
 
 
@@ -73,6 +74,36 @@ def load_backbone(
     except (OSError, ValueError) as error:
         raise cannot_load(config.name, error) from error
     return PlainBackbone(model, tokenizer, kind)
+
+
+def load_kept(folder: Path, dtype: str, objective: Objective) -> PlainBackbone:
+    """Returns the model that a run has kept in `folder`, in the form that `objective` needs; draws nothing.
+
+    Args:
+        folder: a plain transformers folder.
+        dtype: of the weights.
+        objective: what the rows mean; told of the model.
+
+    Raises:
+        ConfigError: the folder holds no such model.
+    """
+    name = str(folder)
+    try:
+        settings = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        kind = _choose_head(name, settings, objective.heads)
+        with calm_transformers():
+            model = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained(
+                name,
+                config=settings,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+    except (OSError, ValueError) as error:
+        raise cannot_load(name, error) from error
+    backbone = PlainBackbone(model, load_tokenizer(ModelConfig(name=name)), kind)
+    objective.bind(model, kind)
+    return backbone
 
 
 def model_settings(

@@ -147,6 +147,11 @@ class Multilabel(Objective):
         return [sorted(labels) for labels in rows["labels"]]
 
     @override
+    def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Returns new rows without labels."""
+        return {**rows, "labels": [[]] * len(rows["text"])}
+
+    @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `score` and `micro_f1`, `macro_f1` and `exact_match` over the column's own labels.
 

@@ -224,6 +224,16 @@ class QuestionAnswering(Objective):
         return [list(answers["text"]) for answers in rows["answers"]]
 
     @override
+    def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Returns new rows whose answer is the first character of their context."""
+        starts = [len(str(text)) - len(str(text).lstrip()) for text in rows["context"]]
+        answers = [
+            {"text": [str(text)[start : start + 1]], "answer_start": [start]}
+            for text, start in zip(rows["context"], starts, strict=True)
+        ]
+        return {**rows, "answers": answers}
+
+    @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `score` and `f1`, the mean token F1, and `exact_match`, all in 0-1."""
         scores = squad_scores(predictions, references)

@@ -116,6 +116,11 @@ class Regression(Objective):
         return [float(value) for value in rows["value"]]
 
     @override
+    def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Returns new rows with the value 0."""
+        return {**rows, "value": [0.0] * len(rows["text"])}
+
+    @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `score`, which is (1 + rho) / 2 of the chosen correlation rho, `pearson`, `spearman` and `mse`.
 

@@ -210,6 +210,11 @@ class Tagging(Objective):
         return [only(tags, types) for tags in values]
 
     @override
+    def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Returns new rows whose words are all tagged `O`."""
+        return {**rows, "tags": [[OUTSIDE] * len(words) if isinstance(words, list) else [] for words in rows["tokens"]]}
+
+    @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `precision`, `recall` and `f1` over the entities of the types `labels`, and `score`, which is `f1`.
 

@@ -223,6 +223,11 @@ class TextToText(Objective):
         return Predictions(generate_texts(run, inputs, max_new_tokens, self._decoder_start))
 
     @override
+    def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Returns new rows with the first of `answers` as target, or a dash."""
+        return {**rows, "target": [(self.answers or ["-"])[0]] * len(rows["source"])}
+
+    @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
         """Returns `exact_match`, `rouge_l`, `chrf` and `bleu`, with `answers` also `format_failures`, each in 0-1."""
         scores = {

@@ -46,7 +46,7 @@ def encode_words(
             f"model.name: the stream's objective needs a fast tokenizer, which tells of which word a token is; "
             f"got {type(tokenizer).__name__}"
         )
-    if _needs_space(tokenizer):
+    if needs_space(tokenizer):
         rows = [[words[0], *(f" {word}" for word in words[1:])] for words in rows]
     encoding: BatchEncoding = tokenizer(
         [list(words) for words in rows],
@@ -59,7 +59,7 @@ def encode_words(
     return encoding
 
 
-def _needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+def needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Says whether a word must carry the space before it to get the tokens that it has in running text.
 
     This holds for byte-level vocabularies (GPT-2, RoBERTa, Llama 3), where a word's tokens begin with the space.

@@ -31,15 +31,8 @@ def resolve_hardware(config: Config) -> Config:
         ConfigError: the device is not there, or cannot run the precision, or the weights' precision is another.
     """
     training = config.training
-    device = training.device or _best_device()
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f"training.device: must be cpu, cuda, cuda:<n> or mps, got {device!r}") from error
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(kind, False):
-        there = ", ".join(name for name, is_there in present.items() if is_there)
-        raise ConfigError(f"training.device: must be one that this machine has ({there}), got {device!r}")
+    device = choose_device(training.device)
+    kind = torch.device(device).type
     if config.model.dtype == "bfloat16" and training.precision != "bf16":
         raise ConfigError(
             "training.precision: must be bf16 where model.dtype is bfloat16, in which forward passes then run, "
@@ -49,6 +42,24 @@ def resolve_hardware(config: Config) -> Config:
         raise ConfigError("training.precision: fp16 needs an accelerator; on a CPU it must be fp32 or bf16, got fp16")
     threads = training.threads or torch.get_num_threads()
     return replace(config, training=replace(training, device=device, threads=threads))
+
+
+def choose_device(device: str | None, key: str = "training.device") -> str:
+    """Returns the name of the device that `device` asks for; None: an accelerator where there is one.
+
+    Raises:
+        ConfigError: this machine has no such device; begins with `key`.
+    """
+    device = device or _best_device()
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"{key}: must be cpu, cuda, cuda:<n> or mps, got {device!r}") from error
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(kind, False):
+        there = ", ".join(name for name, is_there in present.items() if is_there)
+        raise ConfigError(f"{key}: must be one that this machine has ({there}), got {device!r}")
+    return device
 
 
 def make_accelerator(config: Config) -> Accelerator:
