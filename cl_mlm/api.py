@@ -34,8 +34,8 @@ def run(
     """Runs one experiment, resumes it where it was interrupted, or returns it where it is finished.
 
     Args:
-        config: a YAML file, or a mapping of the same form.
-        overrides: `key.path=value`, as on the command line.
+        config: a YAML file, the bare name of a shipped config (`quickstart`), or a mapping of the same form.
+        overrides: `key.path=value`, as on the command line: a value that is a mapping replaces what was there.
         arm: one of the variants that the file declares.
         again: makes a second run beside a finished one.
         allow_inexact: resumes an interrupted run under other versions or on another machine, too, where the result may
@@ -43,8 +43,9 @@ def run(
         progress: shows a live display; None: only on a terminal.
         strategies: objects, or names, in place of the config's; a mapping from names to arguments is merged into it, as
             in a file. Objects are made anew from their arguments, so that no run sees another's memory.
-        stream: an object, a name, or a section of the config.
-        settings: further sections or values, such as `seed=1` or `training={"epochs": 1}`.
+        stream: an object, a name, or a section of the config, which is merged where it names the same stream.
+        settings: further sections or values, such as `seed=1` or `training={"epochs": 1}`. A section is merged key by
+            key, as that of an arm is: the keys that it does not name stay.
 
     Raises:
         ConfigError, DataError: every fault, before a model is loaded.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.check.disk import shown
 from cl_mlm.check.look import SCORED_SPLITS
+from cl_mlm.check.text_table import fitted
 from cl_mlm.check.token_lengths import BLOCK
 from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
@@ -27,19 +28,19 @@ REGIMES = {
 }
 
 
-def look_lines(estimate: RunEstimate) -> list[str]:
-    """Returns everything that `cl-mlm check` says of a run that may start."""
+def look_lines(estimate: RunEstimate, width: int | None = None) -> list[str]:
+    """Returns everything that `cl-mlm check` says of a run that may start; tables fit `width` columns (None: any)."""
     config, stream = estimate.prepared.config, estimate.prepared.stream
     lines = [
         f"{config.experiment}: {config.label}, model {config.model.name}, {config.finetuning.mode} fine-tuning",
         f"stream {stream.name}: {len(stream)} stages, {len(stream.labels)} labels, {stream.scenario}",
         f"fingerprint {stream.fingerprint}",
         "",
-        *_stage_table(estimate),
+        *_stage_table(estimate, width),
         "",
     ]
     for part in estimate.row_parts:
-        lines += [*_token_table(estimate, part), ""]
+        lines += [*_token_table(estimate, part, width), ""]
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in estimate.prepared.overlap.items()))
     lines += [f"note: {note}" for note in stream.notes]
     lines += [*_prompting_lines(estimate), _step_line(estimate)]
@@ -49,15 +50,6 @@ def look_lines(estimate: RunEstimate) -> list[str]:
         unknown = "tokens, memory and disk" if estimate.memory is None else "tokens"
         lines.append(f"{unknown}: not known: {estimate.unreachable}")
     return [*lines, f"run folder: {run_folder(config)}", "good to run"]
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns a table in lines: the first column flush left, the others flush right, two spaces between them."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in (header, *rows)
-    ]
 
 
 def duration(seconds: float) -> str:
@@ -71,7 +63,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _stage_table(estimate: RunEstimate) -> list[str]:
+def _stage_table(estimate: RunEstimate, width: int | None) -> list[str]:
     """Returns a table of the stages, and below it what is scored beside them and what is packed."""
     stages, labels = estimate.prepared.stream.stages, estimate.prepared.stream.labels
     splits = [split for _, split in estimate.splits_of_stage(0)]
@@ -87,11 +79,11 @@ def _stage_table(estimate: RunEstimate) -> list[str]:
     ]
     split_totals = [f"{sum(len(stage.split(split)) for stage in stages):,}" for split in splits]
     totals = ["  all", *split_totals, f"{len(labels):,}", _number(estimate.steps), _number(estimate.scored_rows)]
-    table = _shortened(["rows", *splits, "labels", "steps", "rows scored"], rows, len(stages), [totals])
-    return [*table, *_column_table(estimate), *_packed_lines(estimate)]
+    table = _shortened(["rows", *splits, "labels", "steps", "rows scored"], rows, len(stages), [totals], width)
+    return [*table, *_column_table(estimate, width), *_packed_lines(estimate)]
 
 
-def _column_table(estimate: RunEstimate) -> list[str]:
+def _column_table(estimate: RunEstimate, width: int | None) -> list[str]:
     """Returns a table of the columns that belong to no stage."""
     columns = [estimate.prepared.stream.columns[j] for j in estimate.other_columns]
     if not columns:
@@ -102,7 +94,7 @@ def _column_table(estimate: RunEstimate) -> list[str]:
         learned_after = "a probe" if column.home is None else f"stage {column.home + 1}"
         num_rows = [f"{len(column.split(split)):,}" for split in SCORED_SPLITS]
         rows.append([f"  {column.name}", *num_rows, f"{len(column.labels):,}", learned_after])
-    return ["", *_shortened(["scored on", *SCORED_SPLITS, "labels", "learned after"], rows, len(columns), [])]
+    return ["", *_shortened(["scored on", *SCORED_SPLITS, "labels", "learned after"], rows, len(columns), [], width)]
 
 
 def _packed_lines(estimate: RunEstimate) -> list[str]:
@@ -128,7 +120,7 @@ def _packed_lines(estimate: RunEstimate) -> list[str]:
     return lines
 
 
-def _token_table(estimate: RunEstimate, part: RowPart) -> list[str]:
+def _token_table(estimate: RunEstimate, part: RowPart, width: int | None) -> list[str]:
     """Returns a table of the token lengths of one part of rows: a line for each stage and column, then all."""
     stages = [i for i, task in enumerate(estimate.tasks.keys) if task == part.task]
     columns = [j for j in estimate.other_columns if estimate.tasks.column_keys[j] == part.task]
@@ -148,7 +140,7 @@ def _token_table(estimate: RunEstimate, part: RowPart) -> list[str]:
         for j in (columns[k] for k in _printed_lines(len(columns)))
     ]
     below.append(row("  all", None))
-    table = _shortened(_token_header(estimate, part, total["limit"], has_windows), rows, len(stages), below)
+    table = _shortened(_token_header(estimate, part, total["limit"], has_windows), rows, len(stages), below, width)
     num_rows = _num_rows(estimate, part.task)
     if part.name != BLOCK and total["counted_rows"] < num_rows:
         table.append(f"counted in {total['counted_rows']:,} of {num_rows:,} rows, evenly spread over the large splits")
@@ -268,13 +260,18 @@ def _printed_lines(number: int) -> list[int]:
 
 
 def _shortened(
-    header: Sequence[str], rows: Sequence[Sequence[str]], number: int, below: Sequence[Sequence[str]]
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    number: int,
+    below: Sequence[Sequence[str]],
+    width: int | None,
 ) -> list[str]:
     """Returns a table of the `_printed_lines` of `number` rows, a line `...` for the others, and the rows `below`."""
-    lines = aligned(header, [*rows, *below])
     if len(rows) < number:
-        lines.insert(1 + FIRST_LINES, f"  ... {number - len(rows):,} more")
-    return lines
+        left_out = [f"  ... {number - len(rows):,} more", *[""] * (len(header) - 1)]
+        rows = [*rows[:FIRST_LINES], left_out, *rows[FIRST_LINES:]]
+    tables = fitted(header, [*rows, *below], width)
+    return [line.rstrip() for i, table in enumerate(tables) for line in ([""] * (i > 0) + table)]
 
 
 def _stage_name(estimate: RunEstimate, stage_index: int) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cl_mlm.cli.config_commands import check, list_
+from cl_mlm.cli.config_commands import check, init, list_
 from cl_mlm.cli.result_commands import compare, prompt
 from cl_mlm.cli.run_commands import rerun, resume, run
 from cl_mlm.cli.tracking_commands import sync, ui
@@ -27,9 +27,27 @@ app = typer.Typer(
     name="cl-mlm",
     help="Continual learning of language models: run task streams, measure what is forgotten, compare strategies.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"cl-mlm {version('cl-mlm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _cl_mlm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Prints the version.")
+    ] = False,
+) -> None:
+    """Takes the options that stand before a command."""
+
+
 # The help lists the commands in this order.
 app.command()(run)
 app.command()(resume)
@@ -38,6 +56,7 @@ app.command()(prompt)
 app.command()(compare)
 app.command()(check)
 app.command(name="list")(list_)
+app.command()(init)
 app.command()(sync)
 app.command()(ui)
 

@@ -5,15 +5,30 @@ from typing import Annotated
 
 import typer
 
-ConfigFile = Annotated[Path, typer.Argument(help="A YAML file.", metavar="CONFIG")]
+from cl_mlm.cli.completion import complete_arm, complete_config, complete_key
+
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A YAML file, or a shipped config such as quickstart.", metavar="CONFIG", autocompletion=complete_config
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     # The backslash keeps Rich from reading `[replay]` as markup.
-    typer.Argument(help=r"key.path=value, such as seed=1 or strategies=\[replay].", metavar="[KEY=VALUE]..."),
+    typer.Argument(
+        help=r"key.path=value, such as seed=1 or 'strategies=\[replay]'.",
+        metavar="[KEY=VALUE]...",
+        autocompletion=complete_key,
+    ),
 ]
 Arms = Annotated[
     list[str] | None,
-    typer.Option("--arm", help="A variant that the file declares under `arms`; `all` runs each. May be repeated."),
+    typer.Option(
+        "--arm",
+        help="A variant that the file declares under `arms`; `all` runs each. May be repeated.",
+        autocompletion=complete_arm,
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="A smoke run: so many rows a split, 2 steps a stage.")]
 AllowInexact = Annotated[

@@ -1,12 +1,14 @@
-"""The commands that say what a config means and may name, and train nothing: `check` and `list`."""
+"""The commands about configs, which train nothing: `check`, `list` and `init`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cl_mlm.cli.arguments import Arms, ConfigFile, Limit, Overrides, with_limit
-from cl_mlm.cli.printing import print_lines
+from cl_mlm.cli.completion import complete_list, complete_shipped
+from cl_mlm.cli.printing import print_lines, shell_line, terminal_width
 
 
 def check(
@@ -35,16 +37,47 @@ def check(
     )
     if as_json:
         estimates = [early_look(prepared, measure).to_dict() for prepared in runs]
-        print_lines([json.dumps(estimates if arms else estimates[0], indent=1)])
+        print(json.dumps(estimates if arms else estimates[0], indent=1))
         return
     for prepared in runs:
-        print_lines(describe(prepared, measure))
+        print_lines(describe(prepared, measure, terminal_width()))
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="strategies, streams, objectives, or configs.", metavar="WHAT")],
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="strategies, streams, objectives, configs, or keys.",
+            metavar="[WHAT]",
+            autocompletion=complete_list,
+            show_default=False,
+        ),
+    ] = None,
+    part: Annotated[
+        str, typer.Argument(help="Only names that hold this; of keys: a section.", metavar="[PART]", show_default=False)
+    ] = "",
 ) -> None:
-    """Lists what a config may name, with a line on each."""
-    from cl_mlm.cli.listing import listing
+    """Lists what a config may name, or every key that it may have; alone, what there is to list."""
+    from cl_mlm.cli.listing import listing, overview
 
-    print_lines(listing(what))
+    print_lines(overview() if what is None else listing(what, part))
+
+
+def init(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A shipped config; without it they are listed.", autocompletion=complete_shipped),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Argument(help="A new file, or a folder; default: NAME.yaml here.", show_default=False)
+    ] = None,
+) -> None:
+    """Copies a shipped config, as a start for one of your own; never overwrites a file."""
+    from cl_mlm.cli.listing import listing
+    from cl_mlm.config.shipped import copy_shipped
+
+    if name is None:
+        print_lines([*listing("configs"), "", "cl-mlm init NAME copies one of them to NAME.yaml"])
+        return
+    file = copy_shipped(name, target)
+    print_lines([f"written: {file}", f"next: {shell_line('cl-mlm', 'check', str(file))}"])

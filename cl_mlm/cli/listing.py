@@ -4,39 +4,76 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cl_mlm.config.components import COMPONENT_PACKAGES, find, names
+from cl_mlm.config.key_reference import Key, keys
+from cl_mlm.config.shipped import shipped_configs
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cl_mlm.experiment.preparation import Prepared
 
 KINDS = {"strategies": "strategy", "streams": "stream", "objectives": "objective"}
+# What `cl-mlm list` lists, each with what it is good for.
+LISTS = {
+    "strategies": "against forgetting",
+    "streams": "where data come from",
+    "objectives": "what a row means",
+    "configs": "shipped experiments",
+    "keys": "of a config: default, range",
+}
 
 
-def describe(prepared: Prepared, measured_steps: int = 0) -> list[str]:
+def describe(prepared: Prepared, measured_steps: int = 0, width: int | None = None) -> list[str]:
     """Returns what a prepared run would do, in lines; `measured_steps` steps are timed on the real model."""
     from cl_mlm.check.look import early_look
     from cl_mlm.check.look_text import look_lines
 
-    return look_lines(early_look(prepared, measured_steps))
+    return look_lines(early_look(prepared, measured_steps), width)
 
 
-def listing(what: str) -> list[str]:
-    """Returns a line for each strategy, stream, objective, or config in `configs/`.
+def overview() -> list[str]:
+    """Returns a line for each list that there is: how many it holds, and what they are."""
+    numbers = {kind: len(names(KINDS[kind])) for kind in KINDS}
+    numbers |= {"configs": len(shipped_configs()), "keys": len(keys())}
+    lines = [f"cl-mlm list {what:<10}  {numbers[what]:3d}  {text}" for what, text in LISTS.items()]
+    return [
+        *lines,
+        "",
+        "A section of the keys: cl-mlm list keys training",
+        "A copy of a config: cl-mlm init quickstart",
+    ]
+
+
+def listing(what: str, part: str = "") -> list[str]:
+    """Returns a line for each strategy, stream, objective or shipped config, or two for each key of a config.
+
+    Args:
+        what: a key of `LISTS`.
+        part: of `keys`: a section or a part of a key; of the others: a part of a name. Empty: all.
 
     Raises:
-        ConfigError: `what` is none of these.
+        ConfigError: `what` is none of these, or nothing matches `part`.
     """
+    if what not in LISTS:
+        raise ConfigError(f"list: must be one of {', '.join(LISTS)}, got {what!r}{nearest(what, LISTS)}")
+    if what == "keys":
+        return [line for key in keys(part) for line in _key_lines(key)]
+    known = list(shipped_configs()) if what == "configs" else names(KINDS[what])
+    found = [name for name in known if part in name]
+    if not found:
+        raise ConfigError(f"list {what}: none is called {part!r}{nearest(part, known)}; there are {', '.join(known)}")
     if what == "configs":
-        return [f"{path}: {_first_comment(path)}" for path in sorted(Path("configs").glob("*.yaml"))]
-    if what not in KINDS:
-        allowed = [*KINDS, "configs"]
-        raise ConfigError(f"list: must be one of {', '.join(allowed)}, got {what!r}{nearest(what, allowed)}")
-    kind = KINDS[what]
-    return [f"{name}: {_first_line(kind, name)}{_arguments(kind, name)}" for name in names(kind)]
+        return [f"{name}: {_first_comment(shipped_configs()[name])}" for name in found]
+    return [f"{name}: {_first_line(KINDS[what], name)}{_arguments(KINDS[what], name)}" for name in found]
+
+
+def _key_lines(key: Key) -> list[str]:
+    """Returns a key with its default, and indented below it what it means and what is allowed."""
+    return [f"{key.path}: {key.default}", f"    {key.help} ({key.allowed})"]
 
 
 def _first_line(kind: str, name: str) -> str:

@@ -1,7 +1,12 @@
-"""Prints the results of runs to the terminal."""
+"""Prints lines and the results of runs to the terminal."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from cl_mlm.run_folder import RunFolder
@@ -13,9 +18,38 @@ if TYPE_CHECKING:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Prints every line; none is wrapped or read as markup."""
+    """Prints every line, wrapped between words where it is wider than the terminal; none is read as markup."""
+    width = terminal_width()
     for line in lines:
-        print(line)
+        print(line if width is None else wrapped(line, width))
+
+
+def terminal_width() -> int | None:
+    """Returns the columns of the terminal; None where the output goes elsewhere, such as to `grep` or a file."""
+    if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
+        return max(20, shutil.get_terminal_size().columns)
+    return None
+
+
+def wrapped(line: str, width: int) -> str:
+    """Returns a line broken between words, continued two columns further in; a path that is wider stays whole."""
+    if len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def shell_line(*words: str) -> str:
+    """Returns a command as bash and zsh take it: words that they would read otherwise are quoted."""
+    # zsh gives `=` at the start of a word a meaning that shlex does not know.
+    return " ".join(f"'{word}'" if word[:1] == "=" and "'" not in word else shlex.quote(word) for word in words)
 
 
 def print_result(result: Result) -> None:

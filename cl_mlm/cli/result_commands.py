@@ -51,7 +51,7 @@ def compare(
 
     comparison = compare_runs(folder, output)
     if markdown:
-        print_lines([comparison.markdown()])
+        print(comparison.markdown())
     else:
         print_comparison(comparison)
 

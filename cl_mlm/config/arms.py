@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_mlm.config.loading import arm_layers, read_layer
+from cl_mlm.config.layers import arm_layers, read_layer
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ _WORDS = {
     bool: "true or false",
     type(None): "null",
     dict: "a mapping",
+    Any: "anything",
 }
 
 
@@ -55,7 +56,7 @@ def build(path: str, values: Any, schema: type[Any], problems: list[str]) -> Any
         if name not in values:
             continue
         value, where = values[name], f"{path}.{name}" if path else name
-        section = _section(hints[name])
+        section = section_of(hints[name])
         is_absent = value is None and section is not hints[name]  # null, where the annotation allows it
         if section is None or is_absent:
             arguments[name] = check(where, value, hints[name], field.metadata, problems)
@@ -64,7 +65,7 @@ def build(path: str, values: Any, schema: type[Any], problems: list[str]) -> Any
     return schema(**arguments)
 
 
-def _section(annotation: Any) -> type[Any] | None:
+def section_of(annotation: Any) -> type[Any] | None:
     """Returns the dataclass in an annotation such as `Section` or `Section | None`; None for a plain value."""
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return next((option for option in options if is_dataclass(option) and isinstance(option, type)), None)
@@ -142,8 +143,13 @@ def _out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str:
     is_not_above = above is not None and value <= above
     if math.isfinite(value) and not (is_low or is_high or is_not_above):
         return ""
-    limits = {"at least": low, "at most": high, "above": above}
-    return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None) or "finite"
+    return bounds_in_words(bounds) or "finite"
+
+
+def bounds_in_words(bounds: Mapping[str, Any]) -> str:
+    """Returns what numbers with these bounds must be, such as `at least 1 and at most 5`; empty without bounds."""
+    limits = {"at least": bounds.get("min"), "at most": bounds.get("max"), "above": bounds.get("above")}
+    return " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
 
 
 def _near(value: Any, annotation: Any) -> str:

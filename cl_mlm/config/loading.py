@@ -1,4 +1,4 @@
-"""Merges YAML files and `key=value` overrides into a checked `Config`.
+"""Merges the layers of a config (`layers.py`) into a checked `Config`.
 
 Later layers win: defaults of the schema, file, arm of the file, command line. All faults are raised together.
 """
@@ -6,69 +6,20 @@ Later layers win: defaults of the schema, file, arm of the file, command line. A
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.checking import build, check, defaults, describe, unknown_keys
 from cl_mlm.config.components import find, parameters
+from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
 from cl_mlm.config.schema import Config, PromptingConfig, file_name
 from cl_mlm.config.stream_keys import SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cl_mlm.strategy import Strategy
-
-# Arms name variants of one experiment: a comparison is then one file and one command, and settings of one arm cannot
-# leak into another. The resolved config of a run does not contain them.
-ARMS = "arms"
-
-
-def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a YAML file (or a mapping); interpolations such as `${seed}` are left as they are written.
-
-    Raises:
-        ConfigError: there is no such file, it is not valid YAML (with the line), or it holds no mapping.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    if not isinstance(source, Mapping) and not Path(source).is_file():
-        raise ConfigError(f"config: no such file: {source}")
-    try:
-        node = OmegaConf.create(dict(source)) if isinstance(source, Mapping) else OmegaConf.load(source)
-        values = OmegaConf.to_container(node, resolve=False)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else str(source)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{source}: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must be a mapping of settings, got {type(values).__name__}")
-    return {str(key): value for key, value in values.items()}
-
-
-def read_override(text: str) -> dict[str, Any]:
-    """Returns one `key.path=value` as a nested mapping; the value is read as YAML.
-
-    Raises:
-        ConfigError: there is no `=`, or the value is not valid YAML.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    key, equals, _ = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"{text}: an override is key=value, such as training.epochs=5")
-    try:
-        values = OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=False)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(f"{text}: not a valid override: {str(error).splitlines()[0]}") from error
-    return dict(values)  # type: ignore[arg-type]
 
 
 def load_config(
@@ -80,8 +31,9 @@ def load_config(
     """Returns the checked config of `source`, one of its arms and the overrides, merged in this order.
 
     Args:
-        source: a YAML file, or its content.
-        overrides: `key.path=value`, or mappings.
+        source: a YAML file, its content, or the bare name of a shipped config.
+        overrides: `key.path=value`, whose value replaces what was there, also where it is a mapping; or mappings, which
+            are merged as the file is.
         arm: one of the file's `arms`; None: none of them.
         needs_stream: False where the stream is handed over as an object: the section then holds only what is done to
             the stream.
@@ -170,58 +122,6 @@ def _calls_resolver(text: str) -> bool:
         elif character == ":" and depth:
             return True
     return False
-
-
-def arm_layers(layer: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the settings of every arm that a config file declares.
-
-    Raises:
-        ConfigError: `arms` is no mapping from names to mappings.
-    """
-    arms = layer.get(ARMS) or {}
-    if not isinstance(arms, Mapping) or not all(isinstance(value or {}, Mapping) for value in arms.values()):
-        raise ConfigError(f"arms: must be a mapping from a name to settings, got {arms!r}")
-    return {str(name): dict(value or {}) for name, value in arms.items()}
-
-
-def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with `layer` on top; neither is mutated.
-
-    Sections are merged key by key, except that a layer replaces `stream` or `model` as a whole where it gives a bare
-    name or names another stream or model, and `strategies` where it gives a list or a bare name.
-    """
-    merged = deepcopy(dict(base))
-    for key, value in layer.items():
-        old = merged.get(key)
-        if key in ("stream", "model") and isinstance(value, str):
-            merged[key] = {"name": value}
-        elif key == "strategies" and not isinstance(value, Mapping):
-            merged[key] = _strategy_section(value)
-        elif key in ("stream", "model") and isinstance(value, Mapping) and value.get("name", _name(old)) != _name(old):
-            # The old section's arguments are those of another factory.
-            merged[key] = deepcopy(dict(value))
-        elif isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[key] = merge(old, value)
-        else:
-            merged[key] = deepcopy(value)
-    return merged
-
-
-def _name(section: Any) -> Any:
-    return section.get("name") if isinstance(section, Mapping) else None
-
-
-def _strategy_section(value: Any) -> Any:
-    """Returns a bare name or a list of names as a mapping from names to no arguments; anything else as it is."""
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        return {value: {}}
-    if isinstance(value, list) and len(set(map(str, value))) < len(value):
-        raise ConfigError(f"strategies: must name each strategy once, got {value}")
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return {name: {} for name in value}
-    return value
 
 
 def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) -> Config:

@@ -89,7 +89,8 @@ def _config(
     *,
     needs_stream: bool,
 ) -> Config:
-    from cl_mlm.config.loading import load_config, read_layer
+    from cl_mlm.config.layers import read_layer
+    from cl_mlm.config.loading import load_config
 
     path = RunFolder(folder).config
     if not path.is_file():

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture
 def refused(cli, fast, write_config, tmp_path, monkeypatch):
@@ -241,11 +239,12 @@ def test_check_refuses_what_run_refuses(cli, fast, write_config, tmp_path):
         ("strategies", r"^replay: Experience replay: .* \(capacity=200, weight=1\.0, rows=None\)$"),
         ("streams", r"^files: Your own files as a stream: .* \(path, "),
         ("objectives", r"^classification: "),
-        ("configs", r"^configs/quickstart\.yaml: Five stages"),
+        ("configs", r"^quickstart: Five stages"),
+        ("keys", r"^training\.epochs: 3$"),
     ],
 )
-def test_list_gives_a_line_for_each(cli, monkeypatch, what, line):
-    monkeypatch.chdir(ROOT)
+def test_list_gives_a_line_for_each(cli, monkeypatch, tmp_path, what, line):
+    monkeypatch.chdir(tmp_path)
     said = cli("list", what)
     assert said.code == 0
     assert re.search(line, said.out, re.MULTILINE)

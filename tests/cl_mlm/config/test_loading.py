@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from cl_mlm.config.arms import planned
-from cl_mlm.config.loading import arm_layers, load_config, read_layer
+from cl_mlm.config.layers import arm_layers, read_layer
+from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import Config
 from cl_mlm.errors import ConfigError
 
@@ -92,6 +93,58 @@ def test_another_model_name_drops_the_old_arguments():
 def test_a_list_of_strategies_replaces_the_section():
     config = load("strategies=[ewc]", strategies={"replay": {"capacity": 7}})
     assert list(config.strategies) == ["ewc"]
+
+
+@pytest.mark.parametrize(
+    ("override", "kept", "gone"),
+    [
+        ("stream={name: phrasebook, order_seed: 2}", ("stream", "labels_per_stage", 4), "labels_per_stage: 10"),
+        ("training={epochs: 2}", ("training", "warmup", 0.1), "warmup: 0.3"),
+        ("model={name: same, dropout: 0.1}", ("model", "revision", None), "revision: abc"),
+        ("evaluation={batch_size: 7}", ("evaluation", "splits", ["validation", "test"]), "splits: [test]"),
+        ("checkpoint={}", ("checkpoint", "keep_stages", "last"), "keep_stages: all"),
+    ],
+)
+def test_a_mapping_on_the_command_line_replaces_the_section(override, kept, gone):
+    file = """{stream: {name: phrasebook, labels_per_stage: 10}, training: {warmup: 0.3},
+        model: {name: same, revision: abc}, evaluation: {splits: [test]}, checkpoint: {keep_stages: all}}"""
+    section, key, value = kept
+    assert gone in file
+    assert load_config(yaml.safe_load(file), [override]).to_dict()[section][key] == value
+
+
+@pytest.mark.parametrize(("override", "left"), [("{ewc: {}}", ["ewc"]), ("{}", []), ("{replay: {}}", ["replay"])])
+def test_a_mapping_of_strategies_on_the_command_line_replaces_the_section(override, left):
+    config = load(f"strategies={override}", strategies={"lwf": {}, "replay": {"capacity": 7}})
+    assert list(config.strategies) == left
+    assert config.strategies.get("replay", {}).get("capacity", 200) == 200
+
+
+def test_a_mapping_below_a_section_replaces_what_was_under_its_key():
+    old = {"replay": {"capacity": 7, "weight": 2.0}, "ewc": {}}
+    strategies = load("strategies.replay={weight: 3}", strategies=old).strategies
+    assert (strategies["replay"]["capacity"], strategies["replay"]["weight"], list(strategies)) == (
+        200,
+        3.0,
+        ["replay", "ewc"],
+    )
+
+
+def test_a_single_key_after_a_mapping_is_merged_into_it():
+    config = load("training={epochs: 2}", "training.warmup=0.5", training={"batch_size": 8})
+    assert (config.training.epochs, config.training.warmup, config.training.batch_size) == (2, 0.5, 32)
+
+
+@pytest.mark.parametrize("override", ["stream={overlap: drop}", "model={dropout: 0.1}"])
+def test_a_mapping_without_the_name_of_its_stream_or_model_is_refused(override):
+    (fault,) = faults_of(override, model={"name": "own"})
+    assert "a mapping replaces the whole section, so it must have a name" in fault
+    assert "single keys are set by " in fault
+
+
+def test_a_mapping_handed_over_in_python_is_merged():
+    config = load({"training": {"epochs": 2}}, training={"batch_size": 8})
+    assert (config.training.epochs, config.training.batch_size) == (2, 8)
 
 
 def test_an_argument_after_a_list_is_set_alone():
