@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cl_mlm.cli.config_commands import check, init, list_
+from cl_mlm.cli.predict_command import predict
 from cl_mlm.cli.result_commands import compare, prompt
 from cl_mlm.cli.run_commands import rerun, resume, run
 from cl_mlm.cli.tracking_commands import sync, ui
@@ -52,6 +53,7 @@ def _cl_mlm(
 app.command()(run)
 app.command()(resume)
 app.command()(rerun)
+app.command()(predict)
 app.command()(prompt)
 app.command()(compare)
 app.command()(check)

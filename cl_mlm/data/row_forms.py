@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cl_mlm.data.files import read_table
 from cl_mlm.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ROW_FORMS = "a list of strings or of dicts, a pandas frame, a datasets.Dataset, or a dict of columns"
 
@@ -46,6 +50,36 @@ def new_rows(given: Any, inputs: Sequence[str], optional: Sequence[str] = ()) ->
     if problems:
         raise DataError(problems)
     return {name: [_plain(value) for value in table[name]] for name in known}
+
+
+def new_rows_of_file(
+    path: Path, inputs: Sequence[str], optional: Sequence[str] = (), columns: Mapping[str, str] | None = None
+) -> dict[str, list[Any]]:
+    """Returns the columns of the rows of a file that have no answer yet.
+
+    Args:
+        path: a .txt file (every line that is not blank is a row), or one that `read_table` reads.
+        inputs: columns that every row must have.
+        optional: columns that all rows may have.
+        columns: our name of a column to the one that it may have in the file instead.
+
+    Raises:
+        DataError: the faults of the file.
+    """
+    if path.suffix == ".txt" and path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: must be UTF-8, got byte {error.object[error.start]:#04x}") from error
+        return new_rows([line for line in lines if line.strip()], inputs, optional)
+    renamed = {ours: theirs for ours, theirs in (columns or {}).items() if ours in (*inputs, *optional)}
+    try:
+        table = read_table(path, columns=renamed, required=inputs)
+    except DataError:
+        if not renamed:
+            raise
+        table = read_table(path, required=inputs)
+    return new_rows(table, inputs, optional)
 
 
 def columns_of(given: Any) -> dict[str, list[Any]] | None:

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 
 from cl_mlm.config.components import make_objective
-from cl_mlm.data.row_forms import new_rows
+from cl_mlm.data.row_forms import new_rows, new_rows_of_file
 from cl_mlm.errors import ConfigError, DataError, RunFolderError, nearest
 from cl_mlm.models.loading import load_kept
 from cl_mlm.models.modes import evaluation_mode
+from cl_mlm.models.positions import position_limits
+from cl_mlm.objective import UNCUT
 from cl_mlm.stream import Stage, Stream
 from cl_mlm.task import LabelSpace
 from cl_mlm.tokens.batching import sorted_batches
+from cl_mlm.tokens.encoding import LENGTHS
 from cl_mlm.training.hardware import choose_device
 
 if TYPE_CHECKING:
@@ -107,6 +110,20 @@ def _choices(stream: Mapping[str, Any], labels: LabelSpace, column: str | None) 
     return own_labels
 
 
+def rows_of_file(path: Path, task: Mapping[str, Any], stream: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the new rows of a file, whose columns may be named as those of the run's own files.
+
+    Args:
+        path: of the file.
+        task: of `summary["tasks"]`.
+        stream: the section of the run's config.
+
+    Raises:
+        DataError: the faults of the file.
+    """
+    return new_rows_of_file(path, task["inputs"], task["optional_inputs"], stream.get("columns"))
+
+
 def predict_rows(folder: Path, asked: Asked, rows: Any, device: str | None = None) -> list[tuple[Any, float | None]]:
     """Returns what the model in `folder` says of every row, and its probability; None: it is no choice among classes.
 
@@ -148,12 +165,11 @@ def checked(asked: Asked, table: RawRows) -> dict[str, Sequence[Any]]:
 
 
 def _predict_chunk(backbone: PlainBackbone, asked: Asked, rows: RawRows) -> list[tuple[Any, float | None]]:
-    objective, settings = asked.objective, asked.settings
-    max_length = settings["training"]["max_length"]
-    encoded = objective.encode(rows, backbone.tokenizer, asked.labels.index, max_length)
-    lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int32)  # type: ignore[arg-type]
+    objective = asked.objective
+    encoded = _encoded(backbone, asked, rows)
+    lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int32)
     answers: list[tuple[Any, float | None]] = [(None, None)] * len(lengths)
-    for positions in sorted_batches(lengths, settings["evaluation"]["batch_size"]):
+    for positions in sorted_batches(lengths, asked.settings["evaluation"]["batch_size"]):
         batch = objective.collate(_picked(encoded, positions), torch.from_numpy(positions), backbone.tokenizer)
         batch = replace(batch, split="test")
         if asked.choices is not None:
@@ -165,6 +181,34 @@ def _predict_chunk(backbone: PlainBackbone, asked: Asked, rows: RawRows) -> list
         for position, *answer in zip(positions.tolist(), found.values, probability, strict=True):
             answers[position] = (answer[0], answer[1])
     return answers
+
+
+def _encoded(backbone: PlainBackbone, asked: Asked, rows: RawRows) -> dict[str, list[Any]]:
+    """Returns rows encoded as in the run; those that the model could not read to their end are cut further.
+
+    Where all rows of a run are short, its `training.max_length` may be more than the model has positions for.
+    """
+    objective, tokenizer, kind = asked.objective, backbone.tokenizer, backbone.kind
+    max_length = asked.settings["training"]["max_length"]
+    encoded: dict[str, list[Any]] = {**objective.encode(rows, tokenizer, asked.labels.index, max_length)}
+    limit = position_limits(backbone.model).input
+    if limit is None:
+        return encoded
+    lengths = {
+        name: np.minimum([len(tokens) for tokens in encoded[name]], max_length if name == "input_ids" else UNCUT)
+        for name in LENGTHS
+        if name in encoded
+    }
+    written = objective.written_length(tokenizer) or None
+    too_long = np.flatnonzero(objective.input_length(lengths, tokenizer, kind, written) > limit).tolist()
+    if too_long:
+        picked = {name: [values[i] for i in too_long] for name, values in rows.items()}
+        room = limit - objective.extra_length(tokenizer, kind)
+        cut = objective.encode(picked, tokenizer, asked.labels.index, room)
+        for name, values in cut.items():
+            for i, value in zip(too_long, values, strict=True):
+                encoded[name][i] = value
+    return encoded
 
 
 def _picked(encoded: Mapping[str, Any], positions: Any) -> dict[str, list[Any]]:

@@ -139,9 +139,9 @@ class Result:
         An answer is a label, a list of labels or tags, a text, or a number, by the run's objective.
 
         Args:
-            rows: a list of strings, or of dicts with the objective's columns; a pandas frame, a `datasets.Dataset`, or
-                a dict of columns. A pair of texts may be a tuple, a row of words a list, or a string that white space
-                cuts. Columns of answers are not read.
+            rows: a list of strings, or of dicts with the objective's columns; a pandas frame, a `datasets.Dataset`, a
+                dict of columns, or the `Path` of a file. A pair of texts may be a tuple, a row of words a list, or a
+                string that white space cuts. Columns of answers are not read.
             stage: the stage's index, from 0; negative ones count from the last.
             task: of a stream with several objectives, which one; None: the stage's own.
             column: of a task-incremental stream, whose labels the rows may be given: one of `summary["columns"]`.
@@ -158,8 +158,27 @@ class Result:
         folder = self.model_folder(stage, task)
         stage_index = self._stage_index(stage)
         asked = ask(self.summary, stage_index, task_of_stage(self.summary, stage_index, task), column)
+        if isinstance(rows, Path):
+            rows = self.read_rows(rows, stage, task)
         answers = predict_rows(folder, asked, rows, device)
         return answers if scores else [answer for answer, _ in answers]
+
+    def read_rows(self, path: Path, stage: int = -1, task: str | None = None) -> dict[str, list[Any]]:
+        """Returns the new rows of a file as columns: what `predict` reads of it.
+
+        Args:
+            path: a .txt file (every line that is not blank is a row), .csv, .tsv, .jsonl, .json or .parquet; columns
+                have the objective's names, or those of the files that the run was trained on.
+            stage: see `predict`.
+            task: see `predict`.
+
+        Raises:
+            DataError: the faults of the file.
+        """
+        from cl_mlm.experiment.predicting import rows_of_file, task_of_stage
+
+        key = task_of_stage(self.summary, self._stage_index(stage), task)
+        return rows_of_file(path, self.summary["tasks"][key], self.summary["settings"]["stream"])
 
     def pipeline(self, stage: int = -1, task: str | None = None, device: str | None = None) -> Pipeline:
         """Returns a transformers pipeline on the model after `stage`, which cuts texts as the run did.

@@ -1,0 +1,96 @@
+"""Predicting new rows with a finished run, and modules of one's own."""
+
+import shutil
+from pathlib import Path
+
+from tests.odd_inputs.case import CONFIG, Case, Files, data
+
+
+def finished(path: Path) -> None:
+    """Writes a finished run of the case's config to `path`."""
+    import cl_mlm
+
+    shutil.move(cl_mlm.run("config.yaml", progress=False).folder, path)
+
+
+def run(**files: str) -> Files:
+    """Returns data, config, a finished run `run`, and further files by their names with `_` for the dot."""
+    more = {name.replace("_", "."): text for name, text in files.items()}
+    return {**data(), "run": finished, **more}
+
+
+CASES = [
+    Case(
+        given="predict: a text",
+        says="a red text",
+        code=0,
+        command=("predict", "run", "a red text"),
+        files=run(),
+    ),
+    Case(
+        given="predict: an empty text",
+        says="rows: text must be a non-empty string, got '' in row 1 (1 such rows)",
+        command=("predict", "run", "a red text", ""),
+        files=run(),
+    ),
+    Case(
+        given="predict: neither texts nor a file",
+        says="predict: needs texts, or --file with rows: one of the two, got neither",
+        command=("predict", "run"),
+        files=run(),
+    ),
+    Case(
+        given="predict: a folder that is no run",
+        says="data: holds no run (no config.yaml)",
+        command=("predict", "data", "a text"),
+        files=data(),
+    ),
+    Case(
+        given="predict: the folder of all runs",
+        says="work: holds no run (no config.yaml); runs lie below (1), such as work/run",
+        command=("predict", "work", "a text"),
+        files={**data(), "work/run": finished},
+    ),
+    Case(
+        given="predict: a run that is not finished",
+        says="half: is not finished; `cl-mlm resume half` goes on with it",
+        command=("predict", "half", "a text"),
+        files={**data(), "half/config.yaml": CONFIG},
+    ),
+    Case(
+        given="predict: a stage that the run has not",
+        says="stage: must be -2 to 1, got 5",
+        command=("predict", "run", "a text", "--stage", "5"),
+        files=run(),
+    ),
+    Case(
+        given="predict: a stage whose model is not kept",
+        says="not kept; run with checkpoint.keep_stages=all (kept: stage 1)",
+        command=("predict", "run", "a text", "--stage", "0"),
+        files=run(),
+    ),
+    Case(
+        given="predict: a file that lacks the column",
+        says="no column 'text'; columns: sentence",
+        command=("predict", "run", "--file", "new.csv"),
+        files=run(new_csv="sentence\na red text\n"),
+    ),
+    Case(
+        given="predict: a file that is not there",
+        says="none.csv: no such file",
+        command=("predict", "run", "--file", "none.csv"),
+        files=run(),
+    ),
+    Case(
+        given="predict: an output of another kind",
+        says="--output: must end in .csv or .jsonl, got 'new.xlsx'",
+        command=("predict", "run", "a text", "--output", "new.xlsx"),
+        files=run(),
+    ),
+    Case(
+        given="predict: an output over its own input",
+        says="--output: must not be the file that is read, got 'new.csv'",
+        command=("predict", "run", "--file", "new.csv", "--output", "new.csv"),
+        files=run(new_csv="text\na red text\n"),
+    ),
+]
