@@ -9,24 +9,34 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.config import check, make_objective, unknown_keys
 from cl_mlm.data import (
+    Missing,
+    Reading,
     StageFields,
     by_field,
     by_labels,
     by_source,
     by_types,
     carve_validation,
+    find_data,
     find_folder,
     pick_rows,
     picked_notes,
-    rarest_labels,
-    read_splits,
     reordered,
-    row_types,
     rows_faults,
+    same_in_many,
     stage_order,
 )
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.stream import Scenario, Stage, Stream
+from streams._own_files import (
+    CARVE_SEED,
+    OwnFiles,
+    cut_with_validation,
+    fraction_faults,
+    read_own,
+    validation_note,
+    with_validation,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,15 +47,23 @@ __all__ = ["files"]
 
 StagesBy = Literal["labels", "types", "field", "files", "whole"]
 # The keys of one of `stages`, and their types.
-ENTRY: dict[str, Any] = {"path": str, "objective": str, "options": dict[str, Any], "columns": dict[str, str]}
-CARVE_SEED = 0  # the carved rows are part of the data: the same for every order of stages and every run seed
+ENTRY: dict[str, Any] = {
+    "path": str,
+    "objective": str,
+    "options": dict[str, Any],
+    "columns": dict[str, str],
+    "delimiter": str | None,
+    "encoding": str | None,
+    "missing": Missing,
+    "test_fraction": float | None,
+}
 # Arguments that `stages_by` does not read, and that must then be null.
 UNUSED = {
     "labels": ("types_per_stage", "field", "stages"),
     "types": ("labels_per_stage", "field", "stages"),
-    "field": ("labels_per_stage", "types_per_stage", "groups", "stages"),
-    "files": ("labels_per_stage", "types_per_stage", "groups", "field"),
-    "whole": ("labels_per_stage", "types_per_stage", "groups", "field", "order", "stages"),
+    "field": ("labels_per_stage", "types_per_stage", "groups", "uneven", "stages"),
+    "files": ("labels_per_stage", "types_per_stage", "groups", "uneven", "field"),
+    "whole": ("labels_per_stage", "types_per_stage", "groups", "uneven", "field", "order", "stages"),
 }
 
 
@@ -55,33 +73,41 @@ def files(
     stages_by: StagesBy = "labels",
     labels_per_stage: int | None = None,
     types_per_stage: int | None = None,
-    groups: list[list[str]] | None = None,
+    groups: list[list[str | int]] | None = None,
+    uneven: bool = False,
     mask_others: bool = True,
     field: str | None = None,
     order: list[str] | None = None,
     order_seed: int | None = 0,
     scenario: Scenario | None = None,
     validation_fraction: float = 0.1,
+    test_fraction: float | None = None,
     rows: dict[str, int] | None = None,
     columns: dict[str, str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    missing: Missing = "error",
     objective: str = "classification",
     options: dict[str, Any] | None = None,
     stages: list[dict[str, Any]] | None = None,
 ) -> Stream:
-    """Returns a stream over the train, validation (valid, dev) and test files of a folder.
+    """Returns a stream over the train, validation (valid, dev) and test files of a folder, or over one file.
 
-    Files are JSON lines, CSV, TSV or Parquet with the columns that the objective asks for: `text`, optionally
-    `text_pair`, and `label` for classification; where it asks for `text` alone also .txt, one text a line. A missing
-    validation split is carved from train, by label or rarest entity type, and the stream's notes say so.
+    Files are JSON lines, a JSON array, CSV, TSV or Parquet, or folders that `save_to_disk` of `datasets` has written,
+    with the columns that the objective asks for: `text`, optionally `text_pair`, and `label` for classification; where
+    it asks for `text` alone also .txt, one text a line. For relations `text` with character spans `head` and `tail` is
+    read, too, for tagging `text` with `entities`. A missing validation split is carved from train, by label or rarest
+    entity type, and the stream's notes say so.
 
     Args:
-        path: the folder, as given or inside `CL_MLM_DATA`.
+        path: the folder or file, as given or inside `CL_MLM_DATA`. Test and validation rows of one file are carved.
         stages_by: `labels`: every stage brings new labels; `types`: new entity types, for objective `tagging`;
             `field`: one stage for each value of a column; `files`: one stage for each sub-folder, which holds the
             files; `whole`: one stage.
         labels_per_stage: for `labels`: how many a stage brings.
         types_per_stage: for `types`: how many a stage brings.
         groups: for `labels` and `types`: those of every stage, in order, instead of a number.
+        uneven: for `labels` and `types`: whether the last stage may bring fewer than the number.
         mask_others: for `types`: whether tags of earlier stages' types are `O`, as those of later stages' types are.
         field: for `field`: the column.
         order: for `field`: its values in the wanted order; for `files`: the sub-folders to use, in order; for `labels`
@@ -89,56 +115,92 @@ def files(
         order_seed: shuffles what `groups` and `order` leave open; null: sorted by name.
         scenario: null: class_incremental for `labels` and `types`, else domain_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve where there is no validation file.
+        test_fraction: fraction of the rows (0-1) to carve where there is no test file, evenly over labels, before
+            validation rows are carved; null: 0.2 of one file, and a folder must have a test file.
         rows: how many rows of a split to use, such as `{train: 1000, test: 500}`, the same ones in every run. They are
             picked before rows are cut into stages; for `files` in each folder, where a smaller split is used whole.
         columns: our names of columns to those in the files: `{text: sentence, label: intent}`.
+        delimiter: what separates the columns of CSV and its kin, such as `;`; null: it is told from the first lines.
+        encoding: of text files, such as `cp1252` or `utf-16`; null: UTF-8.
+        missing: whether rows without a value of a needed column are an `error`, or are left out (`drop`) and counted.
         objective: what a row means: a name of `cl-mlm list objectives`.
         options: arguments of the objective.
-        stages: for `files`: the stages in order, each with its `path` (a folder inside `path`), and its `objective`,
-            `options` and `columns` where they differ from those given for all. Each objective has a head of its own.
+        stages: for `files`: the stages in order, each with its `path` (a folder or file inside `path`), and its
+            `objective`, `options`, `columns`, `delimiter`, `encoding`, `missing` and `test_fraction` where they differ
+            from those given for all. Each objective has a head of its own.
 
     Raises:
         ConfigError: arguments that do not fit each other or the files.
         DataError: faults of the files.
     """
-    given = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
+    given: dict[str, Any] = {"labels_per_stage": labels_per_stage, "types_per_stage": types_per_stage, "groups": groups}
     rows_objective = make_objective(objective, options or {})
-    if not 0 < validation_fraction < 1:
-        raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {validation_fraction}")
-    _check(stages_by, {**given, "field": field, "order": order, "stages": stages}, mask_others, rows_objective, rows)
+    reading = Reading(columns or {}, delimiter, encoding, missing)
+    problems = fraction_faults("stream", validation_fraction=validation_fraction, test_fraction=test_fraction)
+    problems += reading.faults()
+    if problems:
+        raise ConfigError(problems)
+    given |= {"field": field, "order": order, "stages": stages, "uneven": uneven or None}
+    _check(stages_by, given, mask_others, rows_objective, rows)
     if stages is not None:
-        shared = {"objective": objective, "options": options or {}, "columns": columns, "rows": rows}
+        shared: dict[str, Any] = {"objective": objective, "options": options or {}, "columns": columns, "rows": rows}
+        shared |= {"delimiter": delimiter, "encoding": encoding, "missing": missing, "test_fraction": test_fraction}
         return _of_entries(path, stages, shared, scenario, validation_fraction)
-    folder = find_folder(path)
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}}
-    common: dict[str, Any] = {"name": folder.resolve().name, **fields}
     if stages_by == "files":
-        required = rows_objective.columns
-        parts, notes = _splits_of_folders(folder, order, order_seed, validation_fraction, columns, required, rows)
-        return by_source(parts, scenario=scenario or "domain_incremental", notes=notes, **common)
-    splits = read_splits(folder, columns=columns, required=rows_objective.columns)
-    is_carved = "validation" not in splits
-    common["notes"] = [_note(validation_fraction)] if is_carved else []
-    common["notes"] += picked_notes(rows)
+        folder = find_folder(path)
+        parts, notes = _splits_of_folders(
+            folder, order, order_seed, (validation_fraction, test_fraction), reading, rows_objective, rows
+        )
+        name = folder.resolve().name
+        return by_source(parts, scenario=scenario or "domain_incremental", notes=notes, name=name, **fields)
+    cutting = {**given, "mask_others": mask_others, "order_seed": order_seed, "scenario": scenario}
+    own = read_own(path, reading, rows_objective, test_fraction, field)
+    place = find_data(path).resolve()
+    common: dict[str, Any] = {"name": place.stem if place.is_file() else place.name, **fields}
+    return _of_rows(own, stages_by, cutting, validation_fraction, rows_objective, rows, common)
+
+
+def _of_rows(
+    own: OwnFiles,
+    stages_by: str,
+    cutting: Mapping[str, Any],
+    fraction: float,
+    objective: Objective,
+    rows: Mapping[str, int] | None,
+    common: dict[str, Any],
+) -> Stream:
+    """Returns a stream whose stages are cut from the rows of one folder or file.
+
+    Args:
+        own: what was read.
+        stages_by: labels, types, field or whole.
+        cutting: the arguments of `files` that say how.
+        fraction: of the training rows to carve where there are no validation rows.
+        objective: of the rows.
+        rows: see `files`.
+        common: arguments of every function that makes a stream.
+    """
+    splits, is_carved = own.splits, "validation" not in own.splits
+    common["notes"] = [*own.notes, *([validation_note(fraction)] if is_carved else []), *picked_notes(rows)]
     if stages_by == "field":
-        by_value: dict[str, Any] = {
-            "order_seed": order_seed,
-            "order": order,
-            "scenario": scenario or "domain_incremental",
-        }
-        return _of_field(pick_rows(splits, rows), str(field), validation_fraction, {**by_value, **common})
-    if is_carved:
-        splits = _carved(splits, validation_fraction, rows_objective)
-    splits = pick_rows(splits, rows)
-    common["scenario"] = scenario or "class_incremental"
-    if stages_by == "whole":
-        return by_source({common["name"]: splits}, **common)
-    common |= {"groups": groups, "order_seed": order_seed}
-    if stages_by == "types":
-        stream = by_types(splits, types_per_stage=types_per_stage, mask_others=mask_others, **common)
-    else:
-        stream = by_labels(splits, labels_per_stage=labels_per_stage, **common)
-    return stream if order is None else reordered(stream, order)
+        arguments = {**common, "scenario": cutting["scenario"] or "domain_incremental"}
+        arguments |= {name: cutting[name] for name in ("order", "order_seed")}
+        return _of_field(pick_rows(splits, rows), cutting["field"], fraction, arguments)
+    common["scenario"] = cutting["scenario"] or "class_incremental"
+
+    def cut(spread: bool) -> Stream:
+        whole = with_validation(splits, fraction, objective, spread=spread) if is_carved else splits
+        picked = pick_rows(whole, rows)
+        if stages_by == "whole":
+            return by_source({common["name"]: picked}, **common)
+        names = ["groups", "order_seed"]
+        names += ["types_per_stage", "mask_others"] if stages_by == "types" else ["labels_per_stage"]
+        arguments = {**common, "uneven": bool(cutting["uneven"]), **{name: cutting[name] for name in names}}
+        return by_types(picked, **arguments) if stages_by == "types" else by_labels(picked, **arguments)
+
+    stream = cut_with_validation(cut, is_carved, own.has_carved_test)
+    return stream if cutting["order"] is None else reordered(stream, cutting["order"])
 
 
 def _of_field(splits: Mapping[str, Dataset], field: str, fraction: float, arguments: Mapping[str, Any]) -> Stream:
@@ -201,17 +263,25 @@ def _of_entries(
     faults: list[ConfigError | DataError] = []
     built: list[Stage] = []
     carved: list[str] = []
+    read_notes: list[str] = []
     for i, given in enumerate(stages):
         try:
             entry, rows_objective = _entry(f"stream.stages[{i}]", given, shared)
-            folder = find_folder(str(Path(path) / entry["path"]), f"stream.stages[{i}].path")
-            splits = read_splits(folder, columns=entry["columns"], required=rows_objective.columns)
+            where = f"stream.stages[{i}]"
+            reading = Reading(entry["columns"] or {}, entry["delimiter"], entry["encoding"], entry["missing"])
+            problems = [*reading.faults(where), *fraction_faults(where, test_fraction=entry["test_fraction"])]
+            if problems:
+                raise ConfigError(problems)
+            inside = str(Path(path) / entry["path"])
+            own = read_own(inside, reading, rows_objective, entry["test_fraction"], key=f"{where}.path")
         except (ConfigError, DataError) as error:
             faults.append(error)
             continue
+        splits = own.splits
+        read_notes += [f"{entry['path']}: {note}" for note in own.notes]
         if "validation" not in splits:
             carved.append(entry["path"])
-            splits = _carved(splits, fraction, rows_objective)
+            splits = with_validation(splits, fraction, rows_objective, spread=own.has_carved_test)
         splits = pick_rows(splits, shared["rows"], fewer=True)
         fields: StageFields = {"objective": entry["objective"], "options": entry["options"], "task": entry["objective"]}
         built += by_source({entry["path"]: splits}, name=entry["path"], **fields).stages
@@ -219,7 +289,7 @@ def _of_entries(
         are_all_of_data = all(isinstance(fault, DataError) for fault in faults)
         raise (DataError if are_all_of_data else ConfigError)([line for fault in faults for line in fault.problems])
     name = Path(path).name or "-".join(Path(stage.name).name for stage in built)
-    notes = (*_notes_on_carved(fraction, carved), *picked_notes(shared["rows"]))
+    notes = (*read_notes, *_notes_on_carved(fraction, carved), *picked_notes(shared["rows"]))
     return Stream(name, tuple(built), scenario or "domain_incremental", notes)
 
 
@@ -253,28 +323,43 @@ def _splits_of_folders(
     folder: Path,
     order: list[str] | None,
     order_seed: int | None,
-    fraction: float,
-    columns: dict[str, str] | None,
-    required: Sequence[str],
+    fractions: tuple[float, float | None],
+    reading: Reading,
+    objective: Objective,
     rows: Mapping[str, int] | None,
 ) -> tuple[dict[str, Mapping[str, Dataset]], list[str]]:
-    """Returns the splits of every sub-folder in the order of stages, and notes on what was carved and picked."""
+    """Returns the splits of every sub-folder in the order of stages, and notes on what was read, carved and picked.
+
+    Args:
+        folder: holds the folders.
+        order: see `files`.
+        order_seed: see `files`.
+        fractions: of rows to carve for validation, and for test.
+        reading: how files are read.
+        objective: of the rows.
+        rows: see `files`.
+    """
     parts: dict[str, Mapping[str, Dataset]] = {}
     carved: list[str] = []
-    problems: list[str] = []
+    notes: list[str] = []
+    problems: dict[str, list[str]] = {}
+    fraction, test_fraction = fractions
     for stage in _sub_folders(folder, order, order_seed):
         try:
-            splits = read_splits(folder / stage, columns=columns, required=required)
-            is_carved = "validation" not in splits
-            parts[stage] = pick_rows(_carved(splits, fraction) if is_carved else splits, rows, fewer=True)
+            own = read_own(folder / stage, reading, objective, test_fraction)
+            splits, is_carved = own.splits, "validation" not in own.splits
+            if is_carved:
+                splits = with_validation(splits, fraction, spread=own.has_carved_test)
+            parts[stage] = pick_rows(splits, rows, fewer=True)
         except DataError as error:
-            problems += error.problems
+            problems[str(folder / stage)] = error.problems
             continue
+        notes += [f"{stage}: {note}" for note in own.notes]
         if is_carved:
             carved.append(stage)
     if problems:
-        raise DataError(problems)
-    notes = _notes_on_carved(fraction, carved)
+        raise DataError(same_in_many(problems))
+    notes += _notes_on_carved(fraction, carved)
     return parts, notes + [f"{split}: at most {number} rows a stage" for split, number in (rows or {}).items()]
 
 
@@ -300,18 +385,5 @@ def _sub_folders(folder: Path, order: list[str] | None, order_seed: int | None) 
     return order
 
 
-def _carved(splits: Mapping[str, Dataset], fraction: float, objective: Objective | None = None) -> dict[str, Dataset]:
-    """Returns the splits with a validation split carved from train: by rarest entity type for tags, else by label."""
-    train, strata = splits["train"], None
-    if objective is not None and "tags" in objective.columns:
-        strata = rarest_labels(row_types({"train": train}, objective, "stream")["train"])
-    train, validation = carve_validation(train, fraction, CARVE_SEED, strata)
-    return {"train": train, "validation": validation, "test": splits["test"]}
-
-
-def _note(fraction: float) -> str:
-    return f"validation carved from train: {100 * fraction:g} % of rows"
-
-
 def _notes_on_carved(fraction: float, stages: Sequence[str]) -> list[str]:
-    return [f"{_note(fraction)}, in {', '.join(stages)}"] if stages else []
+    return [f"{validation_note(fraction)}, in {', '.join(stages)}"] if stages else []

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.config import make_objective
 from cl_mlm.data import (
+    Missing,
+    Reading,
     StageFields,
     arrow_batches,
     by_field,
     by_labels,
     by_source,
-    carve_validation,
-    find_folder,
+    carve_rows,
+    is_gap,
+    pick,
     pick_rows,
     picked_notes,
-    read_splits,
     rows_faults,
 )
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.stream import SPLITS, Scenario, Stream
 from streams._hub import open_hub, with_names
+from streams._own_files import (
+    CARVE_SEED,
+    OwnFiles,
+    cut_with_validation,
+    fraction_faults,
+    read_own,
+    validation_note,
+    with_validation,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from datasets import Dataset
 
-__all__ = ["hub"]
+    from cl_mlm.objective import Objective
 
-CARVE_SEED = 0  # the carved rows are part of the data: the same for every run seed
+__all__ = ["hub"]
 
 
 def hub(
@@ -42,10 +55,15 @@ def hub(
     columns: dict[str, str] | None = None,
     stages_by: Literal["whole", "labels", "field"] = "whole",
     labels_per_stage: int | None = None,
+    uneven: bool = False,
     field: str | None = None,
     order_seed: int | None = 0,
     scenario: Scenario | None = None,
     validation_fraction: float = 0.1,
+    test_fraction: float | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    missing: Missing = "error",
     objective: str = "classification",
     options: dict[str, Any] | None = None,
 ) -> Stream:
@@ -55,8 +73,8 @@ def hub(
         dataset: its id, such as `stanfordnlp/sst2`.
         revision: the commit that is read; it must be given, as data sets change.
         subset: one of the data set's configurations; null: its only one.
-        path: a folder with train, validation and test files that have our columns, read instead of the hub; as given or
-            inside `CL_MLM_DATA`.
+        path: a folder with train, validation and test files that have our columns, or one file, read instead of the hub
+            as the stream `files` reads them; as given or inside `CL_MLM_DATA`.
         splits: our `train`, `validation` and `test` to the hub's names; one that is not named is not read. Null: the
             same names. A missing validation split is carved from train.
         rows: how many rows of a split to use, such as `{train: 700}`; the same ones in every run.
@@ -64,10 +82,16 @@ def hub(
         stages_by: `whole`: one stage; `labels`: every stage brings new labels; `field`: one stage for each value of a
             column.
         labels_per_stage: for `labels`: how many a stage brings.
+        uneven: for `labels`: whether the last stage may bring fewer.
         field: for `field`: the column.
         order_seed: shuffles labels or values; null: sorted.
         scenario: null: domain_incremental for `field`, else class_incremental.
         validation_fraction: fraction of the training rows (0-1) to carve.
+        test_fraction: fraction of the training rows (0-1) to carve where there is no test split, before validation rows
+            are carved; null: there must be one, and 0.2 of one file.
+        delimiter: of files in `path`: what separates columns; null: it is told from the first lines.
+        encoding: of files in `path`; null: UTF-8.
+        missing: whether rows without a value of a needed column are an `error`, or are left out (`drop`) and counted.
         objective: what a row means: a name of `cl-mlm list objectives`.
         options: arguments of the objective.
 
@@ -75,41 +99,47 @@ def hub(
         ConfigError: arguments that do not fit each other or the data set.
         DataError: faults of the rows, or a hub out of reach.
     """
-    required = make_objective(objective, options or {}).columns
-    _check(stages_by, labels_per_stage, field, splits, rows)
+    rows_objective = make_objective(objective, options or {})
+    reading = Reading({}, delimiter, encoding, missing)
+    problems = [*reading.faults(), *_of_files_only(path, delimiter, encoding)]
+    problems += fraction_faults("stream", validation_fraction=validation_fraction, test_fraction=test_fraction)
+    if uneven and stages_by != "labels":
+        problems.append(f"stream.uneven: must be false where stages_by is {stages_by}, got {uneven}")
+    _check(stages_by, labels_per_stage, field, splits, rows, test_fraction, problems)
     if path is None:
-        raw = _from_hub(dataset, subset, revision, splits or {split: split for split in SPLITS}, columns or {})
+        names = splits or {split: split for split in SPLITS}
+        own = _from_hub(dataset, subset, revision, names, columns or {}, test_fraction)
+        own = _complete(own, rows_objective, missing, test_fraction)
     else:
-        raw = read_splits(find_folder(path), required=required)
-    notes = []
-    if "validation" not in raw:
-        raw["train"], raw["validation"] = carve_validation(raw["train"], validation_fraction, CARVE_SEED)
-        notes.append(f"validation carved from train: {100 * validation_fraction:g} % of rows")
-    raw = pick_rows(raw, rows)
-    notes += picked_notes(rows)
+        own = read_own(path, reading, rows_objective, test_fraction, field)
+    raw, is_carved = own.splits, "validation" not in own.splits
+    notes = [*own.notes, *([validation_note(validation_fraction)] if is_carved else []), *picked_notes(rows)]
     fields: StageFields = {"task": objective, "objective": objective, "options": options or {}, "source": dataset}
     name = dataset.rpartition("/")[2]
-    if stages_by == "labels":
-        return by_labels(
-            raw,
-            name=name,
-            labels_per_stage=labels_per_stage,
-            order_seed=order_seed,
-            scenario=scenario or "class_incremental",
-            notes=notes,
-            **fields,
-        )
-    if stages_by == "field":
-        return by_field(
-            raw,
-            str(field),
-            name=name,
-            order_seed=order_seed,
-            scenario=scenario or "domain_incremental",
-            notes=notes,
-            **fields,
-        )
-    return by_source({name: raw}, name=name, scenario=scenario or "class_incremental", notes=notes, **fields)
+
+    def cut(spread: bool) -> Stream:
+        whole = with_validation(raw, validation_fraction, spread=spread) if is_carved else raw
+        usual: Scenario = "domain_incremental" if stages_by == "field" else "class_incremental"
+        arguments: dict[str, Any] = {"name": name, "notes": notes, "scenario": scenario or usual, **fields}
+        picked = pick_rows(whole, rows)
+        if stages_by == "labels":
+            arguments |= {"labels_per_stage": labels_per_stage, "uneven": uneven}
+            return by_labels(picked, order_seed=order_seed, **arguments)
+        if stages_by == "field":
+            return by_field(picked, str(field), order_seed=order_seed, **arguments)
+        return by_source({name: picked}, **arguments)
+
+    return cut_with_validation(cut, is_carved, own.has_carved_test)
+
+
+def _of_files_only(path: str | None, delimiter: str | None, encoding: str | None) -> list[str]:
+    """Returns a fault for each setting of files that is given where the hub is read."""
+    given = {"delimiter": delimiter, "encoding": encoding}
+    return [
+        f"stream.{key}: must be null where stream.path is, as the hub is then read, got {value!r}"
+        for key, value in given.items()
+        if value is not None and path is None
+    ]
 
 
 def _check(
@@ -118,8 +148,14 @@ def _check(
     field: str | None,
     splits: Mapping[str, str] | None,
     rows: Mapping[str, int] | None,
+    test_fraction: float | None,
+    problems: list[str],
 ) -> None:
-    problems = []
+    """Adds to `problems`, and refuses all of them.
+
+    Raises:
+        ConfigError: there are some.
+    """
     if stages_by not in ("whole", "labels", "field"):
         problems.append(f"stream.stages_by: must be whole, labels or field, got {stages_by!r}")
     if (field is None) == (stages_by == "field"):
@@ -133,28 +169,76 @@ def _check(
         for name in splits or {}
         if name not in SPLITS
     ]
-    missing = [name for name in ("train", "test") if splits is not None and name not in splits]
-    problems += [f"stream.splits: must name {name}, got {dict(splits or {})}" for name in missing]
+    needed = ("train", "test") if test_fraction is None else ("train",)
+    missing = [name for name in needed if splits is not None and name not in splits]
+    hint = "; stream.test_fraction=0.2 carves test rows from train"
+    problems += [
+        f"stream.splits: must name {name}, got {dict(splits or {})}{hint if name == 'test' else ''}" for name in missing
+    ]
     problems += rows_faults(rows)
     if problems:
         raise ConfigError(problems)
 
 
 def _from_hub(
-    dataset: str, subset: str | None, revision: str, splits: Mapping[str, str], columns: Mapping[str, str]
-) -> dict[str, Dataset]:
+    dataset: str,
+    subset: str | None,
+    revision: str,
+    splits: Mapping[str, str],
+    columns: Mapping[str, str],
+    test_fraction: float | None,
+) -> OwnFiles:
     """Returns the wanted splits with our names of columns, and labels as names.
 
     Raises:
-        ConfigError: there is no such split, except for validation, which can be carved from train.
+        ConfigError: there is no such split, except for validation and test, which can be carved from train.
         DataError: the hub is out of reach.
     """
     whole = open_hub(dataset, subset, revision, "stream.dataset", "stream.path names a local copy")
     known = [str(name) for name in whole]
-    lacking = [name for name in splits.values() if name not in known]
-    if lacking and splits.get("validation") not in lacking:
-        raise ConfigError(f"stream.splits: {dataset} has {', '.join(known)}, got {', '.join(lacking)}")
-    return {ours: _ours(whole[name], columns) for ours, name in splits.items() if name in known}
+    lacking = {ours: name for ours, name in splits.items() if name not in known}
+    told = {ours for ours in lacking if ours == "train" or (ours == "test" and test_fraction is None)}
+    if told:
+        hint = "; stream.test_fraction=0.2 carves test rows from train" if told == {"test"} else ""
+        raise ConfigError(f"stream.splits: {dataset} has {', '.join(known)}, got {', '.join(lacking.values())}{hint}")
+    read = {ours: _ours(whole[name], columns) for ours, name in splits.items() if name in known}
+    return OwnFiles(read, [], has_carved_test=False)
+
+
+def _complete(own: OwnFiles, objective: Objective, missing: str, test_fraction: float | None) -> OwnFiles:
+    """Returns rows of the hub without those that lack a value, where they are dropped, and with carved test rows."""
+    splits, notes = dict(own.splits), list(own.notes)
+    if missing == "drop":
+        for split, rows in splits.items():
+            kept = _filled(rows, [name for name in objective.columns if name in rows.column_names])
+            if len(kept) < len(rows):
+                splits[split] = pick(rows, kept)
+                number, names = len(rows) - len(kept), " or ".join(objective.columns)
+                first = f"the first is row {_first_gap(kept)}, counted from 0"
+                notes.append(f"{split}: {number:,} row{'s' * (number > 1)} without {names} dropped, {first}")
+    if test_fraction is None:
+        return OwnFiles(splits, notes, has_carved_test=False)
+    if "test" in splits:
+        raise ConfigError(f"stream.test_fraction: must be null where there is a test split, got {test_fraction}")
+    splits["train"], splits["test"] = carve_rows(splits["train"], "test", test_fraction, CARVE_SEED, spread=3)
+    notes.append(f"test carved from train: {100 * test_fraction:g} % of rows")
+    return OwnFiles(splits, notes, has_carved_test=True)
+
+
+def _filled(dataset: Dataset, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Returns the positions of the rows that have a value in all columns: neither null nor a blank text."""
+    import numpy as np
+
+    good = []
+    for table in arrow_batches(dataset):
+        values = [table.column(name).to_pylist() for name in columns]
+        good += [not any(map(is_gap, row)) for row in zip(*values, strict=True)]
+    return np.flatnonzero(good)
+
+
+def _first_gap(kept: npt.NDArray[np.int64]) -> int:
+    """Returns the first position that is not among `kept`, which are sorted."""
+    return next((i for i, position in enumerate(kept) if i != position), len(kept))
 
 
 def _ours(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:

@@ -34,7 +34,8 @@ def check(path: str, value: Any, annotation: Any, bounds: Mapping[str, Any], pro
     """
     converted, ok = _convert(value, annotation)
     if not ok:
-        problems.append(f"{path}: must be {describe(annotation)}, got {value!r}{_near(value, annotation)}")
+        hints = f"{_near(value, annotation)}{_unquoted(value, annotation)}"
+        problems.append(f"{path}: must be {describe(annotation)}, got {value!r}{hints}")
         return value
     for item in converted if isinstance(converted, list) else [converted]:
         fault = _out_of_bounds(item, bounds)
@@ -156,3 +157,30 @@ def _near(value: Any, annotation: Any) -> str:
     """Returns a hint at the allowed text that is nearest to `value`; empty where there is none."""
     options = [option for option in get_args(annotation) if isinstance(option, str)]
     return nearest(value, options) if isinstance(value, str) and options else ""
+
+
+def _unquoted(value: Any, annotation: Any) -> str:
+    """Returns why a name is none where YAML has read a word without quotes as something else; empty where it has not.
+
+    Only names in lists and mappings are looked at, and truth values where one name is asked for.
+    """
+    if isinstance(value, list | tuple | Mapping):
+        return yaml_hint(value) if "str" in str(annotation) else ""
+    return yaml_hint([value]) if isinstance(value, bool) and annotation in (str, str | None) else ""
+
+
+def yaml_hint(names: Any) -> str:
+    """Returns what YAML has made of the first name, in lists in lists, that is no text; empty where all are."""
+    values = names.values() if isinstance(names, Mapping) else names
+    for value in values:
+        if isinstance(value, list | tuple | Mapping):
+            inner = yaml_hint(value)
+            if inner:
+                return inner
+        elif isinstance(value, bool):
+            return "; YAML reads yes, no, on, off, true and false as truth values: put names in quotes, such as 'yes'"
+        elif value is None:
+            return "; YAML reads null, ~ and an empty place as no value: put names in quotes, such as 'null'"
+        elif isinstance(value, float):
+            return f"; YAML reads {value!r} as a number: put names in quotes, such as '{value!r}'"
+    return ""

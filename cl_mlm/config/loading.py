@@ -13,7 +13,7 @@ from cl_mlm.config.checking import build, check, defaults, describe, unknown_key
 from cl_mlm.config.components import find, parameters
 from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
 from cl_mlm.config.schema import Config, PromptingConfig, file_name
-from cl_mlm.config.stream_keys import SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
+from cl_mlm.config.stream_keys import LATER_ARGUMENTS, SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -178,12 +178,16 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     factory = _component("stream", name, "stream.name", problems)
     if factory is None:
         return section
-    common = take_keys(arguments, parameters(factory), problems)
+    known = parameters(factory)
+    common = take_keys(arguments, known, problems)
     if "probes" in common:
         common["probes"] = {
             probe: _validated_probe(probe, source, problems) for probe, source in common["probes"].items()
         }
     complete = _arguments("stream", arguments, factory, problems, SECTION_KEYS)
+    for key in LATER_ARGUMENTS:
+        if key in complete and complete[key] == known[key].default:
+            del complete[key]
     return {"name": name, **handling, **complete, **common}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from cl_mlm.config.checking import check
+from cl_mlm.config.checking import check, yaml_hint
 from cl_mlm.config.schema import Overlap
 from cl_mlm.stream import SCENARIOS, WITHHELD, Scenario, Withheld
 
@@ -25,6 +25,8 @@ SCENARIO_KEYS: Final[Mapping[str, Mapping[str, tuple[Any, Any, Mapping[str, floa
 HANDLING_KEYS: Final = ("overlap", "first_stages")  # in every resolved section, set or not
 SWITCH_KEYS: Final = ("as_text", "withhold")  # also beside a stream that is handed over as an object
 OPTIONAL_KEYS: Final = (*SWITCH_KEYS, "base_scenario", "scenario_seed", "order", "orders", "probes")
+# Arguments of factories that were added later: like an optional key, one at its default stays out of the section.
+LATER_ARGUMENTS: Final = ("delimiter", "encoding", "missing", "test_fraction", "uneven")
 SECTION_KEYS: Final = (
     *HANDLING_KEYS,
     *OPTIONAL_KEYS,
@@ -130,7 +132,8 @@ def _take_order(arguments: dict[str, Any], factory: Collection[str], problems: l
     del arguments["order"]
     if not _is_order(order):
         listed = "a list of stages, by name or by index from 0, or with stream.orders a key"
-        problems.append(f"stream.order: must be {listed}, got {order!r}")
+        hint = yaml_hint(order) if isinstance(order, list) else ""
+        problems.append(f"stream.order: must be {listed}, got {order!r}{hint}")
     return {"order": order}
 
 

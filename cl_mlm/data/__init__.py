@@ -2,21 +2,27 @@
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.data.entity_staging import by_types, row_types
-from cl_mlm.data.files import find_folder, read_splits, read_table
+from cl_mlm.data.file_faults import same_in_many
+from cl_mlm.data.file_format import Missing, Reading
+from cl_mlm.data.files import find_data, find_folder, is_saved_dataset, read_file, read_splits, read_table
 from cl_mlm.data.label_columns import rarest_labels
 from cl_mlm.data.ordering import reordered, stage_order
+from cl_mlm.data.row_plan import is_gap
 from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
 from cl_mlm.data.staging import (
     StageFields,
     by_field,
     by_labels,
     by_source,
+    carve_rows,
     carve_validation,
     column_codes,
 )
 from cl_mlm.data.text_form import as_text
 
 __all__ = [
+    "Missing",
+    "Reading",
     "StageFields",
     "arrow_batches",
     "as_text",
@@ -24,17 +30,23 @@ __all__ = [
     "by_labels",
     "by_source",
     "by_types",
+    "carve_rows",
     "carve_validation",
     "column_codes",
+    "find_data",
     "find_folder",
+    "is_gap",
+    "is_saved_dataset",
     "pick",
     "pick_rows",
     "picked_notes",
     "rarest_labels",
+    "read_file",
     "read_splits",
     "read_table",
     "reordered",
     "row_types",
     "rows_faults",
+    "same_in_many",
     "stage_order",
 ]

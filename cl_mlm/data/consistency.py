@@ -11,6 +11,7 @@ from cl_mlm.data.tasks import identity, objectives_of
 from cl_mlm.errors import nearest
 from cl_mlm.stream import SPLITS, WITHHELD, Stream
 
+MOST_STAGES = 3  # that are told to differ from the first
 Counts = Mapping[str, int]  # label to rows
 
 
@@ -34,18 +35,26 @@ def stream_problems(stream: Stream) -> list[str]:
         stages = [stage for stage, key in zip(stream.stages, keys, strict=True) if key == task]
         first, min_labels = stages[0], objective.min_labels
         if stream.scenario == "domain_incremental":
-            problems += [
+            differing = [
                 f"stage {stage.name!r}: domain_incremental needs the same labels in every stage; "
                 f"compared with stage {first.name!r} {_difference(first.labels, stage.labels)}"
                 for stage in stages
                 if set(stage.labels) != set(first.labels)
             ]
+            if differing:
+                way_out = "; where stages bring labels of their own, set stream.scenario: class_incremental"
+                problems += [*differing[:MOST_STAGES], *_and_more(len(differing) - MOST_STAGES)]
+                problems[-1] += way_out
         if len(set(first.labels)) < min_labels:
             problems.append(
                 f"stage {first.name!r}: the first stage must have at least {min_labels} labels for objective "
                 f"{objective.name}, got {list(first.labels)}"
             )
     return problems
+
+
+def _and_more(number: int) -> list[str]:
+    return [f"and {number} more stages with other labels"] if number > 0 else []
 
 
 def _column_problems(stream: Stream) -> list[str]:

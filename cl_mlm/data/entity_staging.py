@@ -31,7 +31,8 @@ def by_types(
     *,
     name: str,
     types_per_stage: int | None = None,
-    groups: Sequence[Sequence[str]] | None = None,
+    groups: Sequence[Sequence[str | int]] | None = None,
+    uneven: bool | None = None,
     order_seed: int | None = None,
     mask_others: bool = True,
     scenario: Scenario = "class_incremental",
@@ -48,6 +49,7 @@ def by_types(
         name: the stream's name.
         types_per_stage: how many entity types a stage brings; must divide their number.
         groups: the types of every stage, in order, instead of `types_per_stage`; `order_seed` is then not used.
+        uneven: see `by_labels`.
         order_seed: shuffles the types, sorted by name, before they are cut; None: keeps them sorted.
         mask_others: whether tags of earlier stages' types are `O`, too, in every split. A column of the accuracy matrix
             measures the stage's own types either way.
@@ -64,7 +66,7 @@ def by_types(
     _check(objective, scenario, mask_others)
     types_of_split = row_types(splits, objective, name)
     types = sorted({kind for rows in types_of_split.values() for row in rows for kind in row})
-    cut = cut_labels(types, types_per_stage, groups, order_seed, "type")
+    cut = cut_labels(types, types_per_stage, groups, order_seed, "type", uneven=uneven)
     width = max(2, len(str(len(cut))))
     stages = []
     for i, group in enumerate(cut):

@@ -1,4 +1,4 @@
-"""Reads files as memory-mapped tables: JSON lines, CSV, TSV, Parquet and text become Arrow files in the cache, once.
+"""Reads files as memory-mapped tables: JSON, CSV, TSV, Parquet and text become Arrow files in the cache, once.
 
 A file is read twice in blocks, first to find its faults and column types, then to write it: memory does not grow with
 the file, and all faults are named with their lines (rows in Parquet) before anything is written.
@@ -7,13 +7,26 @@ the file, and all faults are named with their lines (rows in Parquet) before any
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cl_mlm.data.cache import building, cache_folder
-from cl_mlm.data.file_rows import BLOCK_ROWS, FileFaults, rows_of_file
-from cl_mlm.errors import ConfigError, DataError, nearest
+from cl_mlm.data.column_types import merge_type, schema_of
+from cl_mlm.data.file_faults import FileFaults, Tally, same_in_many
+from cl_mlm.data.file_format import (
+    EXPECTED_SEPARATOR,
+    FORMATS,
+    TABLES,
+    UNREADABLE,
+    Reading,
+    find_separator,
+    first_line,
+)
+from cl_mlm.data.file_rows import BLOCK_BYTES, BLOCK_ROWS, rows_of_file
+from cl_mlm.data.row_plan import accepted_columns, plan_rows
+from cl_mlm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,51 +34,59 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+    from cl_mlm.data.column_types import Block
     from cl_mlm.data.file_rows import Lines
+    from cl_mlm.data.row_plan import RowPlan
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 SPLIT_FILES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
-TEXTS = ("text", "text_pair")
-MAX_FAULTS = 20
-BLOCK_BYTES = 4 << 20
-LAYOUT = 1  # part of every cache address: raise it when the same file gives another table
-
-Block = list[tuple[int, dict[str, Any]]]  # line, row
+SAVED = ("state.json", "dataset_info.json")  # what `datasets` writes into the folder of a data set
+LAYOUT = 2  # part of every cache address: raise it when the same file gives another table
 
 
 def read_table(
     path: Path, *, columns: Mapping[str, str] | None = None, required: Sequence[str] = ("text", "label")
 ) -> Dataset:
-    """Returns the rows of a file as a memory-mapped data set; the file is converted at the first call for its content.
+    """Returns the rows of a file as a memory-mapped data set; see `read_file`."""
+    return read_file(path, Reading(columns or {}), required)[0]
 
-    Labels that are whole numbers become strings (`3` is `"3"`), class numbers stored by `datasets` the names of their
-    classes. All columns of CSV and TSV are strings.
+
+def read_file(path: Path, reading: Reading, required: Sequence[str]) -> tuple[Dataset, list[str]]:
+    """Returns the rows of a file as a memory-mapped data set, and notes on how it was read.
+
+    The file is converted at the first call for its content. Labels that are whole numbers become strings (`3` is
+    `"3"`), class numbers stored by `datasets` the names of their classes. All columns of CSV and TSV are strings.
 
     Args:
-        path: a .jsonl or .json (one object a line), .csv, .tsv (both with a header) or .parquet file; where `text` is
-            the only required column, also .txt: every line that is not blank is a text.
-        columns: our name of a column to its name in the file, such as `{"text": "sentence"}`.
-        required: our names of columns that every row must fill.
+        path: a .jsonl or .json file (one object a line, or an array of objects), .csv, .tsv or .txt (a table with a
+            header) or .parquet, or a folder that `Dataset.save_to_disk` has written. Where `text` is the only required
+            column, every line of .txt that is not blank is a text.
+        reading: columns, separator, encoding, and what becomes of rows with gaps.
+        required: our names of columns that every row must fill. In place of `tokens`, `head` and `tail` a file may have
+            `text` with character spans, in place of `tokens` and `tags` `text` and `entities` (`char_spans.py`).
 
     Raises:
-        DataError: up to 20 faults of the file.
+        DataError: up to 20 kinds of fault of the file.
     """
     from datasets import Dataset
 
-    columns = columns or {}
-    if not path.is_file():
+    suffix = path.suffix.lower()
+    is_saved = is_saved_dataset(path)
+    if not path.is_file() and not is_saved:
         raise DataError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
-    if path.suffix not in FORMATS:
-        raise DataError(f"{path}: must end in {', '.join(FORMATS)}, got {path.suffix!r}")
-    if path.suffix == ".txt" and set(required) != {"text"}:
-        raise DataError(f"{path}: holds texts alone; must have the columns {', '.join(required)}, as other formats can")
-    entry = cache_folder("tables") / _address(path, columns, required)
+    if not is_saved and suffix not in FORMATS:
+        why = UNREADABLE.get(suffix, f"must end in {', '.join(FORMATS)}, got {path.suffix!r}")
+        raise DataError(f"{path}: {why}")
+    entry = cache_folder("tables") / _address(path, reading, required)
     if not entry.is_dir():
-        schema = _scan(path, columns, required)
+        is_table = not is_saved and suffix in TABLES and (suffix != ".txt" or {*required} != {"text"})
+        separator = _separator(path, reading, required) if is_table else None
+        schema, plan, notes = _scan(path, reading, required, separator)
         with building(entry) as folder:
-            _write(folder / "table.arrow", schema, rows_of_file(path, columns, FileFaults(path, MAX_FAULTS)))
+            _write(folder / "table.arrow", schema, plan, rows_of_file(path, reading, separator, FileFaults(path)))
+            (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
     dataset: Dataset = Dataset.from_file(str(entry / "table.arrow"))
-    return dataset
+    notes = json.loads((entry / "notes.json").read_text(encoding="utf-8"))
+    return dataset, notes
 
 
 def read_splits(
@@ -74,34 +95,70 @@ def read_splits(
     columns: Mapping[str, str] | None = None,
     required: Sequence[str] = ("text", "label"),
     needed: Sequence[str] = ("train", "test"),
+    reading: Reading | None = None,
+    notes: list[str] | None = None,
 ) -> dict[str, Dataset]:
     """Returns the splits of a folder that holds train, validation (valid, dev) and test files of any format.
 
+    A split may also be a folder that `Dataset.save_to_disk` has written, as in one of `DatasetDict.save_to_disk`. Upper
+    and lower case of names do not matter.
+
     Args:
         folder: holds the files.
-        columns: see `read_table`.
-        required: see `read_table`.
+        columns: our names of columns to the files', where `reading` is not given.
+        required: see `read_file`.
         needed: splits that must have a file; others are left out where they have none.
+        reading: see `read_file`.
+        notes: mutated: gets notes on how files were read.
 
     Raises:
         DataError: a needed split is missing, a split has two files, or a file has faults; all splits at once.
     """
+    reading = Reading(columns or {}) if reading is None else reading
     splits: dict[str, Dataset] = {}
     problems: list[str] = []
-    for split, stems in SPLIT_FILES.items():
-        paths = [path for stem in stems for suffix in FORMATS if (path := folder / f"{stem}{suffix}").is_file()]
+    faults_of: dict[str, Sequence[str]] = {}
+    notes_of: dict[str, list[str]] = {}
+    for split, paths in split_paths(folder).items():
         if len(paths) > 1:
             problems.append(f"{folder}: must have one {split} file, got {', '.join(path.name for path in paths)}")
         elif paths:
             try:
-                splits[split] = read_table(paths[0], columns=columns, required=required)
+                splits[split], noticed = read_file(paths[0], reading, required)
             except DataError as error:
-                problems += error.problems
+                faults_of[str(paths[0])] = error.problems
+                continue
+            for note in noticed:
+                notes_of.setdefault(note, []).append(paths[0].name)
         elif split in needed:
-            problems.append(f"{folder}: must have a {split} file, {split} + one of {', '.join(FORMATS)}; got none")
+            problems.append(_no_file(folder, split))
+    problems = [*same_in_many(faults_of, most=1), *problems]
     if problems:
         raise DataError(problems)
+    if notes is not None:
+        notes += [f"{', '.join(names)}: {note}" for note, names in notes_of.items()]
     return splits
+
+
+def split_paths(folder: Path) -> dict[str, list[Path]]:
+    """Returns by split the files of a folder that hold it, and saved data sets."""
+    found: dict[str, list[Path]] = {split: [] for split in SPLIT_FILES}
+    split_of = {stem: split for split, stems in SPLIT_FILES.items() for stem in stems}
+    for path in folder.iterdir():
+        name = path.name.lower()
+        stem = name if is_saved_dataset(path) else path.stem.lower()
+        is_readable = is_saved_dataset(path) or (path.is_file() and path.suffix.lower() in FORMATS)
+        if stem in split_of and is_readable:
+            found[split_of[stem]].append(path)
+    order = {suffix: i for i, suffix in enumerate((*FORMATS, ""))}
+    for split, stems in SPLIT_FILES.items():
+        found[split].sort(key=lambda path: (stems.index(path.stem.lower()), order[path.suffix.lower()], path.name))
+    return found
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Says whether `Dataset.save_to_disk` has written this folder."""
+    return path.is_dir() and all((path / name).is_file() for name in SAVED)
 
 
 def find_folder(path: str, key: str = "stream.path") -> Path:
@@ -110,59 +167,118 @@ def find_folder(path: str, key: str = "stream.path") -> Path:
     Raises:
         ConfigError: there is neither; the message begins with `key`.
     """
+    return _find(path, key, "a folder")
+
+
+def find_data(path: str, key: str = "stream.path") -> Path:
+    """Returns the folder or file `path` as it is given, else the one of that name inside the folder `CL_MLM_DATA`.
+
+    Raises:
+        ConfigError: there is neither; the message begins with `key`.
+    """
+    return _find(path, key, "a folder or file")
+
+
+def _find(path: str, key: str, kind: str) -> Path:
     places = [Path(path).expanduser()]
     if root := os.environ.get("CL_MLM_DATA"):
         places.append(Path(root).expanduser() / path)
     for place in places:
-        if place.is_dir():
+        if place.is_dir() or (place.is_file() and kind != "a folder"):
             return place
     looked = " and in ".join(str(place.absolute()) for place in places)
     hint = "" if root else " (CL_MLM_DATA is not set)"
-    raise ConfigError(f"{key}: must be a folder, got {path!r}; looked in {looked}{hint}")
+    raise ConfigError(f"{key}: must be {kind}, got {path!r}; looked in {looked}{hint}")
 
 
-def _address(path: Path, columns: Mapping[str, str], required: Sequence[str]) -> str:
+def _no_file(folder: Path, split: str) -> str:
+    """Returns that a folder has no file for a split, with what it has instead and the way out."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    unread = [f"{name} {UNREADABLE[Path(name).suffix.lower()]}" for name in names if _holds(name, split)]
+    others = [name for name in names if Path(name).suffix.lower() in FORMATS]
+    text = f"{folder}: must have a {split} file, {split} + one of {', '.join(FORMATS)}; got none"
+    if unread:
+        return f"{text}: {', '.join(unread)}"
+    if split == "test":
+        return f"{text}; stream.test_fraction=0.2 carves one from train"
+    if len(others) == 1:
+        return f"{text}; path: {folder / others[0]} reads that file alone and carves test and validation from it"
+    return text if others else f"{text}; it holds {', '.join(names[:5]) or 'nothing'}"
+
+
+def _holds(name: str, split: str) -> bool:
+    path = Path(name.lower())
+    return path.suffix in UNREADABLE and path.name.partition(".")[0] in SPLIT_FILES[split]
+
+
+def _address(path: Path, reading: Reading, required: Sequence[str]) -> str:
     """Returns a hash of the file's content and of how it is read; its path and time do not matter."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-    digest.update(repr((LAYOUT, path.suffix, sorted(columns.items()), sorted(required))).encode())
+    digest = hashlib.blake2b(digest_size=16)
+    for part in [path] if path.is_file() else sorted(path.iterdir()):
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+    digest.update(repr((LAYOUT, path.suffix.lower(), *reading.address(), sorted(required))).encode())
     return digest.hexdigest()
 
 
-def _scan(path: Path, columns: Mapping[str, str], required: Sequence[str]) -> pa.Schema:
-    """Returns the schema of a file, or raises its faults.
+def _separator(path: Path, reading: Reading, required: Sequence[str]) -> str | None:
+    """Returns what separates the columns of a table.
 
     Raises:
-        DataError: up to 20 faults of the file.
+        DataError: a .txt file is no table.
     """
-    import pyarrow as pa
+    found = find_separator(path, reading, accepted_columns(required, reading.columns))
+    suffix = path.suffix.lower()
+    if found is None and suffix == ".txt":
+        line = first_line(path, reading.encoding)
+        raise DataError(
+            f"{path}: holds texts alone; must have the columns {', '.join(required)}, as other formats can; the first "
+            f"line is {line!r}"
+        )
+    return EXPECTED_SEPARATOR[suffix] if found is None else found
 
-    faults = FileFaults(path, MAX_FAULTS)
+
+def _scan(
+    path: Path, reading: Reading, required: Sequence[str], separator: str | None
+) -> tuple[pa.Schema, RowPlan, list[str]]:
+    """Returns the schema of a file, what is done to its rows, and notes, or raises its faults.
+
+    Raises:
+        DataError: up to 20 kinds of fault of the file.
+    """
+    faults = FileFaults(path)
     types: dict[str, tuple[pa.DataType, int]] = {}
-    filled: list[str] | None = None
-    for block in _blocks(rows_of_file(path, columns, faults)):
-        names = list(dict.fromkeys(name for _, row in block for name in row))
-        if filled is None:
-            filled = _present(required, names, columns, block[0][0], faults)
-        _check_filled(block, filled, faults)
-        for name in names:
-            _merge_type(name, block, types, faults)
-    if filled is None and not faults.problems:
-        faults.add(None, "no rows")
-    for name, (type_, line) in types.items():
-        allowed = {"string"} if name in TEXTS else {"string", "int64"}
-        if name in (*TEXTS, "label") and str(type_) not in {*allowed, "null"}:
-            faults.add(line, f"column {name!r} must hold {' or '.join(sorted(allowed, reverse=True))}, got {type_}")
+    dropped: dict[str, Tally] = {}
+    plan: RowPlan | None = None
+    for raw in _blocks(rows_of_file(path, reading, separator, faults)):
+        if plan is None:
+            header = "" if separator is None else first_line(path, reading.encoding)
+            plan = plan_rows(raw, reading, required, header, faults)
+        block = plan.prepared(raw, faults, dropped)
+        for name in dict.fromkeys(name for _, row in block for name in row):
+            merge_type(name, block, types, faults)
+    gaps = [
+        f"{tally.count:,} row{'s' if tally.count > 1 else ''} without {names} dropped, {tally.places(faults.unit)}"
+        for names, tally in dropped.items()
+    ]
+    if not types and not faults.num:
+        faults.add(None, "no rows", f": {'; '.join(gaps)}" if gaps else "")
+    schema = schema_of(types, faults)
     faults.raise_any()
-    return pa.schema([(name, pa.string() if name == "label" else type_) for name, (type_, _) in types.items()])
+    assert plan is not None
+    suffix = path.suffix.lower()
+    is_odd = separator is not None and separator != EXPECTED_SEPARATOR[suffix] and reading.delimiter is None
+    found = [f"columns are separated by {'tabs' if separator == chr(9) else repr(separator)}"] if is_odd else []
+    return schema, plan, [*found, *gaps]
 
 
-def _write(target: Path, schema: pa.Schema, rows: Lines) -> None:
+def _write(target: Path, schema: pa.Schema, plan: RowPlan, rows: Lines) -> None:
     """Writes rows as an Arrow stream, the format that `datasets` maps into memory."""
     import pyarrow as pa
 
     with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        for block in _blocks(rows):
+        for raw in _blocks(rows):
+            block = plan.prepared(raw, FileFaults(target), {})
             arrays = []
             for field in schema:
                 values = [row.get(field.name) for _, row in block]
@@ -170,83 +286,6 @@ def _write(target: Path, schema: pa.Schema, rows: Lines) -> None:
                     values = [value if value is None else str(value) for value in values]
                 arrays.append(pa.array(values, field.type))
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-
-
-def _present(
-    required: Sequence[str], names: Sequence[str], columns: Mapping[str, str], line: int, faults: FileFaults
-) -> list[str]:
-    """Returns the required columns that the first block has; one that is missing is one fault, not one for each row."""
-    for name in required:
-        if name not in names:
-            wanted = columns.get(name, name)
-            faults.add(line, f"no column {wanted!r}{nearest(wanted, names)}; columns: {', '.join(names)}")
-    return [name for name in required if name in names]
-
-
-def _check_filled(block: Block, required: Sequence[str], faults: FileFaults) -> None:
-    for line, row in block:
-        for name in required:
-            value = row.get(name)
-            if value is None or (isinstance(value, str) and not value.strip()):
-                faults.add(line, f"no {name}, got {value!r}" if name in row else f"no {name}")
-
-
-def _merge_type(name: str, block: Block, types: dict[str, tuple[pa.DataType, int]], faults: FileFaults) -> None:
-    """Widens the type of a column so that a block fits, or adds a fault for every line that does not fit.
-
-    Args:
-        name: of the column.
-        block: the next lines.
-        types: mutated: the type of every column so far, and the line that has set it.
-        faults: of the file.
-    """
-    import pyarrow as pa
-
-    known, first = types.get(name, (pa.null(), block[0][0]))
-    if pa.types.is_null(known):  # the first line with a value decides
-        first = next((line for line, row in block if row.get(name) is not None), first)
-    values = [row.get(name) for _, row in block]
-    try:
-        _check_truth(known, values)
-        types[name] = (_wider(known, pa.array(values).type), first)
-        return
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        reason, num_before = str(error), len(faults.problems)
-    # Value by value, to find the lines.
-    for (line, _), value in zip(block, values, strict=True):
-        try:
-            value_type = pa.array([value]).type
-            _check_truth(known, [value])
-            known = _wider(known, value_type)
-        except (pa.ArrowInvalid, OverflowError) as error:
-            faults.add(line, f"column {name!r}: {error}, got {value!r}"[:300])
-        except pa.ArrowTypeError:
-            faults.add(line, f"column {name!r} must be {known} as in line {first}, got {value_type} {value!r}"[:300])
-    if len(faults.problems) == num_before:
-        faults.add(block[0][0], f"column {name!r}, this line or one of the {len(block)} from here: {reason}")
-    types[name] = (known, first)
-
-
-def _check_truth(known: pa.DataType, values: Sequence[Any]) -> None:
-    """Refuses truth values among other values: Arrow would read them as 0 and 1 among numbers.
-
-    Raises:
-        ArrowTypeError: see above.
-    """
-    import pyarrow as pa
-
-    are_truth = {isinstance(value, bool) for value in values if value is not None}
-    if not pa.types.is_null(known):
-        are_truth.add(pa.types.is_boolean(known))
-    if len(are_truth) > 1:
-        raise pa.ArrowTypeError("true and false among other values")
-
-
-def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    """Returns the type that holds values of both types, such as double for int64 and double."""
-    import pyarrow as pa
-
-    return pa.unify_schemas([pa.schema([("", a)]), pa.schema([("", b)])], promote_options="permissive").field(0).type
 
 
 def _blocks(rows: Lines) -> Iterator[Block]:

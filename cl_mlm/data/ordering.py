@@ -24,18 +24,21 @@ def stage_order(values: Sequence[str], order_seed: int | None) -> list[str]:
 def cut_labels(
     labels: Sequence[str],
     per_stage: int | None,
-    groups: Sequence[Sequence[str]] | None,
+    groups: Sequence[Sequence[str | int]] | None,
     order_seed: int | None,
     kind: str = "label",
+    *,
+    uneven: bool | None = None,
 ) -> list[list[str]]:
     """Returns the labels of every stage: `per_stage` of them in the order of `order_seed`, or `groups` as given.
 
     Args:
         labels: all, sorted.
         per_stage: how many a stage brings; None where `groups` is given.
-        groups: the labels of every stage.
+        groups: the labels of every stage; whole numbers are labels of their digits.
         order_seed: shuffles the labels; not used with `groups`.
         kind: what a label is called in messages; its plural begins the name of the key `..._per_stage`.
+        uneven: whether the last stage may have fewer; None: no, and the stream has no such key.
 
     Raises:
         ConfigError: the labels cannot be cut like that.
@@ -49,12 +52,19 @@ def cut_labels(
         ]
         if empty:
             raise ConfigError(empty)
-        check_once("stream.groups", kind, [label for group in groups for label in group], labels)
-        return [list(group) for group in groups]
+        named = [[str(label) for label in group] for group in groups]
+        check_once("stream.groups", kind, [label for group in named for label in group], labels)
+        return named
     if per_stage is None:
         raise ConfigError(f"{key}: needed where stream.groups is not given, got None")
-    if per_stage < 1 or len(labels) % per_stage:
-        raise ConfigError(f"{key}: must divide {len(labels)}, got {per_stage}")
+    if uneven and not 1 <= per_stage <= len(labels):
+        raise ConfigError(f"{key}: must be 1 to {len(labels)}, as there are so many {kind}s, got {per_stage}")
+    if not uneven and (per_stage < 1 or len(labels) % per_stage):
+        divisors = ", ".join(str(n) for n in range(1, len(labels) + 1) if len(labels) % n == 0)
+        out = f"; uneven: true leaves a smaller last stage, groups names the {kind}s of each"
+        raise ConfigError(
+            f"{key}: must divide {len(labels)}, got {per_stage}; allowed: {divisors}{'' if uneven is None else out}"
+        )
     ordered = stage_order(labels, order_seed)
     return [ordered[i : i + per_stage] for i in range(0, len(ordered), per_stage)]
 

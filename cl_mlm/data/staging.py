@@ -42,7 +42,8 @@ def by_labels(
     name: str,
     labels_per_stage: int | None = None,
     order_seed: int | None = None,
-    groups: Sequence[Sequence[str]] | None = None,
+    groups: Sequence[Sequence[str | int]] | None = None,
+    uneven: bool | None = None,
     scenario: Scenario = "class_incremental",
     notes: Sequence[str] = (),
     **stage_fields: Unpack[StageFields],
@@ -56,6 +57,7 @@ def by_labels(
             brings (`Objective.unlearned`) are dealt out to all stages in turn.
         order_seed: shuffles the labels, sorted by name, before they are cut; None: keeps them sorted.
         groups: the labels of every stage, in order, instead of `labels_per_stage`; `order_seed` is then not used.
+        uneven: whether the last stage may bring fewer labels; None: no, and messages do not name the way out.
         scenario: how rows are predicted.
         notes: what was done to the rows before.
         stage_fields: further fields of every `Stage`.
@@ -67,7 +69,7 @@ def by_labels(
     coded = {split: column_codes(splits[split], "label", f"{name} {split}") for split in SPLITS}
     objective = make_objective(stage_fields.get("objective", "classification"), stage_fields.get("options", {}))
     labels = sorted(set().union(*(names for _, names in coded.values())).difference(objective.unlearned))
-    cut = cut_labels(labels, labels_per_stage, groups, order_seed)
+    cut = cut_labels(labels, labels_per_stage, groups, order_seed, uneven=uneven)
     stage_of = {label: i for i, group in enumerate(cut) for label in group}
     splits_of_stages = _splits_of_stages(splits, coded, stage_of, len(cut))
     width = max(2, len(str(len(cut))))
@@ -167,15 +169,31 @@ def by_source(
 def carve_validation(
     train: Dataset, fraction: float, seed: int, strata: Indices | None = None
 ) -> tuple[Dataset, Dataset]:
-    """Returns a smaller training split, and the rows taken out of it as validation split; both keep their order.
+    """Returns a smaller training split, and the rows taken out of it as validation split; see `carve_rows`."""
+    return carve_rows(train, "validation", fraction, seed, strata)
+
+
+def carve_rows(
+    train: Dataset,
+    split: str,
+    fraction: float,
+    seed: int,
+    strata: Indices | None = None,
+    *,
+    spread: int | None = None,
+) -> tuple[Dataset, Dataset]:
+    """Returns a smaller training split, and the rows taken out of it as another split; both keep their order.
 
     Every stratum gives about `fraction` of its rows and keeps at least one.
 
     Args:
         train: the rows.
-        fraction: of the rows that go to validation, 0-1.
+        split: what the rows that are taken out become: validation or test.
+        fraction: of the rows that are taken out, 0-1.
         seed: of the choice.
         strata: the stratum of every row, int64 (N,), from 0; None: by the column `label`, where there is one.
+        spread: every stratum with so many rows or more gives at least one, even where that is more than `fraction`;
+            None: a small one may give none.
 
     Raises:
         ConfigError: `fraction` is not between 0 and 1.
@@ -184,17 +202,20 @@ def carve_validation(
     import numpy as np
 
     if not 0 < fraction < 1:
-        raise ConfigError(f"stream.validation_fraction: must be above 0 and below 1, got {fraction}")
+        raise ConfigError(f"stream.{split}_fraction: must be above 0 and below 1, got {fraction}")
     codes = _label_strata(train) if strata is None else strata
-    quota = _quotas(np.bincount(codes), fraction)
+    sizes = np.bincount(codes)
+    quota = _quotas(sizes, fraction)
+    if spread is not None:
+        quota[(quota == 0) & (sizes >= max(2, spread))] = 1
     if not quota.sum():
         raise DataError(
-            f"validation: no row of {len(train)} can be spared from train, as every label must keep one; "
-            "give a validation split"
+            f"{split}: no row of {len(train)} can be spared from train, as every label must keep one; "
+            f"give a {split} split"
         )
-    shuffled = numpy_generator(seed, "validation").permutation(len(codes))
+    shuffled = numpy_generator(seed, split).permutation(len(codes))
     by_stratum = shuffled[np.argsort(codes[shuffled], kind="stable")]
-    first = np.concatenate([[0], np.cumsum(np.bincount(codes))[:-1]])
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rank = np.arange(len(codes)) - first[codes[by_stratum]]  # place among the shuffled rows of the same stratum
     chosen = np.zeros(len(codes), dtype=bool)
     chosen[by_stratum] = rank < quota[codes[by_stratum]]

@@ -230,7 +230,7 @@ def test_check_says_what_would_run_and_writes_nothing(cli, fast, write_config, t
 
 def test_check_refuses_what_run_refuses(cli, fast, write_config, tmp_path):
     said = cli("check", write_config(tmp_path / "a.yaml", fast), "stream.labels_per_stage=3")
-    assert (said.code, said.err) == (2, "error: stream.labels_per_stage: must divide 4, got 3\n")
+    assert (said.code, said.err) == (2, "error: stream.labels_per_stage: must divide 4, got 3; allowed: 1, 2, 4\n")
 
 
 @pytest.mark.parametrize(

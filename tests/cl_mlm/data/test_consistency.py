@@ -30,7 +30,15 @@ def test_domain_incremental_refuses_differing_labels(make_stage, make_stream, fa
     stream = make_stream(make_stage(), make_stage("two", ("b", "c")), scenario="domain_incremental")
     (problem,) = faults(stream)
     assert problem.startswith("stage 'two': domain_incremental needs the same labels in every stage")
-    assert problem.endswith("it lacks 'a' and it adds 'c'")
+    assert "it lacks 'a' and it adds 'c'; where stages bring labels of their own, set stream.scenario:" in problem
+    assert problem.endswith("class_incremental")
+
+
+def test_many_stages_with_other_labels_are_told_in_few_lines(make_stage, make_stream, faults):
+    others = [make_stage(f"s{i}", ("b", f"c{i}")) for i in range(8)]
+    problems = faults(make_stream(make_stage(), *others, scenario="domain_incremental"))
+    assert len(problems) == 4
+    assert problems[-1].startswith("and 5 more stages with other labels; where stages bring")
 
 
 def test_domain_incremental_takes_the_same_labels_in_another_order(make_stage, make_stream):

@@ -145,7 +145,7 @@ def test_faulty_rows_are_named_as_they_stand_in_the_split():
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"types_per_stage": 3}, "stream.types_per_stage: must divide 4, got 3"),
+        ({"types_per_stage": 3}, "stream.types_per_stage: must divide 4, got 3; allowed: 1, 2, 4"),
         ({"types_per_stage": None}, "stream.types_per_stage: needed where stream.groups is not given, got None"),
         ({"groups": [["per"]]}, "stream.types_per_stage: must be null where stream.groups is given, got 2"),
         (

@@ -70,7 +70,9 @@ def test_stage_fields_notes_and_scenario_are_passed_on():
 
 @pytest.mark.parametrize("wrong", [4, 0, -2])
 def test_labels_per_stage_must_divide_the_number_of_labels(wrong):
-    with pytest.raises(ConfigError, match=rf"^stream.labels_per_stage: must divide 6, got {wrong}$"):
+    with pytest.raises(
+        ConfigError, match=rf"^stream.labels_per_stage: must divide 6, got {wrong}; allowed: 1, 2, 3, 6$"
+    ):
         by_labels(splits_of(), name="s", labels_per_stage=wrong)
 
 

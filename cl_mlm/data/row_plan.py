@@ -1,0 +1,134 @@
+"""Makes rows with our columns of the rows of a file: renamed, without gaps, and with words where it has spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.data.char_spans import SpanFault, relation_row, tagging_row
+from cl_mlm.data.column_names import MOST_SHOWN, remedy
+from cl_mlm.data.file_faults import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cl_mlm.data.column_types import Block
+    from cl_mlm.data.file_faults import FileFaults
+    from cl_mlm.data.file_format import Reading
+
+# Columns that may stand in a file in place of others, and what makes the others of them.
+SPAN_FORMS: tuple[tuple[set[str], set[str], Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
+    ({"tokens", "head", "tail"}, {"text", "head", "tail"}, relation_row),
+    ({"tokens", "tags"}, {"text", "entities"}, tagging_row),
+)
+DROP = "missing: drop leaves such rows out"
+
+
+def accepted_columns(required: Sequence[str], columns: Mapping[str, str]) -> list[set[str]]:
+    """Returns the sets of columns, by the file's names, one of which a file should have: those that rows need first."""
+    sets = [{*required}]
+    sets += [({*required} - ours) | theirs for ours, theirs, _ in SPAN_FORMS if ours <= {*required}]
+    return [{columns.get(name, name) for name in names} for names in sets]
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """What is done to every row of a file.
+
+    Attributes:
+        columns: our names to the file's.
+        filled: our names of the columns that a row must fill, before `make`.
+        make: makes words and word spans of a text with character spans; None: rows are as they should be.
+        drops: whether rows that lack a value are left out, rather than faults.
+    """
+
+    columns: Mapping[str, str]
+    filled: tuple[str, ...]
+    make: Callable[[dict[str, Any]], dict[str, Any]] | None
+    drops: bool
+
+    def prepared(self, block: Block, faults: FileFaults, dropped: dict[str, Tally]) -> Block:
+        """Returns the rows that are used, with our columns.
+
+        Args:
+            block: rows as the file has them.
+            faults: gets the rows that lack a value, unless they are dropped, and wrong spans.
+            dropped: mutated: by the columns that they lack, the rows that are dropped.
+        """
+        kept: Block = []
+        for line, raw in block:
+            row = _renamed(raw, self.columns)
+            lacking = [name for name in self.filled if is_gap(row.get(name))]
+            if lacking and self.drops:
+                dropped.setdefault(" and ".join(lacking), Tally()).add(line)
+            elif lacking:
+                for name in lacking:
+                    faults.add(line, f"no {name}", f", got {row[name]!r}" if name in row else "", remedy=DROP)
+            elif self.make is None:
+                kept.append((line, row))
+            else:
+                try:
+                    kept.append((line, self.make(row)))
+                except SpanFault as error:
+                    faults.add(line, "spans do not fit", f": {error}")
+        return kept
+
+
+def plan_rows(first: Block, reading: Reading, required: Sequence[str], header: str, faults: FileFaults) -> RowPlan:
+    """Returns what is done to the rows of a file; a column that no row has is one fault, with the remedy.
+
+    Args:
+        first: the first rows of the file.
+        reading: how the file is read.
+        required: our names of the columns that rows need.
+        header: the first line of a table, which a fault shows; empty: this is none.
+        faults: of the file.
+    """
+    names = list(dict.fromkeys(name for _, row in first for name in row))
+    columns = {ours: _name_in(names, theirs) for ours, theirs in reading.columns.items()}
+    wanted, make = list(required), None
+    for ours, theirs, maker in SPAN_FORMS:
+        has_all = {columns.get(name, name) for name in theirs} <= {*names}
+        if ours <= {*required} and has_all and not {columns.get(name, name) for name in ours - theirs} <= {*names}:
+            wanted, make = [*sorted(theirs), *(name for name in required if name not in ours)], maker
+    missing = [ours for ours in wanted if columns.get(ours, ours) not in names]
+    if missing:
+        used = {columns.get(ours, ours) for ours in wanted if ours not in missing}
+        example = {name: value for _, row in reversed(first) for name, value in row.items() if value is not None}
+        faults.add(first[0][0], _missing_text(missing, columns, names, example, used, header))
+    filled = tuple(name for name in wanted if name not in missing)
+    return RowPlan(columns, filled, None if missing else make, reading.missing == "drop")
+
+
+def _missing_text(
+    missing: Sequence[str],
+    columns: Mapping[str, str],
+    names: Sequence[str],
+    example: Mapping[str, Any],
+    used: set[str],
+    header: str,
+) -> str:
+    wanted = " and no ".join(repr(columns.get(ours, ours)) for ours in missing)
+    listed = ", ".join(names[:MOST_SHOWN]) + (f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else "")
+    line = f"; the first line is {header!r}" if header else ""
+    given = {ours: theirs for ours, theirs in columns.items() if theirs in names or ours in missing}
+    return f"no column {wanted}; columns: {listed}; {remedy(missing, given, names, example, used)}{line}"
+
+
+def _name_in(names: Sequence[str], theirs: str) -> str:
+    """Returns a column's name as the header gives it, whose names are read without the blanks around them."""
+    return theirs if theirs in names else theirs.strip()
+
+
+def _renamed(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a row with our names of columns; a renamed column replaces one that has its new name in the file."""
+    if not columns:
+        return row
+    renamed = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    rest = {name: value for name, value in row.items() if name not in columns.values() and name not in columns}
+    return renamed | rest
+
+
+def is_gap(value: object) -> bool:
+    """Says whether a value is null, a blank text or not a number."""
+    return value is None or (isinstance(value, str) and not value.strip()) or value != value  # noqa: PLR0124
