@@ -95,7 +95,7 @@ def test_broken_yaml_is_refused_with_its_line(refused, tmp_path):
 
 def test_a_missing_data_folder_is_refused(refused, fast, tmp_path):
     fast["stream"]["path"] = str(tmp_path / "nowhere")
-    assert f"error: stream.path: must be a folder, got '{tmp_path / 'nowhere'}'" in refused()
+    assert f"error: stream.path: must be a folder or file, got '{tmp_path / 'nowhere'}'" in refused()
 
 
 def test_a_missing_data_file_is_refused(refused, own_rows):
@@ -230,7 +230,8 @@ def test_check_says_what_would_run_and_writes_nothing(cli, fast, write_config, t
 
 def test_check_refuses_what_run_refuses(cli, fast, write_config, tmp_path):
     said = cli("check", write_config(tmp_path / "a.yaml", fast), "stream.labels_per_stage=3")
-    assert (said.code, said.err) == (2, "error: stream.labels_per_stage: must divide 4, got 3; allowed: 1, 2, 4\n")
+    assert said.code == 2
+    assert said.err.startswith("error: stream.labels_per_stage: must divide 4, got 3; allowed: 1, 2, 4; uneven: true")
 
 
 @pytest.mark.parametrize(
