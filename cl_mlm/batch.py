@@ -1,4 +1,4 @@
-"""What goes through a model and what comes out: Batch, Outputs, Sites, Predictions.
+"""What goes through a model and what comes out: Batch, Outputs, Sites, Predictions, and what is Attainable.
 
 Axes: R rows, I inputs (sequences that go through the model: R, or more where a row is cut into windows), T tokens,
 C classes, S sites (places where the model chooses among classes).
@@ -7,10 +7,10 @@ C classes, S sites (places where the model chooses among classes).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -167,6 +167,38 @@ class Predictions:
     values: list[Any]
     probability: torch.Tensor | None = None
     reference_probability: torch.Tensor | None = None
+
+
+class Obstacle(NamedTuple):
+    """What keeps a perfect model from a row's reference.
+
+    Attributes:
+        reason: in words that hold of many rows, such as `a word has no token`.
+        example: what it is in this row; empty: nothing more to tell.
+    """
+
+    reason: str
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class Attainable:
+    """What a perfect model would say of rows, given what encoding and decoding leave of them.
+
+    Attributes:
+        values: the prediction of every row that comes nearest to its reference, (R,).
+        obstacles: of every row, why that is not right, (R,); None where it is.
+        metric: the name of the metric that is `score`.
+    """
+
+    values: list[Any]
+    obstacles: list[Obstacle | None]
+    metric: str
+
+    @classmethod
+    def whole(cls, references: Sequence[Any], metric: str) -> Attainable:
+        """Returns rows of which every reference can be predicted."""
+        return cls(list(references), [None] * len(references), metric)
 
 
 def mean_loss(row_losses: torch.Tensor, batch: Batch, items: float | None = None) -> torch.Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from cl_mlm.batch import Batch, Outputs, Predictions, Sites
+from cl_mlm.batch import Attainable, Batch, Obstacle, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 # What those who write an objective import, the classes of `cl_mlm.batch` among it.
 __all__ = [
+    "Attainable",
     "Batch",
     "Encoded",
     "Head",
     "Lengths",
     "Objective",
+    "Obstacle",
     "Outputs",
     "Predictions",
     "Predictor",
@@ -322,6 +324,25 @@ class Objective(ABC):
         if not rows or self.reference_columns != ("label",) or not labels:
             raise ConfigError(f"objective {self.name}: gives no answer for a new row, so that nothing can be predicted")
         return {**rows, "label": [labels[0]] * len(next(iter(rows.values()), []))}
+
+    def attainable(
+        self,
+        rows: RawRows,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+        own_labels: Sequence[str],
+    ) -> Attainable | None:
+        """Returns what a perfect model would predict of raw rows; None: not known, or there is no such model.
+
+        Args:
+            rows: columns of equal length.
+            tokenizer: the model's.
+            labels: every label of the stream to its place, as for `encode`.
+            max_length: tokens of a sequence at most.
+            own_labels: those of the rows' column.
+        """
+        return None
 
     @abstractmethod
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

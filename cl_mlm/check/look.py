@@ -16,6 +16,7 @@ from cl_mlm.models.size import size_of_tasks
 from cl_mlm.models.tokenizers import load_tokenizer
 from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
+from cl_mlm.training.ceiling import Ceilings, as_dict, ceilings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ class RunEstimate:
         tasks: of its stream.
         work: of every stage.
         lengths: tokens of every split, by part; None: there is no tokenizer.
+        ceilings: what a perfect model would reach on every column; None: there is no tokenizer.
         memory: None: the model's config cannot be had.
         disk: lines that say what the run writes.
         unreachable: why there is no tokenizer or config; empty: there are both.
@@ -53,6 +55,7 @@ class RunEstimate:
     tasks: Tasks
     work: list[StageWork]
     lengths: StreamLengths | None
+    ceilings: Ceilings | None
     memory: MemoryNeed | None
     disk: list[str]
     unreachable: str
@@ -139,6 +142,7 @@ class RunEstimate:
             "stages": [self._stage(i) for i in range(len(stream))],
             "columns": [self._column(j) for j in self.other_columns],
             "tokens": {self._key(part): self.token_figures(part) for part in self.row_parts},
+            "ceilings": None if self.ceilings is None else as_dict(self.ceilings),
             "steps": self.steps,
             "steps_at_most": bool(config.training.patience),
             "scored_rows": self.scored_rows,
@@ -206,10 +210,13 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
     config, tasks = prepared.config, tasks_of(prepared.stream)
     size: ModelSize | None = None
     lengths: StreamLengths | None = None
+    reachable: Ceilings | None = None
     unreachable = ""
     try:
         size = size_of_tasks(config, tasks)
-        lengths = stream_lengths(prepared.stream, tasks, load_tokenizer(config.model), config.training.row_length)
+        tokenizer = load_tokenizer(config.model)
+        lengths = stream_lengths(prepared.stream, tasks, tokenizer, config.training.row_length)
+        reachable = ceilings(prepared.stream, tasks, tokenizer, config)
     except UnreachableModelError as error:
         unreachable = str(error)
     if measured_steps and unreachable:
@@ -219,6 +226,7 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
         tasks=tasks,
         work=workload(prepared, lengths),
         lengths=lengths,
+        ceilings=reachable,
         memory=None if size is None else memory_need(prepared, size),
         disk=[f"disk: not known: {unreachable}"] if size is None else disk_lines(prepared, size),
         unreachable=unreachable,

@@ -11,6 +11,7 @@ from cl_mlm.check.text_table import fitted
 from cl_mlm.check.token_lengths import BLOCK
 from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
+from cl_mlm.training.ceiling import ceiling_notes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def look_lines(estimate: RunEstimate, width: int | None = None) -> list[str]:
     for part in estimate.row_parts:
         lines += [*_token_table(estimate, part, width), ""]
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in estimate.prepared.overlap.items()))
-    lines += [f"note: {note}" for note in stream.notes]
+    lines += [f"note: {note}" for note in (*stream.notes, *ceiling_notes(estimate.ceilings or {}))]
     lines += [*_prompting_lines(estimate), _step_line(estimate)]
     if estimate.memory is not None:
         lines += [_memory_line(estimate, estimate.memory), *_time_lines(estimate), *estimate.disk]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.experiment.record import Record
     from cl_mlm.run_folder import RunFolder
+    from cl_mlm.training.ceiling import Ceilings
 
 
 def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: Sequence[str]) -> None:
@@ -50,10 +51,15 @@ def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: S
 
 
 def write_results(
-    prepared: Prepared, record: Record, folder: RunFolder, journal: Journal, column_slugs: Sequence[str]
+    prepared: Prepared,
+    record: Record,
+    folder: RunFolder,
+    journal: Journal,
+    column_slugs: Sequence[str],
+    ceilings: Ceilings,
 ) -> dict[str, Any]:
     """Writes the summary, tables and figures, hands them to the journal, and returns the summary."""
-    results = summary(prepared, record, folder.path.name)
+    results = summary(prepared, record, folder.path.name, ceilings)
     text = without_credentials(json.dumps(results, indent=1, allow_nan=False))
     write_text_whole(folder.summary, text + "\n")
     paths = [folder.summary, *write_run_report(folder, results), *write_per_class(folder, prepared.stream)]

@@ -16,6 +16,7 @@ from cl_mlm.experiment.shared_stages import SharedStages
 from cl_mlm.storage.checkpoint import read_stage
 from cl_mlm.storage.state_files import state_bytes
 from cl_mlm.tracking.slugs import slugs
+from cl_mlm.training.ceiling import ceilings
 from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
 from cl_mlm.training.loop import train_stage
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cl_mlm.experiment.progress import Progress
     from cl_mlm.run_folder import RunFolder
     from cl_mlm.tracking.journal import Journal
+    from cl_mlm.training.ceiling import Ceilings
     from cl_mlm.training.cost import StageCost
     from cl_mlm.training.run import Run
 
@@ -72,6 +74,8 @@ class Experiment:
         """Trains and measures every stage that is not yet kept; returns the summary."""
         write_head(self.prepared, self.folder, self.journal, self.notes)
         run, record = self._restore()
+        # They follow from stream and tokenizer alone, so that a resumed run finds the same ones.
+        reachable = ceilings(run.stream, run.tasks, run.network.tokenizer, run.config)
         record.flags += [note for note in self.notes if note not in record.flags]
         stages = range(len(run.stream))
         if self.prepared.is_joint:
@@ -79,7 +83,7 @@ class Experiment:
         for stage_index in stages:
             if stage_index >= record.next_stage:
                 self._run_stage(run, record, stage_index, is_first=stage_index == stages[0])
-        return self._finish(record)
+        return self._finish(record, reachable)
 
     def step_done(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """Tells the display and, where values were read, the journal."""
@@ -146,8 +150,8 @@ class Experiment:
             strategy.load_state_dict(states[str(i)])
         return assemble(prepared, checkpoint, record.next_stage), record
 
-    def _finish(self, record: Record) -> dict[str, Any]:
-        results = write_results(self.prepared, record, self.folder, self.journal, self.column_slugs)
+    def _finish(self, record: Record, reachable: Ceilings) -> dict[str, Any]:
+        results = write_results(self.prepared, record, self.folder, self.journal, self.column_slugs, reachable)
         # Before the run counts as finished, for then nobody tidies any more; one stage is enough to come back here.
         self.checkpoints.forget(1)
         self.journal.status("FINISHED")

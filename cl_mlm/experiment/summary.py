@@ -12,17 +12,19 @@ from cl_mlm.experiment.record import Record, without_nan
 from cl_mlm.metrics import summarise
 from cl_mlm.prompting.summary import prompting_summary
 from cl_mlm.storage.versions import versions
+from cl_mlm.training.ceiling import as_dict, ceiling_notes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.stream import Stream
+    from cl_mlm.training.ceiling import Ceilings
 
 SWAPPED: Final = "swapped_for_evaluation"
 
 
-def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
+def summary(prepared: Prepared, record: Record, run_id: str, ceilings: Ceilings) -> dict[str, Any]:
     """Returns what `summary.json` holds; NaN is None, with the reason under `reasons`."""
     config, stream = prepared.config, prepared.stream
     start = [min(column.trained_in, default=None) for column in stream.columns]
@@ -35,7 +37,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
         "experiment": config.experiment,
         "label": config.label,
         **({} if config.arm is None else {"arm": config.arm}),
-        "stream": _stream_section(prepared),
+        "stream": _stream_section(prepared, ceilings),
         "tasks": _tasks_section(stream),
         "strategies": [{"name": name, **arguments} for name, arguments in config.strategies.items()],
         "model": asdict(config.model),
@@ -45,6 +47,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
         "columns": [column.name for column in stream.columns],
         "home": stream.home,
         **({} if start == stream.home else {"start": start}),
+        "ceilings": as_dict(ceilings),
         "baseline": record.baseline,
         "metrics": metrics,
         "validation_metrics": validation_metrics,
@@ -61,7 +64,7 @@ def summary(prepared: Prepared, record: Record, run_id: str) -> dict[str, Any]:
     return dict(without_nan(values))
 
 
-def _stream_section(prepared: Prepared) -> dict[str, Any]:
+def _stream_section(prepared: Prepared, ceilings: Ceilings) -> dict[str, Any]:
     stream = prepared.stream
     choices = {"choices": {column.name: list(column.labels) for column in stream.columns}} if stream.masks else {}
     return {
@@ -72,7 +75,7 @@ def _stream_section(prepared: Prepared) -> dict[str, Any]:
         "labels": {stage.name: list(stage.labels) for stage in stream.stages},
         **choices,
         "overlap": prepared.overlap,
-        "notes": list(stream.notes),
+        "notes": [*stream.notes, *ceiling_notes(ceilings)],
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -49,8 +49,14 @@ def generate_texts(
         generated = model.generate(**inputs, generation_config=greedy)
     # A decoder repeats its input, an encoder-decoder the decoder's first token.
     first = inputs["input_ids"].shape[1] if decoder_start is None else 1
-    rows = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in generated[:, first:].tolist()]
-    return [text.strip() for text in run.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+    return texts_of(run.tokenizer, generated[:, first:].tolist())
+
+
+def texts_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]) -> list[str]:
+    """Returns the texts that written tokens stand for: up to the end token, without special tokens and outer space."""
+    end = end_token(tokenizer)
+    ended = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in rows]
+    return [text.strip() for text in tokenizer.batch_decode(ended, skip_special_tokens=True)]
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:

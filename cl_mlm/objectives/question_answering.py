@@ -17,15 +17,26 @@ from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import UNCUT, Encoded, Head, Lengths, Objective, Predictor, RawRows
-from cl_mlm.scores.squad import squad_scores
-from cl_mlm.tokens.spans import OUTSIDE, answer_fault, best_spans, context_places, first_answer, token_span
+from cl_mlm.objective import UNCUT, Attainable, Encoded, Head, Lengths, Objective, Obstacle, Predictor, RawRows
+from cl_mlm.scores.squad import exact_match, normalised, squad_scores, token_f1
+from cl_mlm.tokens.spans import (
+    OUTSIDE,
+    answer_fault,
+    best_spans,
+    context_places,
+    first_answer,
+    nearest_spans,
+    token_span,
+    touches,
+)
 from cl_mlm.tokens.text_rows import padded, text_faults
 from cl_mlm.tokens.windows import cut
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+    Span = tuple[int, int]  # place of a piece of a context in characters
 
 # Room for the special tokens of a pair, and for a few more tokens of a question: cut, its last word may take more.
 SPARE_TOKENS = 8
@@ -232,6 +243,63 @@ class QuestionAnswering(Objective):
             for text, start in zip(rows["context"], starts, strict=True)
         ]
         return {**rows, "answers": answers}
+
+    @override
+    def attainable(
+        self,
+        rows: RawRows,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+        own_labels: Sequence[str],
+    ) -> Attainable:
+        """Returns for every row the text of the span of tokens of a window that comes nearest to an answer."""
+        encoded: Any = self.encode(rows, tokenizer, labels, max_length)
+        values: list[str] = []
+        obstacles: list[Obstacle | None] = []
+        columns = (rows["context"], rows["answers"], encoded["char_start"], encoded["char_end"])
+        for context, answers, first, last, sizes in zip(*columns, encoded["window_lengths"], strict=True):
+            places = list(zip(first, last, strict=True))
+            ends = np.cumsum(sizes).tolist()
+            windows = [places[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+            (score, _), value, span = self._nearest(context, answers, windows)
+            values.append(value)
+            obstacles.append(None if score == 1 else self._obstacle(context[slice(*span)], span, windows, max_length))
+        return Attainable(values, obstacles, "F1")
+
+    def _nearest(
+        self, context: str, answers: Mapping[str, Any], windows: Sequence[Sequence[Span]]
+    ) -> tuple[tuple[float, float], str, Span]:
+        """Returns the best F1 and exact match of a row, the text that has it, and the place of its answer."""
+        best: tuple[tuple[float, float], str, Span] = ((-1.0, -1.0), "", (0, 0))
+        for text, start in zip(answers["text"], answers["answer_start"], strict=True):
+            span = (start, start + len(text))
+            near = [place for window in windows for place in nearest_spans(window, span, self.max_answer_tokens)]
+            for value in [context[slice(*place)].strip() for place in near] or [""]:
+                score = (
+                    max(token_f1(value, answer) for answer in answers["text"]),
+                    max(exact_match(value, answer) for answer in answers["text"]),
+                )
+                if score > best[0]:
+                    best = (score, value, span)
+        return best
+
+    def _obstacle(self, answer: str, span: Span, windows: Sequence[Sequence[Span]], max_length: int) -> Obstacle:
+        """Returns why no span of tokens is the answer."""
+        example = repr(answer if len(answer) <= 60 else f"{answer[:57]}...")
+        pieces = [[place for place in window if touches(place, span)] for window in windows]
+        whole = {place for piece in pieces for place in piece}
+        in_one_window = [piece for piece in pieces if {*piece} == whole]
+        if not normalised(answer):
+            return Obstacle("the answer has no word beside articles and punctuation", example)
+        if not whole:
+            return Obstacle("the answer has no token", example)
+        if not in_one_window:
+            reason = f"no window of training.max_length {max_length} holds the whole answer"
+            return Obstacle(f"{reason} (windows share stride {self.stride})", example)
+        if len(in_one_window[0]) > self.max_answer_tokens:
+            return Obstacle(f"the answer is longer than max_answer_tokens {self.max_answer_tokens}", example)
+        return Obstacle("the answer begins or ends inside a token", example)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
-from cl_mlm.objective import Encoded, Objective, Predictor, ProblemType, RawRows
+from cl_mlm.objective import Attainable, Encoded, Objective, Obstacle, Predictor, ProblemType, RawRows
 from cl_mlm.scores.correlation import pearson, spearman
 from cl_mlm.tokens.text_rows import (
     collate_texts,
@@ -119,6 +119,23 @@ class Regression(Objective):
     def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
         """Returns new rows with the value 0."""
         return {**rows, "value": [0.0] * len(rows["text"])}
+
+    @override
+    def attainable(
+        self,
+        rows: RawRows,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+        own_labels: Sequence[str],
+    ) -> Attainable:
+        """Returns the references; where they are all equal, nothing correlates with them."""
+        values = self.references(rows)
+        metric = f"(1 + {self.correlation}) / 2"
+        if len(set(values)) > 1:
+            return Attainable.whole(values, metric)
+        constant = [Obstacle("the value is that of all rows, with which nothing correlates", f"{x:g}") for x in values]
+        return Attainable([*values], [*constant], metric)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

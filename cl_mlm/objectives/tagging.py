@@ -9,7 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.objective import Encoded, Head, Objective, Predictor, RawRows
+from cl_mlm.objective import UNCUT, Attainable, Encoded, Head, Objective, Obstacle, Predictor, RawRows
 from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
 from cl_mlm.scores.entities import micro_scores, type_scores
 from cl_mlm.tokens.logits import masked_logits
@@ -202,6 +202,45 @@ class Tagging(Objective):
         probability = zeros.index_add(0, sites.row, best.values).exp()
         reference_probability = zeros.index_add(0, sites.row, of_target).exp()
         return Predictions(values, probability, reference_probability)
+
+    @override
+    def attainable(
+        self,
+        rows: RawRows,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+        own_labels: Sequence[str],
+    ) -> Attainable:
+        """Returns the tags with `O` where `predict` says so whatever the model knows: at words without a token."""
+        references, values = self.references(rows), []
+        for tags, places in zip(references, self._words(rows, tokenizer, labels, max_length), strict=True):
+            values.append([tag if word in places else OUTSIDE for word, tag in enumerate(tags)])
+        pairs = list(zip(self.within(values, own_labels), self.within(references, own_labels), strict=True))
+        lost = {i: [w for w, tag in enumerate(r) if v[w] != tag] for i, (v, r) in enumerate(pairs) if v != r}
+        obstacles: list[Obstacle | None] = [None] * len(values)
+        if all(set(reference) == {OUTSIDE} for _, reference in pairs):
+            obstacles = [Obstacle("there is no entity of the column's types")] * len(values)
+        uncut: list[set[int]] = []
+        if lost:
+            of_lost = {name: [column[i] for i in lost] for name, column in rows.items()}
+            uncut = self._words(of_lost, tokenizer, labels, UNCUT)
+        for (i, places_lost), places in zip(lost.items(), uncut, strict=True):
+            words = rows["tokens"][i]
+            without = [word for word in places_lost if word not in places]
+            if without:
+                obstacles[i] = Obstacle("an entity holds a word without a token", ascii(words[without[0]]))
+            else:
+                which = f"word {places_lost[0] + 1} of {len(words)}"
+                obstacles[i] = Obstacle(f"an entity reaches beyond training.max_length {max_length}", which)
+        return Attainable(values, obstacles, "entity F1")
+
+    def _words(
+        self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
+    ) -> list[set[int]]:
+        """Returns the words of every row that have a token, (R,)."""
+        places: Any = self.encode(rows, tokenizer, labels, max_length)["words"]
+        return [set(words) for words in places]
 
     @override
     def within(self, values: Sequence[Any], labels: Sequence[str]) -> list[Any]:

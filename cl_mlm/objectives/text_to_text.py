@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.models.generation import decoder_start_token, end_token, generate_texts
-from cl_mlm.objective import Encoded, Head, Lengths, Objective, Predictor, RawRows, input_lengths
+from cl_mlm.models.generation import decoder_start_token, end_token, generate_texts, texts_of
+from cl_mlm.objective import (
+    Attainable,
+    Encoded,
+    Head,
+    Lengths,
+    Objective,
+    Obstacle,
+    Predictor,
+    RawRows,
+    input_lengths,
+)
 from cl_mlm.scores import generated_text as text_scores
 from cl_mlm.scores.labels import per_class
 from cl_mlm.scores.segmentation import folded
@@ -120,11 +130,11 @@ class TextToText(Objective):
         sources = tokenizer(
             [self.prefix + source for source in rows["source"]], truncation=True, max_length=max_length, verbose=False
         )
-        targets = tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)
+        targets = _target_tokens(rows, tokenizer)
         end, limit = end_token(tokenizer), self._target_limit - 1
         return {
             "input_ids": list(sources["input_ids"]),
-            "target_ids": [[*tokens[:limit], end] for tokens in targets["input_ids"]],
+            "target_ids": [[*tokens[:limit], end] for tokens in targets],
         }
 
     @property
@@ -137,7 +147,7 @@ class TextToText(Objective):
         self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> dict[str, Lengths]:
         """Returns the tokens of sources (with the prefix) and of targets (with the end token)."""
-        targets = tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)["input_ids"]
+        targets = _target_tokens(rows, tokenizer)
         return {
             "source": input_lengths(self, rows, tokenizer, labels, max_length),
             "target": Lengths.of(self._target_limit, [len(tokens) + 1 for tokens in targets]),
@@ -223,6 +233,41 @@ class TextToText(Objective):
         return Predictions(generate_texts(run, inputs, max_new_tokens, self._decoder_start))
 
     @override
+    def attainable(
+        self,
+        rows: RawRows,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        max_length: int,
+        own_labels: Sequence[str],
+    ) -> Attainable:
+        """Returns what is left of every target that is tokenized, cut to the limits, and decoded."""
+        tokens, end = _target_tokens(rows, tokenizer), end_token(tokenizer)
+        most = self.written_length(tokenizer)
+        limit = self._target_limit - 1
+        values = texts_of(tokenizer, [[*target[:limit], end][:most] for target in tokens])
+        references, obstacles = self.references(rows), []
+        for target, value, reference in zip(tokens, values, references, strict=True):
+            is_right = value == reference or self.score([value], [reference], own_labels)["score"] > 1 - 1e-9
+            obstacles.append(None if is_right else self._obstacle(target, reference, value, tokenizer))
+        return Attainable(values, obstacles, self.metric)
+
+    def _obstacle(
+        self, tokens: Sequence[int], target: str, written: str, tokenizer: PreTrainedTokenizerBase
+    ) -> Obstacle:
+        """Returns why a target is written otherwise."""
+        example = _becomes(target, written)
+        if end_token(tokenizer) in tokens:
+            return Obstacle("the target holds the token that ends a text", example)
+        if tokenizer.unk_token_id in tokens:
+            return Obstacle("the target holds characters that the vocabulary lacks", example)
+        if len(tokens) + 1 > min(self._target_limit, self.max_new_tokens):
+            name = "max_new_tokens" if self.max_new_tokens <= self._target_limit else "max_target_length"
+            limit, size = min(self._target_limit, self.max_new_tokens), len(tokens) + 1
+            return Obstacle(f"the target is longer than {name} {limit}", f"{size} tokens with the end token")
+        return Obstacle("the tokenizer gives another text back", example)
+
+    @override
     def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
         """Returns new rows with the first of `answers` as target, or a dash."""
         return {**rows, "target": [(self.answers or ["-"])[0]] * len(rows["source"])}
@@ -250,6 +295,23 @@ class TextToText(Objective):
         written = [folded(text) for text in predictions]
         right = [folded(text) for text in references]
         return per_class(written, right, [folded(answer) for answer in self.answers])
+
+
+def _target_tokens(rows: RawRows, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Returns the tokens of every target, not cut and without an end token."""
+    return list(tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _becomes(target: str, written: str, most: int = 40) -> str:
+    """Returns both texts from shortly before the place where they part, each cut to `most` characters."""
+    pairs = zip(target, written, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(target), len(written)))
+    start = max(0, place - most // 2) if max(len(target), len(written)) > most else 0
+
+    def shown(text: str) -> str:
+        return ("..." if start else "") + repr(text[start : start + most]) + ("..." if text[start + most :] else "")
+
+    return f"{shown(target)} becomes {shown(written)}"
 
 
 def _decoder_batch(prompts: Sequence[list[int]], targets: Sequence[list[int]], ids: torch.Tensor, pad: int) -> Batch:

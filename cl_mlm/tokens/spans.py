@@ -63,6 +63,29 @@ def token_span(places: Sequence[tuple[int, int]], span: tuple[int, int], none: i
     return (inside[start], inside[end]) if start <= end else (none, none)
 
 
+def nearest_spans(places: Sequence[tuple[int, int]], span: tuple[int, int], longest: int) -> list[tuple[int, int]]:
+    """Returns the places of the spans of at most `longest` tokens that come nearest to a span of characters.
+
+    They begin with the first token that touches the span or with the first that lies within it, and end likewise. Where
+    those are too many tokens, they end earlier.
+
+    Args:
+        places: of every token of a window, from `context_places`.
+        span: place of the span in the context.
+        longest: tokens of a span at most.
+    """
+    touching = [i for i, place in enumerate(places) if touches(place, span)]
+    within = [i for i in touching if places[i][0] >= span[0] and places[i][1] <= span[1]]
+    sides = [tokens for tokens in (touching, within) if tokens]
+    spans = {(first[0], min(last[-1], first[0] + longest - 1)) for first in sides for last in sides}
+    return [(places[start][0], places[end][1]) for start, end in sorted(spans) if start <= end]
+
+
+def touches(place: tuple[int, int], span: tuple[int, int]) -> bool:
+    """Says whether a token of the context holds a character of a span."""
+    return place[0] != OUTSIDE and place[0] < span[1] and place[1] > span[0]
+
+
 def answer_fault(context: Any, answers: Any) -> tuple[str, str]:
     """Returns the rule that a row's answers break and what was found instead; both are empty where all is well."""
     given = answers if isinstance(answers, Mapping) else {}
