@@ -9,8 +9,8 @@ point by key, step, value and time. Only `MlflowClient` is used, never the fluen
 user's own active run and autologging are left alone.
 
 Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2 and SQLAlchemy 2.1.9: the limits below
-(`mlflow/utils/validation.py`), the tag `mlflow.parentRunId`, the error codes in `HOPELESS`, and that a database store
-lets `sqlalchemy.exc.SQLAlchemyError` through.
+(`mlflow/utils/validation.py`), the tag `mlflow.parentRunId`, and that a database store lets
+`sqlalchemy.exc.SQLAlchemyError` through.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import posixpath
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
 from cl_mlm.errors import RunFolderError
 from cl_mlm.tracking.journal import read_lines, without_credentials
 from cl_mlm.tracking.mlflow_store import (
-    TrackingError,
     experiment_id,
     has_run,
     is_server,
@@ -37,11 +37,12 @@ from cl_mlm.tracking.mlflow_store import (
     open_store,
     quiet,
     refuse_deleted,
+    sqlite_path,
+    tracking_error,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
@@ -59,8 +60,6 @@ LINES_AT_ONCE: Final = 2000
 # Tags that resuming reads in the journal; MLflow has them in the artifacts `versions.json` and `summary.json`.
 JOURNAL_ONLY: Final = ("version/", "hardware/", "overlap/")
 SOURCE_TAG: Final = "cl_mlm.tracking.journal"
-# Errors that sending again does not cure.
-HOPELESS: Final = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ class Link:
         run_id: the MLflow run of the whole run; empty before the first delivery.
         children: the id of the MLflow run of each stage, by stage index.
         offset: bytes of the journal that are sent.
+        database: the file of a SQLite store, relative to the run folder: both may be moved together; else empty.
     """
 
     uri: str
@@ -82,6 +82,7 @@ class Link:
     run_id: str = ""
     children: dict[int, str] = field(default_factory=dict)
     offset: int = 0
+    database: str = ""
 
     @classmethod
     def load(cls, folder: Path) -> Link | None:
@@ -89,15 +90,23 @@ class Link:
         try:
             saved = json.loads((folder / LINK_FILE).read_text())
             children = {int(stage): str(run_id) for stage, run_id in saved["children"].items()}
-            return cls(saved["uri"], saved["experiment_id"], saved["run_id"], children, int(saved["offset"]))
+            ids, offset = (saved["experiment_id"], saved["run_id"]), int(saved["offset"])
+            return cls(saved["uri"], *ids, children, offset, str(saved.get("database", "")))
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None  # nothing is lost: the runs are found in MLflow by their tag (`SOURCE_TAG`)
 
     def save(self, folder: Path) -> None:
         """Writes the link to `folder`, whole or not at all."""
+        path = sqlite_path(self.uri)
+        self.database = "" if path is None else os.path.relpath(path.absolute(), folder.absolute())
         temporary = folder / f".{LINK_FILE}.tmp"
         temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
         temporary.replace(folder / LINK_FILE)
+
+    def uri_now(self, folder: Path) -> str:
+        """Returns the address of the store, which may have been moved together with the run's folder."""
+        moved = Path(os.path.normpath(folder.absolute() / self.database))
+        return f"sqlite:///{moved}" if self.database and moved.is_file() else self.uri
 
 
 @dataclass
@@ -132,7 +141,8 @@ class Delivery:
         public_uri = without_credentials(uri)
         saved = Link.load(folder)
         # A link to another store says nothing about this one.
-        self._link = saved if saved is not None and saved.uri == public_uri else Link(public_uri)
+        is_known = saved is not None and public_uri in (saved.uri, saved.uri_now(folder))
+        self._link = replace(saved, uri=public_uri) if saved is not None and is_known else Link(public_uri)
         self._client: MlflowClient | None = None
         self._source = ""
 
@@ -152,7 +162,7 @@ class Delivery:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             self._client = None  # the next try connects anew
             # Not chained: MLflow's messages hold the whole address, with its credentials.
-            raise self._tracking_error(error) from None
+            raise tracking_error(self._uri, error) from None
 
     def _send(self) -> int:
         saved = Link.load(self._folder)
@@ -268,21 +278,6 @@ class Delivery:
         for run_id, batch in batches.items():
             _send_batch(client, run_id, batch, self._folder)
 
-    def _tracking_error(self, error: Exception) -> TrackingError:
-        """Returns a failure of the store as a TrackingError: one line, without credentials."""
-        network = _innermost_os_error(error)
-        text = str(network or error).strip()
-        password = urlsplit(self._uri).password
-        for secret in {password, unquote(password)} if password else ():
-            text = text.replace(secret, "***")
-        line = without_credentials(text.splitlines()[0] if text else type(error).__name__)
-        if is_server(self._uri):
-            summary = f"tracking server {self._link.uri} " + ("not reachable" if network else "refused")
-        else:
-            summary = f"tracking store {self._link.uri} not usable"
-        passing = getattr(error, "error_code", "") not in HOPELESS or network is not None
-        return TrackingError(f"{summary}: {_cut(line, 300)}", passing)
-
 
 def _send_batch(client: MlflowClient, run_id: str, batch: _Batch, folder: Path) -> None:
     """Sends a batch; its status comes last, so that a run that MLflow shows as finished is complete."""
@@ -346,13 +341,3 @@ def _portions(entries: list[Any], most: int) -> Iterator[list[Any]]:
         characters += size
     if portion:
         yield portion
-
-
-def _innermost_os_error(error: BaseException) -> OSError | None:
-    """Returns the last OSError on the chain of causes: `Connection refused` says more than its wrappers."""
-    deepest = None
-    cause: BaseException | None = error
-    while cause is not None:
-        deepest = cause if isinstance(cause, OSError) else deepest
-        cause = cause.__cause__ or cause.__context__
-    return deepest

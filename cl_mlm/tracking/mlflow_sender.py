@@ -7,14 +7,13 @@ thread tries again, and after the run `sync` sends it.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
 from cl_mlm.errors import ClMlmError, ConfigError, RunFolderError
 from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.mlflow_delivery import Delivery, Link
-from cl_mlm.tracking.mlflow_store import TrackingError, is_server, sqlite_path
+from cl_mlm.tracking.mlflow_store import TrackingError, sqlite_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,13 +39,6 @@ def tracking_uri(configured: str | None) -> str:
         )
     path = sqlite_path(uri)
     return uri if path is None else uri.replace(uri.partition("?")[0], f"sqlite:///{path.absolute()}", 1)
-
-
-def ui_command(uri: str) -> list[str]:
-    """Returns the command that serves the MLflow UI on a database; empty for a server, which serves its own."""
-    if is_server(uri):
-        return []
-    return [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
 
 
 class MlflowSender:
@@ -83,7 +75,7 @@ class MlflowSender:
             wait_seconds: the thread does nothing for this time, or until `begin` or `finish` is called.
         """
         self._wait_seconds = wait_seconds
-        _calm_mlflow()
+        calm_mlflow()
         # Saved before anything is sent: `sync` must know the address even if the store is never reached.
         if Link.load(self._folder) is None:
             Link(without_credentials(self.uri)).save(self._folder)
@@ -158,12 +150,12 @@ def sync(folder: Path, uri: str | None = None) -> int:
     link = Link.load(folder)
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     # The saved address has no credentials. If the environment has the same address, it is used instead: with them.
-    saved_uri = link.uri if link and without_credentials(environment or "") != link.uri else None
-    _calm_mlflow()
+    saved_uri = link.uri_now(folder) if link and without_credentials(environment or "") != link.uri else None
+    calm_mlflow()
     return Delivery(folder, journal, tracking_uri(uri or saved_uri)).send()
 
 
-def _calm_mlflow() -> None:
+def calm_mlflow() -> None:
     """Turns off MLflow's telemetry and the links that it prints, unless the user has set these variables."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -7,6 +7,7 @@ Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2, SQLAlch
     - opening a client of a SQLite address creates the database and runs its migrations (`_make_sqlite_store`);
     - a server answers `/health` (`knock`);
     - `error_code` of an `MlflowException` is RESOURCE_ALREADY_EXISTS or RESOURCE_DOES_NOT_EXIST;
+    - the error codes in `HOPELESS`;
     - importing mlflow installs handlers on the loggers "mlflow" and "alembic" (`quiet`).
 """
 
@@ -23,9 +24,11 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 from cl_mlm.errors import ClMlmError
+from cl_mlm.tracking.artifact_folder import adopt_artifacts, artifact_folder
 from cl_mlm.tracking.journal import without_credentials
 from cl_mlm.tracking.slugs import slug
 
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
+
+# Errors that sending again does not cure.
+HOPELESS: Final = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
+MESSAGE_LENGTH: Final = 300
 
 
 class TrackingError(ClMlmError):
@@ -48,6 +55,33 @@ class TrackingError(ClMlmError):
         super().__init__(message)
 
 
+def tracking_error(uri: str, error: Exception) -> TrackingError:
+    """Returns a failure of the store at `uri` as a TrackingError: one line, without credentials."""
+    network = _innermost_os_error(error)
+    text = str(network or error).strip()
+    password = urlsplit(uri).password
+    for secret in {password, unquote(password)} if password else ():
+        text = text.replace(secret, "***")
+    line = without_credentials(text.splitlines()[0] if text else type(error).__name__)
+    line = line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 3]}..."
+    if is_server(uri):
+        summary = f"tracking server {without_credentials(uri)} " + ("not reachable" if network else "refused")
+    else:
+        summary = f"tracking store {without_credentials(uri)} not usable"
+    passing = getattr(error, "error_code", "") not in HOPELESS or network is not None
+    return TrackingError(f"{summary}: {line}", passing)
+
+
+def _innermost_os_error(error: BaseException) -> OSError | None:
+    """Returns the last OSError on the chain of causes: `Connection refused` says more than its wrappers."""
+    deepest = None
+    cause: BaseException | None = error
+    while cause is not None:
+        deepest = cause if isinstance(cause, OSError) else deepest
+        cause = cause.__cause__ or cause.__context__
+    return deepest
+
+
 def open_store(uri: str) -> MlflowClient:
     """Returns a client of the store at `uri`; creates the store if it is a missing SQLite file.
 
@@ -56,9 +90,12 @@ def open_store(uri: str) -> MlflowClient:
     """
     from mlflow import MlflowClient
 
+    path = sqlite_path(uri)
     if is_server(uri):
         knock(uri)
-    elif (path := sqlite_path(uri)) is not None and not path.exists():
+    elif path is not None and path.exists():
+        adopt_artifacts(path)
+    elif path is not None:
         _make_sqlite_store(path)
     return MlflowClient(tracking_uri=uri)
 
@@ -112,8 +149,7 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         path = sqlite_path(uri)
-        # Beside the database: MLflow's default would be the folder in which the command happens to run.
-        location = None if path is None else str(path.absolute().parent / "mlruns" / slug(name))
+        location = None if path is None else str(artifact_folder(path) / slug(name))
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException as error:

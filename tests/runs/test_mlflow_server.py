@@ -121,3 +121,12 @@ def test_artifacts_can_be_read_back(tracked):
     assert {"config.yaml", "summary.json", "accuracy_matrix.csv", "matrices.json", "figures"} <= found
     local = client.download_artifacts(parent.info.run_id, "summary.json")
     assert Path(local).read_bytes() == (result.folder / "summary.json").read_bytes()
+
+
+def test_ui_names_the_page_of_a_server_that_is_not_its_own(tracked, server, cli):
+    _, client, _ = tracked
+    identity = client.get_experiment_by_name("quickstart").experiment_id
+    said = cli("ui", "--uri", server)
+    page = f"{server}/#/experiments/{identity}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    assert said.code == 0
+    assert page in said.out.splitlines()

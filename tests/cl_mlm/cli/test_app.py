@@ -280,10 +280,10 @@ def test_every_command_has_help(cli):
         assert re.search(rf"\b{command}\b +[A-Z]", said.out)
 
 
-def test_ui_of_a_server_names_its_address(cli):
-    assert cli("ui", "--uri", "http://127.0.0.1:1").out == (
-        "the tracking server itself shows its UI: http://127.0.0.1:1\n"
-    )
+def test_ui_of_a_server_that_is_away_says_so(cli):
+    said = cli("ui", "--uri", "http://127.0.0.1:1")
+    assert said.code == 2
+    assert said.err.startswith("error: tracking server http://127.0.0.1:1 not reachable: ")
 
 
 def test_the_command_is_installed_under_its_name():

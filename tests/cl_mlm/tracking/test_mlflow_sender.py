@@ -20,7 +20,7 @@ from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.tracking import mlflow_delivery as delivery
 from cl_mlm.tracking.journal import Journal
 from cl_mlm.tracking.mlflow_delivery import Link
-from cl_mlm.tracking.mlflow_sender import MlflowSender, sync, tracking_uri, ui_command
+from cl_mlm.tracking.mlflow_sender import MlflowSender, sync, tracking_uri
 
 pytestmark = [
     pytest.mark.usefixtures("in_a_hurry"),
@@ -119,7 +119,7 @@ def test_a_sender_that_waits_does_nothing_until_it_is_told_to_begin(uri, tmp_pat
     sender = MlflowSender(folder, folder / "journal.jsonl", uri)
     sender.start(wait_seconds=3600)
     time.sleep(0.3)
-    assert Link.load(folder) == Link(uri)
+    assert Link.load(folder) == Link(uri, database="../mlflow.db")
     sender.begin()
     deadline = time.monotonic() + TIMEOUT
     while Link.load(folder).offset < (folder / "journal.jsonl").stat().st_size:
@@ -241,12 +241,6 @@ def test_a_refused_environment_variable_is_named(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI: must be"):
         tracking_uri(None)
-
-
-def test_the_ui_serves_a_database_and_a_server_needs_none():
-    assert ui_command("sqlite:////a.db")[1:4] == ["-m", "mlflow", "ui"]
-    assert ui_command("sqlite:////a.db")[-1] == "sqlite:////a.db"
-    assert ui_command("http://tracker:5000") == []
 
 
 def test_a_server_gets_all_that_was_written_while_it_was_down_and_no_credentials(outage, client_of, assert_sent):
