@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.data import from_hub
 from cl_mlm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -27,15 +29,18 @@ def open_hub(dataset: str, subset: str | None, revision: str | None, key: str, r
     """
     from datasets import load_dataset
 
-    try:
+    def load() -> DatasetDict:
         whole: DatasetDict = load_dataset(dataset, subset, revision=revision)
+        return whole
+
+    try:
+        return load() if Path(dataset).exists() else from_hub(load)
     except (OSError, RuntimeError) as error:  # the hub's own errors are kinds of OSError; RuntimeError: a script
         at = "its newest revision" if revision is None else revision
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{dataset} at {at}: cannot be read from the hub: {reason}; {remedy}") from error
     except ValueError as error:  # no such configuration
         raise ConfigError(f"{key}: {dataset!r} cannot be read: {str(error).splitlines()[0]}") from error
-    return whole
 
 
 def with_names(column: Sequence[Any], feature: object) -> list[Any]:

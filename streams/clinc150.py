@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cl_mlm.data import StageFields, by_field, by_labels, column_codes, find_folder, pick, read_splits
+from cl_mlm.data import StageFields, by_field, by_labels, column_codes, find_folder, from_hub, pick, read_splits
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS, Scenario, Stream
 
@@ -125,7 +125,7 @@ def _from_hub() -> dict[str, Dataset]:
     from datasets import Dataset, load_dataset
 
     try:
-        hub = load_dataset(HUB, HUB_CONFIG, revision=REVISION)
+        hub = from_hub(lambda: load_dataset(HUB, HUB_CONFIG, revision=REVISION))
     except OSError as error:  # the hub's own errors are kinds of it
         raise DataError(
             f"clinc150: cannot be read from the hub ({HUB}): {error}; give stream.path or set CL_MLM_DATA"

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_mlm.check.token_lengths import BLOCK, StreamLengths
 from cl_mlm.data.tasks import tasks_of
+from cl_mlm.experiment.stage_steps import rows_by_task, steps_with
 from cl_mlm.stream import SPLITS
 from cl_mlm.training.evaluation import scorable_columns
-from cl_mlm.training.loop import num_steps, steps_per_epoch
+from cl_mlm.training.loop import steps_per_epoch
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
@@ -57,25 +57,15 @@ def workload(prepared: Prepared, lengths: StreamLengths | None = None) -> list[S
     tasks = tasks_of(stream)
     counts = _row_counts(tasks, prepared, lengths)
     is_sequential = all(strategy.regime == "sequential" for strategy in prepared.strategies)
-    is_chosen = any(strategy.overrides("training_data") for strategy in prepared.strategies)
     columns_of_stage = _columns_by_stage(prepared)
     work: list[StageWork] = []
-    # Of all stages that the present one trains on: rows by task, columns, and whether the rows are known.
-    task_rows: Counter[str] = Counter()
-    columns: set[int] = set()
-    is_known = not is_chosen
-    for i, task in enumerate(tasks.keys):
-        if is_sequential:
-            task_rows, columns, is_known = Counter(), set(), not is_chosen
-        num_rows = counts["train"][i]
-        task_rows[task] += num_rows or 0
-        columns |= columns_of_stage.get(i, set())
-        is_known = is_known and num_rows is not None
+    columns: set[int] = set()  # of all stages that the present one trains on
+    for i, rows in enumerate(rows_by_task(prepared, tasks.keys, counts["train"])):
+        columns = (set() if is_sequential else columns) | columns_of_stage.get(i, set())
         if is_joint and i < len(stream) - 1:
             work.append(NO_WORK)
             continue
-        rows = [*task_rows.values()] if is_known else None
-        steps = _steps(prepared, rows)
+        steps = steps_with(prepared, rows)
         scored = _scored_after(prepared, tasks, counts, i)
         if is_joint or i == 0:
             scored = _sum([scored, _scored_before(prepared, tasks, counts)])
@@ -128,15 +118,6 @@ def _sum(numbers: Sequence[int | None]) -> int | None:
     """Returns the sum; None if a number is not known."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
-
-
-def _steps(prepared: Prepared, task_rows: Sequence[int] | None) -> int | None:
-    """Returns the optimiser steps of a stage with these rows of every task; None: not known."""
-    if task_rows is not None:
-        return num_steps(prepared.config, task_rows)
-    if prepared.config.training.steps is None:
-        return None
-    return num_steps(prepared.config, [1])  # a fixed number of steps needs one row at least
 
 
 def _validated(

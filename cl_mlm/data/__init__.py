@@ -5,6 +5,7 @@ from cl_mlm.data.entity_staging import by_types, row_types
 from cl_mlm.data.file_faults import same_in_many
 from cl_mlm.data.file_format import Missing, Reading
 from cl_mlm.data.files import find_data, find_folder, is_saved_dataset, read_file, read_splits, read_table
+from cl_mlm.data.hub_access import from_hub
 from cl_mlm.data.label_columns import rarest_labels
 from cl_mlm.data.ordering import reordered, stage_order
 from cl_mlm.data.row_plan import is_gap
@@ -35,6 +36,7 @@ __all__ = [
     "column_codes",
     "find_data",
     "find_folder",
+    "from_hub",
     "is_gap",
     "is_saved_dataset",
     "pick",

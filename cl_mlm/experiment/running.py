@@ -36,6 +36,7 @@ TRAINING_ADVICE = (
     "training.halve_on_oom=true (the same rows a step in smaller passes), or training.batch_size lower and "
     "training.accumulation higher by the same factor, training.max_length lower, training.gradient_checkpointing=true"
 )
+SMOKE_FLAG = "a smoke run (limit {}): its scores mean nothing, and none is flagged as being at chance"
 EVALUATION_ADVICE = "evaluation.batch_size lower, training.max_length lower"
 
 
@@ -76,7 +77,9 @@ class Experiment:
         run, record = self._restore()
         # They follow from stream and tokenizer alone, so that a resumed run finds the same ones.
         reachable = ceilings(run.stream, run.tasks, run.network.tokenizer, run.config)
-        record.flags += [note for note in self.notes if note not in record.flags]
+        limit = self.prepared.config.limit
+        said = [*self.notes, *([] if limit is None else [SMOKE_FLAG.format(limit)])]
+        record.flags += [note for note in said if note not in record.flags]
         stages = range(len(run.stream))
         if self.prepared.is_joint:
             stages = stages[-1:]

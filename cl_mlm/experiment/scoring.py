@@ -92,7 +92,8 @@ class Scoring:
         if not evaluated:
             return None
         shown = "test" if "test" in evaluated else "validation"
-        record.flags += columns_at_chance(run, evaluated[shown])
+        if run.config.limit is None:
+            record.flags += columns_at_chance(run, evaluated[shown])
         if "test" in evaluated:
             write_predictions(self._folder, run, evaluated["test"], str(stage_index))
         return matrices[shown][0][stage_index]

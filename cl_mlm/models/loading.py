@@ -13,14 +13,14 @@ from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers
 from cl_mlm.models.file_safety import check_model, refuse_own_code
 from cl_mlm.models.tiny import TINY, tiny_config
-from cl_mlm.models.tokenizers import cannot_load, load_tokenizer
+from cl_mlm.models.tokenizers import cannot_load, from_folder_or_hub, load_tokenizer
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from cl_mlm.objective import Head, Objective
 
@@ -58,11 +58,12 @@ def load_backbone(
     tokenizer = load_tokenizer(config)
     if config.name in TINY:
         return PlainBackbone(auto.from_config(settings, dtype=dtype), tokenizer, kind)
-    try:
+
+    def load() -> PreTrainedModel:
         seed_everything(seed, "init", 0)
         # Of a classifier with another number of classes the body is kept and the class head is drawn anew.
         with calm_transformers():
-            model = auto.from_pretrained(
+            model: PreTrainedModel = auto.from_pretrained(
                 config.name,
                 revision=config.revision,
                 config=settings,
@@ -71,9 +72,9 @@ def load_backbone(
                 use_safetensors=True,
                 trust_remote_code=False,
             )
-    except (OSError, ValueError) as error:
-        raise cannot_load(config.name, error) from error
-    return PlainBackbone(model, tokenizer, kind)
+        return model
+
+    return PlainBackbone(from_folder_or_hub(config.name, load), tokenizer, kind)
 
 
 def load_kept(folder: Path, dtype: str, objective: Objective) -> PlainBackbone:
@@ -119,12 +120,14 @@ def model_settings(
     if config.name in TINY:
         settings = tiny_config(config.name, config.dropout, max_length)
     else:
-        try:
-            settings = transformers.AutoConfig.from_pretrained(
+
+        def read() -> PretrainedConfig:
+            found: PretrainedConfig = transformers.AutoConfig.from_pretrained(
                 config.name, revision=config.revision, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            raise cannot_load(config.name, error) from error
+            return found
+
+        settings = from_folder_or_hub(config.name, read)
         refuse_own_code(config.name, settings.to_dict())
         _set_dropout(settings, config.dropout)
     kind = _choose_head(config.name, settings, objective.heads)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from transformers import AutoTokenizer
 
+from cl_mlm.data.hub_access import HubUnreachableError, from_hub
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.models.tiny import TINY, letter_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.config.schema import ModelConfig
+
+T = TypeVar("T")
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -25,18 +31,33 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """
     if config.name in TINY:
         return letter_tokenizer(config.name)
-    try:
+
+    def load() -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             config.name, revision=config.revision, trust_remote_code=False
         )
+        return tokenizer
+
+    return from_folder_or_hub(config.name, load)
+
+
+def from_folder_or_hub(name: str, load: Callable[[], T]) -> T:
+    """Returns `load()`, which reads a model, config or tokenizer: from the folder `name`, or from the hub.
+
+    Raises:
+        UnreachableModelError: it cannot be loaded, or the hub is out of reach.
+    """
+    try:
+        return load() if Path(name).is_dir() else from_hub(load)
     except (OSError, ValueError) as error:
-        raise cannot_load(config.name, error) from error
-    return tokenizer
+        raise cannot_load(name, error) from error
 
 
 def cannot_load(name: str, error: Exception) -> UnreachableModelError:
     """Returns the error for a model, config or tokenizer of this name that transformers cannot load."""
-    return UnreachableModelError(f"model.name: cannot load {name!r}: {str(error).splitlines()[0]}")
+    remedy = "; model.name=FOLDER reads a local copy" if isinstance(error, HubUnreachableError) else ""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return UnreachableModelError(f"model.name: cannot load {name!r}: {reason}{remedy}")
 
 
 _DIGESTS: dict[str, str] = {}  # digest of a tokenizer's JSON -> digest without the settings of its last call

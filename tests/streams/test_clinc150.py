@@ -129,7 +129,7 @@ def test_a_hub_out_of_reach_is_an_error_that_says_what_to_set(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(
-        DataError, match=r"cannot be read from the hub .*: offline; give stream.path or set CL_MLM_DATA"
+        DataError, match=r"cannot be read from the hub .*: HF_HUB_OFFLINE is set.*; give stream.path or set CL_MLM_DATA"
     ):
         clinc150()
 

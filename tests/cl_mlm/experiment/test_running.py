@@ -372,6 +372,10 @@ class TestFlags:
         flagged = [flag.partition(":")[0] for flag in result.summary["flags"] if "stays at chance" in flag]
         assert flagged == ["labels-01", "labels-02"]
 
+    def test_a_smoke_run_says_once_that_its_scores_mean_nothing(self, fast):
+        (flag,) = cl_mlm.run(fast, "training.learning_rate=1e-12", limit=4).summary["flags"]
+        assert flag.startswith("a smoke run (limit 4): its scores mean nothing")
+
     def test_a_stage_that_learns_is_not_flagged(self, undisturbed):
         assert summary_of(undisturbed)["flags"] == []
 
