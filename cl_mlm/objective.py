@@ -194,6 +194,15 @@ class Objective(ABC):
         """Returns the labels that every row carries."""
         return [[label] for label in rows["label"]] if self.min_labels else [[]] * len(next(iter(rows.values()), []))
 
+    def renamed(self, rows: RawRows, names: Mapping[str, str]) -> dict[str, list[Any]]:
+        """Returns the columns that hold labels, with `names[label]` for each label in `names`; rows may have faults."""
+        return {"label": [names.get(label, label) for label in rows["label"]]} if "label" in rows else {}
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether rows with one key must have one reference: where they have several, training contradicts itself."""
+        return self.min_labels > 0
+
     @abstractmethod
     def validate(self, rows: RawRows, where: str) -> list[str]:
         """Returns the faults of raw rows (columns of equal length), each beginning with `where`; empty is good."""

@@ -14,6 +14,7 @@ from cl_mlm.data import (
     arrow_batches,
     carve_validation,
     find_folder,
+    label_form,
     pick,
     rarest_labels,
     read_splits,
@@ -211,12 +212,18 @@ def _counted(splits: Mapping[str, Dataset]) -> str:
 
 def _strata(dataset: Dataset, column: str, objective: Objective, name: str) -> Indices | None:
     """Returns a number for every row's label, int64 (rows,); None where rows have no label."""
+    import numpy as np
     import pyarrow as pa
 
     if column in dataset.column_names:
         table = pa.concat_tables(arrow_batches(dataset.select_columns([column])))
         values = table.column(column).combine_chunks()
-        codes: Indices = values.dictionary_encode(null_encoding="encode").indices.to_numpy().astype("int64")
+        encoded = values.dictionary_encode(null_encoding="encode")
+        # Labels that look the same are one stratum, by the code of the first of them.
+        forms = [label_form(label) if isinstance(label, str) else label for label in encoded.dictionary.to_pylist()]
+        first: dict[Any, int] = {}
+        code_of = [first.setdefault(form, code) for code, form in enumerate(forms)]
+        codes: Indices = np.array(code_of, dtype=np.int64)[encoded.indices.to_numpy()]
         return codes
     if "tags" in objective.columns and "tags" in dataset.column_names:
         return rarest_labels(row_types({"train": dataset}, objective, name)["train"])
@@ -268,7 +275,9 @@ def _only_known(name: str, splits: Mapping[str, Dataset], objective: Objective, 
 
     labels = {
         split: [
-            set(row_labels) for batch in arrow_batches(rows) for row_labels in _labels(batch.to_pydict(), objective)
+            {*map(label_form, row_labels)}
+            for batch in arrow_batches(rows)
+            for row_labels in _labels(batch.to_pydict(), objective)
         ]
         for split, rows in splits.items()
     }

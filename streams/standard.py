@@ -7,7 +7,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_mlm.config import make_objective
-from cl_mlm.data import by_field, by_labels, by_source, by_types, column_codes, find_folder, row_types, stage_order
+from cl_mlm.data import (
+    by_field,
+    by_labels,
+    by_source,
+    by_types,
+    column_codes,
+    find_folder,
+    label_form,
+    one_spelling,
+    row_types,
+    stage_order,
+)
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.objective import Objective
 from cl_mlm.stream import SPLITS, Scenario, Stream
@@ -122,13 +133,15 @@ def _check(
 
 
 def _names(splits: Mapping[str, Dataset], kind: str, objective: Objective, where: str) -> list[str]:
-    """Returns all labels or entity types, sorted."""
+    """Returns all labels or entity types, sorted; of those that look the same one."""
     if kind == "types":
-        return sorted({name for rows in row_types(splits, objective, where).values() for row in rows for name in row})
+        types_of_rows = (row for rows in row_types(splits, objective, where).values() for row in rows)
+        return one_spelling(name for row in types_of_rows for name in row)
     labels: set[str] = set()
     for split in SPLITS:
         labels.update(column_codes(splits[split], "label", f"{where} {split}")[1])
-    return sorted(labels.difference(objective.unlearned))
+    unlearned = {label_form(label) for label in objective.unlearned}
+    return one_spelling(label for label in labels if label_form(label) not in unlearned)
 
 
 def _even_groups(names: list[str], stages: int, order_seed: int | None, kind: str) -> list[list[str]]:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Overlap = Literal["error", "drop", "keep"]
+Labels = Literal["error", "fold"]  # that look the same
+UnseenLabels = Literal["error", "drop"]  # that no training row has
 # What says where a run is written, what it is called, and how it is tracked and kept: it changes no result.
 BESIDE_IDENTITY = ("arm", "output", "tracking", "checkpoint")
 NAME_LENGTH = 40
@@ -167,7 +169,9 @@ class Config:
     seed: int = _option(0, "of initialisation, order, dropout and buffers", min=0)
     stream: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "name, arguments, and overlap, first_stages, scenario, order, probes, withhold"},
+        metadata={
+            "help": "name, arguments, and overlap, labels, unseen_labels, first_stages, scenario, order, probes ..."
+        },
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     finetuning: FinetuningConfig = field(default_factory=FinetuningConfig)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from cl_mlm.config.checking import check, yaml_hint
-from cl_mlm.config.schema import Overlap
+from cl_mlm.config.schema import Labels, Overlap, UnseenLabels
 from cl_mlm.stream import SCENARIOS, WITHHELD, Scenario, Withheld
 
 # Scenarios that deal out the rows of an ordinary stream, each with the keys that it reads beside `scenario_seed`:
@@ -23,7 +23,8 @@ SCENARIO_KEYS: Final[Mapping[str, Mapping[str, tuple[Any, Any, Mapping[str, floa
     "blurry": {"blur": (float, ..., {"min": 0, "max": 1})},
 }
 HANDLING_KEYS: Final = ("overlap", "first_stages")  # in every resolved section, set or not
-SWITCH_KEYS: Final = ("as_text", "withhold")  # also beside a stream that is handed over as an object
+LABEL_KEYS: Final[Mapping[str, Any]] = {"labels": Labels, "unseen_labels": UnseenLabels}  # unset: error
+SWITCH_KEYS: Final = ("as_text", "withhold", *LABEL_KEYS)  # also beside a stream that is handed over as an object
 OPTIONAL_KEYS: Final = (*SWITCH_KEYS, "base_scenario", "scenario_seed", "order", "orders", "probes")
 # Arguments of factories that were added later: like an optional key, one at its default stays out of the section.
 LATER_ARGUMENTS: Final = ("delimiter", "encoding", "missing", "test_fraction", "uneven")
@@ -41,9 +42,17 @@ def take_handling(arguments: dict[str, Any], problems: list[str]) -> dict[str, A
     return {"overlap": overlap, "first_stages": first_stages}
 
 
-def take_switches(arguments: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Takes `as_text` and `withhold`, which go with any stream, out of `arguments`; returns them where they are set."""
+def take_switches(arguments: dict[str, Any], problems: list[str], factory: Collection[str] = ()) -> dict[str, Any]:
+    """Takes the SWITCH_KEYS, which go with any stream, out of `arguments`; returns them where they are set.
+
+    Of LABEL_KEYS those stay that are arguments of the factory.
+    """
     taken: dict[str, Any] = {}
+    for key, kind in LABEL_KEYS.items():
+        if key not in factory and key in arguments:
+            value = check(f"stream.{key}", arguments.pop(key), kind, {}, problems)
+            if value != "error":
+                taken[key] = value
     if check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems):
         taken["as_text"] = True
     withhold = _take_withhold(arguments, problems)
@@ -60,7 +69,7 @@ def take_keys(arguments: dict[str, Any], factory: Collection[str], problems: lis
         factory: names of the factory's own arguments; where one is also a key of the platform, the factory gets it.
         problems: faults are added here.
     """
-    taken = take_switches(arguments, problems)
+    taken = take_switches(arguments, problems, factory)
     taken |= _take_scenario(arguments, factory, problems)
     taken |= _take_order(arguments, factory, problems)
     if "probes" not in factory and "probes" in arguments:

@@ -7,6 +7,7 @@ from cl_mlm.data.file_format import Missing, Reading
 from cl_mlm.data.files import find_data, find_folder, is_saved_dataset, read_file, read_splits, read_table
 from cl_mlm.data.hub_access import from_hub
 from cl_mlm.data.label_columns import rarest_labels
+from cl_mlm.data.label_forms import label_form, one_spelling
 from cl_mlm.data.ordering import reordered, stage_order
 from cl_mlm.data.row_plan import is_gap
 from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
@@ -39,6 +40,8 @@ __all__ = [
     "from_hub",
     "is_gap",
     "is_saved_dataset",
+    "label_form",
+    "one_spelling",
     "pick",
     "pick_rows",
     "picked_notes",

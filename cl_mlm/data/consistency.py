@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from cl_mlm.data.label_columns import label_counts
+from cl_mlm.data.label_forms import form_faults, listing
 from cl_mlm.data.split_owners import SplitOwner, split_owners
 from cl_mlm.data.tasks import identity, objectives_of
+from cl_mlm.data.unseen_labels import LabelRows, unseen_problems
 from cl_mlm.errors import nearest
 from cl_mlm.stream import SPLITS, WITHHELD, Stream
 
 MOST_STAGES = 3  # that are told to differ from the first
+MOST_ALIKE = 10  # sets of labels that look the same
+
 Counts = Mapping[str, int]  # label to rows
 
 
@@ -92,37 +95,34 @@ def _difference(expected: Sequence[str], got: Sequence[str]) -> str:
     extra = sorted(set(got) - set(expected))
     differences = []
     if missing:
-        differences.append(f"it lacks {_listing(missing)}")
+        differences.append(f"it lacks {listing(missing)}")
     if extra:
-        differences.append(f"it adds {_listing(extra)}")
+        differences.append(f"it adds {listing(extra)}")
     return " and ".join(differences)
 
 
-def _listing(items: Sequence[str], most: int = 10) -> str:
-    rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(repr, items[:most])) + rest
-
-
-def row_problems(stream: Stream, after: str) -> list[str]:
-    """Returns splits without rows, and labels of rows that do not fit their stage or column.
+def row_problems(stream: Stream, counts: Sequence[LabelRows], after: str, allows_unseen: bool = False) -> list[str]:
+    """Returns splits without rows, labels that look the same, and labels that do not fit their stage or column.
 
     Args:
         stream: with readable rows.
+        counts: `label_rows(stream)`.
         after: where rows have been dropped, which can empty a split or a label: says so in every fault.
+        allows_unseen: whether labels without training rows are no fault.
     """
-    problems: list[str] = []
     owners = split_owners(stream)
-    counts = [_label_rows(owner) for owner in owners]
+    alike = alike_problems(owners, counts)
+    problems = list(alike)
+    # What is told of one spelling would be told of the other again.
+    told = {label for labels in alike.values() for label in labels}
+    counts = [{split: _without(num_rows, told) for split, num_rows in own.items()} for own in counts]
     tasks = [identity(stage) for stage in stream.stages]
-    columns = iter(stream.columns)
     for i, (owner, counts_of_split) in enumerate(zip(owners, counts, strict=True)):
         problems += [
             f"{owner.where} {split}{after}: must have rows, got none"
             for split, rows in owner.splits.items()
             if not len(rows) and (owner.kind, split) != ("probe", "validation")
         ]
-        # Owners with test rows come in the order of the columns.
-        column = next(columns) if "test" in owner.splits else None
         task = identity(owner.item)
         num_before = i if owner.kind == "stage" else len(stream)
         same_task = [stream.stages[j] for j in range(num_before) if tasks[j] == task]
@@ -130,20 +130,33 @@ def row_problems(stream: Stream, after: str) -> list[str]:
         problems += _foreign_labels(owner, counts_of_split, earlier_labels, after)
         if owner.kind == "probe":
             problems += _unknown_labels(owner, earlier_labels)
-        elif column is not None:
-            trained = {label for stage in column.trained_in for label in counts[stage]["train"]}
-            problems += _untrained_labels(owner, counts_of_split, trained, after)
-    return problems
+    return problems if allows_unseen else problems + unseen_problems(stream, counts, after)
 
 
-def _label_rows(owner: SplitOwner) -> dict[str, dict[str, int]]:
-    """Returns by split how many rows each label has, without labels that no stage has to bring."""
-    objective = owner.make_objective()
-    counts = {split: label_counts(rows, objective) for split, rows in owner.splits.items()}
-    for split in counts.keys() - {"train"}:
-        for label in objective.unlearned:
-            counts[split].pop(label, None)
-    return counts
+def label_totals(owners: Sequence[SplitOwner], counts: Sequence[LabelRows]) -> list[Counter[str]]:
+    """Returns for each task how many rows of all splits have each label, those of a stage without any rows, too."""
+    totals: dict[object, Counter[str]] = {}
+    for owner, own in zip(owners, counts, strict=True):
+        total = totals.setdefault(identity(owner.item), Counter())
+        for num_rows in (dict.fromkeys(owner.item.labels, 0), *own.values()):
+            total.update(num_rows)
+    return list(totals.values())
+
+
+def alike_problems(owners: Sequence[SplitOwner], counts: Sequence[LabelRows]) -> dict[str, list[str]]:
+    """Returns a fault for each set of labels of one task that look the same, with these labels."""
+    faults: dict[str, list[str]] = {}
+    for total in label_totals(owners, counts):
+        faults |= form_faults(total)
+    if len(faults) <= MOST_ALIKE:
+        return faults
+    told = dict(list(faults.items())[:MOST_ALIKE])
+    rest = [label for labels in list(faults.values())[MOST_ALIKE:] for label in labels]
+    return {**told, f"labels must not look the same: {len(faults) - MOST_ALIKE} more such sets": rest}
+
+
+def _without(num_rows: Counts, labels: Collection[str]) -> dict[str, int]:
+    return {label: number for label, number in num_rows.items() if label not in labels}
 
 
 def _foreign_labels(owner: SplitOwner, counts: Mapping[str, Counts], earlier: set[str], after: str) -> list[str]:
@@ -154,23 +167,10 @@ def _foreign_labels(owner: SplitOwner, counts: Mapping[str, Counts], earlier: se
     known = set(owner.item.labels)
     return [
         f"{owner.where} {split}{after}: a label must be one of the {owner.kind}'s, got {label!r} in "
-        f"{counts[split][label]} rows{nearest(str(label), known)}; allowed: {_listing(owner.item.labels)}"
+        f"{counts[split][label]} rows{nearest(str(label), known)}; allowed: {listing(owner.item.labels)}"
         for split in owner.splits
         for label in sorted(counts[split].keys() - allowed, key=str)
     ]
-
-
-def _untrained_labels(owner: SplitOwner, counts: Mapping[str, Counts], trained: set[str], after: str) -> list[str]:
-    """Returns labels of validation and test rows that no training row has; `trained`: those that one has."""
-    problems = []
-    for split in SPLITS[1:]:
-        lacking = sorted((counts[split].keys() & {*owner.item.labels}) - trained)
-        if lacking and trained:
-            num_rows = sum(counts[split][label] for label in lacking)
-            problems.append(
-                f"{owner.where} {split}{after}: train has no row of {_listing(lacking)}, {split} has {num_rows}"
-            )
-    return problems
 
 
 def _unknown_labels(owner: SplitOwner, known: Collection[str]) -> list[str]:
@@ -179,4 +179,4 @@ def _unknown_labels(owner: SplitOwner, known: Collection[str]) -> list[str]:
     if not unknown:
         return []
     hint = nearest(unknown[0], known)
-    return [f"{owner.where}: its labels must be brought by a stage, got {_listing(unknown)}{hint}"]
+    return [f"{owner.where}: its labels must be brought by a stage, got {listing(unknown)}{hint}"]

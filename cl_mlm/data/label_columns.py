@@ -39,7 +39,8 @@ def label_counts(dataset: Dataset, objective: Objective) -> dict[str, int]:
         counts: Counter[str] = Counter()
         try:
             for table in arrow_batches(dataset):
-                counts.update(label for labels in objective.labels_of(table.to_pydict()) for label in set(labels))
+                of_rows = objective.labels_of(table.to_pydict())
+                counts.update(label for labels in of_rows for label in set(labels) if isinstance(label, str))
         except (TypeError, ValueError, AttributeError):
             return {}
         return dict(counts)

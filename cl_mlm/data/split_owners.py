@@ -9,15 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from cl_mlm.arrow import pick
 from cl_mlm.config.components import make_objective
 from cl_mlm.stream import SPLITS, Column, Stage, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
     from datasets import Dataset
 
     from cl_mlm.objective import Objective
+
+    Mark = npt.NDArray[np.bool_]
+    Marks = dict[str, Mark]  # by split, of one owner
 
 
 @dataclass(frozen=True)
@@ -77,3 +83,21 @@ def with_splits(stream: Stream, splits: Sequence[Mapping[str, Dataset]], **chang
         given_columns=tuple(changed["column"]),
         probes=tuple(changed["probe"]),
     )
+
+
+def without_marked(stream: Stream, marks: Sequence[Marks]) -> Stream:
+    """Returns the stream without the marked rows; a split that loses none is the same object.
+
+    Args:
+        stream: loses the rows.
+        marks: of every one of `split_owners(stream)`: by split, where rows go, which rows, (rows,).
+    """
+
+    def left(rows: Dataset, marked: Mark | None) -> Dataset:
+        return pick(rows, (~marked).nonzero()[0]) if marked is not None and marked.any() else rows
+
+    splits = [
+        {split: left(rows, mark.get(split)) for split, rows in owner.splits.items()}
+        for owner, mark in zip(split_owners(stream), marks, strict=True)
+    ]
+    return with_splits(stream, splits)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
-from cl_mlm.data.ordering import check_once, cut_labels, stage_order
+from cl_mlm.data.label_forms import cut_spellings, label_form, with_forms
+from cl_mlm.data.ordering import check_once, stage_order
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
@@ -53,7 +54,8 @@ def by_labels(
     Args:
         splits: `train`, `validation` and `test` with the column `label`.
         name: the stream's name.
-        labels_per_stage: how many labels a stage brings; must divide their number. Rows with a label that no stage
+        labels_per_stage: how many labels a stage brings; must divide their number. Labels that look the same
+            (`label_form`) count once and come in one stage. Rows with a label that no stage
             brings (`Objective.unlearned`) are dealt out to all stages in turn.
         order_seed: shuffles the labels, sorted by name, before they are cut; None: keeps them sorted.
         groups: the labels of every stage, in order, instead of `labels_per_stage`; `order_seed` is then not used.
@@ -68,8 +70,9 @@ def by_labels(
     """
     coded = {split: column_codes(splits[split], "label", f"{name} {split}") for split in SPLITS}
     objective = make_objective(stage_fields.get("objective", "classification"), stage_fields.get("options", {}))
-    labels = sorted(set().union(*(names for _, names in coded.values())).difference(objective.unlearned))
-    cut = cut_labels(labels, labels_per_stage, groups, order_seed, uneven=uneven)
+    unlearned = {label_form(label) for label in objective.unlearned}
+    labels = {label for _, names in coded.values() for label in names if label_form(label) not in unlearned}
+    cut = cut_spellings(labels, labels_per_stage, groups, order_seed, uneven=uneven)
     stage_of = {label: i for i, group in enumerate(cut) for label in group}
     splits_of_stages = _splits_of_stages(splits, coded, stage_of, len(cut))
     width = max(2, len(str(len(cut))))
@@ -297,7 +300,7 @@ def _labels(splits: Mapping[str, Dataset], where: str, fields: StageFields) -> t
         for table in arrow_batches(splits[split]):
             rows = table.to_pydict()
             # Faulty rows are left out here: the hygiene gate names them.
-            if not objective.validate(rows, where):
+            if not objective.validate(with_forms(rows, objective), where):
                 labels.update(label for row_labels in objective.labels_of(rows) for label in row_labels)
     return tuple(sorted(labels.difference(objective.unlearned)))
 

@@ -12,7 +12,8 @@ from cl_mlm.arrow import pick
 from cl_mlm.config.components import find, make_objective, make_stream, parameters
 from cl_mlm.config.stream_keys import HANDLING_KEYS, OPTIONAL_KEYS, SCENARIO_KEYS, names_stages, prefixed
 from cl_mlm.data.files import find_folder, read_splits
-from cl_mlm.data.hygiene import clean
+from cl_mlm.data.hygiene import clean, with_sound_labels
+from cl_mlm.data.label_folding import fold_labels
 from cl_mlm.data.ordering import reordered
 from cl_mlm.data.sampling import limit
 from cl_mlm.data.scenarios import RESTAGING
@@ -23,11 +24,16 @@ from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import WITHHELD, Column, Stage, Stream, column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cl_mlm.config.schema import UnseenLabels
 
 
 def build_stream(
-    section: Mapping[str, Any], limit_rows: int | None = None, given: Stream | None = None
+    section: Mapping[str, Any],
+    limit_rows: int | None = None,
+    given: Stream | None = None,
+    folds_case: Callable[[], bool] = lambda: False,
 ) -> tuple[Stream, dict[str, int]]:
     """Returns the stream of a resolved `stream` section, ready to train on, and the counts of overlapping rows.
 
@@ -35,6 +41,7 @@ def build_stream(
         section: the arguments of the stream's factory and the keys of `config/stream_keys.py`.
         limit_rows: rows a split at most, for a smoke run; None: all.
         given: a stream object in place of the factory's; the section then says what is done to it.
+        folds_case: says whether the model's tokenizer folds letter case; asked only where it matters.
 
     Raises:
         ConfigError, DataError: every fault of the section or of the rows.
@@ -46,10 +53,14 @@ def build_stream(
         # Before any row is read: settings chosen on the first stages must not depend on later ones. A scenario that
         # deals out rows anew makes its stages from the whole stream, so that it is cut last.
         stream = first_stages(stream, num_first)
+    folds = _folds(section)
+    if folds:
+        stream = fold_labels(stream, keeps_stages=given is not None)
+    unseen_labels: UnseenLabels = "drop" if section.get("unseen_labels") == "drop" else "error"
     if section.get("as_text"):
-        stream = as_text(stream)
-    stream = with_probes(stream, section.get("probes", {}))
-    stream, overlap = clean(stream, section.get("overlap", "error"))
+        stream = as_text(with_sound_labels(stream, unseen_labels))
+    stream = with_probes(stream, section.get("probes", {}), folds)
+    stream, overlap = clean(stream, section.get("overlap", "error"), unseen_labels, folds_case)
     if limit_rows is not None:
         # Rows for every stage that is yet to be dealt out.
         num_to_fill = section.get("num_stages", 1) if deals_anew else 1
@@ -60,6 +71,10 @@ def build_stream(
     if section.get("withhold"):
         stream = withholding(stream, section["withhold"])
     return stream, overlap
+
+
+def _folds(section: Mapping[str, Any]) -> bool:
+    return section.get("labels") == "fold"  # a factory's own argument of that name has other values
 
 
 def make_base(section: Mapping[str, Any]) -> Stream:
@@ -126,12 +141,13 @@ def first_stages(stream: Stream, num_stages: int | None) -> Stream:
     return cut
 
 
-def with_probes(stream: Stream, probes: Mapping[str, str | Mapping[str, Any]]) -> Stream:
+def with_probes(stream: Stream, probes: Mapping[str, str | Mapping[str, Any]], folds: bool = False) -> Stream:
     """Returns the stream with further probes behind its own.
 
     Args:
         stream: gets the probes.
         probes: by name: the path of a folder, or a resolved `stream` section, whose every stage becomes a probe.
+        folds: whether labels of all probes are folded; else of those whose section says so.
 
     Raises:
         ConfigError, DataError: every probe that cannot be read, or whose objective the stream does not have.
@@ -141,7 +157,7 @@ def with_probes(stream: Stream, probes: Mapping[str, str | Mapping[str, Any]]) -
     known = list(dict.fromkeys(map(_objective_text, stream.stages)))
     for name, source in probes.items():
         try:
-            new = _probes_of(stream, name, source)
+            new = _probes_of(stream, name, source, folds)
         except (ConfigError, DataError) as error:
             problems += [prefixed(line, name) for line in error.problems]
             continue
@@ -158,13 +174,13 @@ def _objective_text(owner: Stage | Column) -> str:
     return f"{owner.objective} {dict(owner.options)}" if owner.options else owner.objective
 
 
-def _probes_of(stream: Stream, name: str, source: str | Mapping[str, Any]) -> list[Column]:
+def _probes_of(stream: Stream, name: str, source: str | Mapping[str, Any], folds: bool) -> list[Column]:
     if isinstance(source, str):
-        return [_probe_of_folder(stream, name, source)]
-    return _probes_of_section(name, source)
+        return [_probe_of_folder(stream, name, source, folds)]
+    return _probes_of_section(name, source, folds)
 
 
-def _probe_of_folder(stream: Stream, name: str, path: str) -> Column:
+def _probe_of_folder(stream: Stream, name: str, path: str, folds: bool) -> Column:
     """Returns a folder's test rows, and its validation rows where it has some, read for the first stage's objective."""
     import numpy as np
 
@@ -175,12 +191,14 @@ def _probe_of_folder(stream: Stream, name: str, path: str) -> Column:
     no_rows = pick(read["test"], np.zeros(0, dtype=np.int64))
     splits = {"train": no_rows, "validation": read.get("validation", no_rows), "test": read["test"]}
     probe = by_source({name: splits}, name=name, objective=first.objective, options=first.options, task=first.task)
-    return column_of(probe.stages[0], home=None)
+    return column_of((fold_labels(probe) if folds else probe).stages[0], home=None)
 
 
-def _probes_of_section(name: str, section: Mapping[str, Any]) -> list[Column]:
+def _probes_of_section(name: str, section: Mapping[str, Any], folds: bool) -> list[Column]:
     """Returns one probe for each stage of a section's stream: `name`, or `name/stage` where there are several."""
     stream = make_base(section).first(section.get("first_stages"))
+    if folds or _folds(section):
+        stream = fold_labels(stream)
     if section.get("as_text"):
         stream = as_text(stream)
     names: Sequence[str] = [name] if len(stream) == 1 else [f"{name}/{stage.name}" for stage in stream.stages]

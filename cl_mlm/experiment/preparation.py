@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ from cl_mlm.experiment.model_fit import length_faults, prompt_faults, with_lengt
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
 from cl_mlm.models.size import size_of_tasks
+from cl_mlm.models.tokenizers import folds_case
 from cl_mlm.prompting.columns import Prompting, prepare_prompting, refuse_headless
 from cl_mlm.tracking.mlflow_sender import tracking_uri
 from cl_mlm.training.hardware import resolve_hardware
@@ -76,7 +78,8 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     _collect(faults, lambda: tracking_uri(config.tracking.uri))
     _collect(faults, lambda: check_output(Path(config.output)))
     resolved = _collect(faults, lambda: resolve_hardware(config))
-    cleaned = _collect(faults, lambda: build_stream(config.stream, config.limit, stream))
+    asks_case = partial(folds_case, config.model)
+    cleaned = _collect(faults, lambda: build_stream(config.stream, config.limit, stream, asks_case))
     if faults or built is None or resolved is None or cleaned is None:
         problems = [line for fault in faults for line in getattr(fault, "problems", [str(fault)])]
         raise (DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError)(problems)
@@ -153,7 +156,7 @@ def _prompting(config: Config, stream: Stream, objectives: Sequence[Objective]) 
     refuse_headless(objectives)
     if isinstance(config.prompting.data, dict):
         try:
-            stream = build_stream(config.prompting.data, config.limit)[0]
+            stream = build_stream(config.prompting.data, config.limit, None, partial(folds_case, config.model))[0]
         except (ConfigError, DataError) as error:
             marks = {line: "." if line.startswith("stream.") else ": " for line in error.problems}
             told = [f"prompting.data{mark}{line.removeprefix('stream.')}" for line, mark in marks.items()]

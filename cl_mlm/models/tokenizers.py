@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, TypeVar
 
 from transformers import AutoTokenizer
@@ -58,6 +59,17 @@ def cannot_load(name: str, error: Exception) -> UnreachableModelError:
     remedy = "; model.name=FOLDER reads a local copy" if isinstance(error, HubUnreachableError) else ""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return UnreachableModelError(f"model.name: cannot load {name!r}: {reason}{remedy}")
+
+
+def folds_case(config: ModelConfig) -> bool:
+    """Says whether the model's tokenizer gives capitals and small letters the same tokens; False where it has none."""
+    try:
+        tokenizer = load_tokenizer(config)
+    except UnreachableModelError:  # told when the model is loaded
+        return False
+    # By what it does: a setting for it has another name and place in each kind of tokenizer.
+    capitals, small = (tokenizer.encode(text, add_special_tokens=False) for text in (ascii_uppercase, ascii_lowercase))
+    return list(capitals) == list(small)
 
 
 _DIGESTS: dict[str, str] = {}  # digest of a tokenizer's JSON -> digest without the settings of its last call

@@ -49,6 +49,16 @@ class Multilabel(Objective):
         return list(rows["labels"])
 
     @override
+    def renamed(self, rows: RawRows, names: Mapping[str, str]) -> dict[str, list[Any]]:
+        """Returns `labels`; of two labels of a row that get one name, one is left."""
+        return {
+            "labels": [
+                [*dict.fromkeys(names.get(label, label) for label in labels)] if isinstance(labels, list) else labels
+                for labels in rows["labels"]
+            ]
+        }
+
+    @override
     def validate(self, rows: RawRows, where: str) -> list[str]:
         problems = text_faults(rows, text_columns(rows), where)
         if "labels" not in rows:

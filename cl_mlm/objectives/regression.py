@@ -59,6 +59,11 @@ class Regression(Objective):
     def num_outputs(self, labels: Sequence[str]) -> int:
         return 1
 
+    @property
+    @override
+    def contradicts(self) -> bool:
+        return True
+
     @override
     def validate(self, rows: RawRows, where: str) -> list[str]:
         problems = text_faults(rows, text_columns(rows), where)

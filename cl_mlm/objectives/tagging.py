@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.objective import UNCUT, Attainable, Encoded, Head, Objective, Obstacle, Predictor, RawRows
-from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, types_of
+from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, type_of, types_of
 from cl_mlm.scores.entities import micro_scores, type_scores
 from cl_mlm.tokens.logits import masked_logits
 from cl_mlm.tokens.text_rows import padded
@@ -61,6 +61,16 @@ class Tagging(Objective):
     def labels_of(self, rows: RawRows) -> list[Sequence[str]]:
         """Returns the entity types of every row."""
         return [types_of(tags) for tags in rows["tags"]]
+
+    @override
+    def renamed(self, rows: RawRows, names: Mapping[str, str]) -> dict[str, list[Any]]:
+        """Returns `tags` with other types."""
+
+        def rename(tag: Any) -> Any:
+            kind = type_of(tag) if isinstance(tag, str) else ""
+            return f"{tag[:2]}{names[kind]}" if kind in names else tag
+
+        return {"tags": [[rename(tag) for tag in tags] if isinstance(tags, list) else tags for tags in rows["tags"]]}
 
     @override
     def validate(self, rows: RawRows, where: str) -> list[str]:

@@ -98,6 +98,12 @@ class TextToText(Objective):
     def bind(self, model: PreTrainedModel, head: Head) -> None:
         self._decoder_start = decoder_start_token(model) if head == "seq2seq" else None
 
+    @property
+    @override
+    def contradicts(self) -> bool:
+        """Where the answers are given; a free text may have several that are right."""
+        return self.answers is not None
+
     @override
     def validate(self, rows: RawRows, where: str) -> list[str]:
         faults = text_faults(rows, self.columns, where)

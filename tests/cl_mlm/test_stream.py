@@ -200,7 +200,7 @@ def test_a_columns_labels_must_be_trained_in_one_of_its_stages():
     held = column("all", "abc", home=1, stages=(0, 1))
     clean(Stream("s", (one, two), given_columns=(held,)), "error")
     late = Stream("s", (one, two), given_columns=(replace(held, stages=(1,)),))
-    assert "column 'all' test: train has no row of 'a', 'b', test has 4" in faults(late)
+    assert any("column 'all' test: train has no row of 'a', 'b', test has 4" in fault for fault in faults(late))
 
 
 def test_columns_are_limited_and_written_as_text_with_the_stages():

@@ -70,4 +70,6 @@ def test_a_label_outside_the_stages_is_refused_with_the_nearest(rows, make_stage
 def test_a_label_that_train_lacks_is_refused(split, rows, make_stage, make_stream, faults):
     stage = make_stage(train=rows(("x", "a"), ("y", "a")), validation=rows(("v", "a")), test=rows(("t", "a")))
     stage = replace(stage, **{split: rows(("p", "b"), ("q", "b"))})
-    assert faults(make_stream(stage)) == [f"stage 'one' {split}: train has no row of 'b', {split} has 2"]
+    assert faults(make_stream(stage)) == [
+        f"stage 'one' {split}: train has no row of 'b', {split} has 2; stream.unseen_labels=drop leaves such rows out"
+    ]

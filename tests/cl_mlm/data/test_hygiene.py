@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl_mlm.data.hygiene import clean
-from cl_mlm.errors import ConfigError
+from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS
 
 DATA = Path(os.environ.get("CL_MLM_DATA") or Path(__file__).parents[3].parent / "shared" / "data")
@@ -154,7 +154,8 @@ def test_drop_that_takes_a_labels_last_training_row_is_refused(rows, make_stage,
         train=rows(("x", "a"), ("y", "b")), validation=rows(("v", "b")), test=rows(("x", "a"), ("z", "b"))
     )
     assert faults(make_stream(stage), "drop") == [
-        "stage 'one' test, after stream.overlap=drop: train has no row of 'a', test has 1"
+        "stage 'one' test, after stream.overlap=drop: train has no row of 'a', test has 1; "
+        "stream.unseen_labels=drop leaves such rows out"
     ]
 
 
@@ -235,3 +236,49 @@ def test_clinc150_has_two_test_and_three_validation_rows_in_train(rows, make_sta
     assert counts["train_in_test"] == 2
     assert counts["train_in_validation"] == 3
     assert len(cleaned.stages[0].test) == 4500
+
+
+@pytest.fixture
+def in_other_case(rows, make_stage, make_stream):
+    """A training row of a test row, a validation row of a test row, in other case; and one training row as it is."""
+    return make_stream(
+        make_stage(
+            train=rows(("Book it", "a"), ("STRASSE", "b"), ("as it is", "a"), ("y", "a"), ("z", "b")),
+            validation=rows(("CANCEL it", "a"), ("w", "b")),
+            test=rows(("book it", "a"), ("cancel it", "b"), ("as it is", "a"), ("straße", "b")),
+        )
+    )
+
+
+TOLD = "2 training and 1 validation rows differ in letter case only from a row of a later split"
+
+
+def test_rows_in_other_case_are_counted_and_stay(in_other_case):
+    cleaned, counts = clean(in_other_case, "drop")
+    assert cleaned.stages[0].train["text"][:] == ["Book it", "STRASSE", "y", "z"]
+    assert cleaned.notes[0] == f"overlap: {TOLD}; they are not taken as the same"
+    assert (counts["train_in_test"], counts["validation_in_test"]) == (1, 0)
+
+
+def test_rows_in_other_case_are_overlap_where_the_tokenizer_folds_case(in_other_case):
+    cleaned, counts = clean(in_other_case, "drop", folds_case=lambda: True)
+    assert cleaned.stages[0].train["text"][:] == ["y", "z"]
+    assert cleaned.stages[0].validation["text"][:] == ["w"]
+    assert cleaned.notes[0] == f"overlap: {TOLD}; the model's tokenizer folds case: they are the same"
+    assert (counts["train_in_test"], counts["validation_in_test"]) == (3, 1)
+    with pytest.raises(DataError, match=r"got 3 such: 'Book it'.*(?s:.)*tokenizer folds case"):
+        clean(in_other_case, "error", folds_case=lambda: True)
+
+
+def test_a_validation_split_that_is_the_test_split_in_other_case_is_refused(rows, make_stage, make_stream):
+    stage = make_stage(validation=rows(("X", "a"), ("Y", "b")), test=rows(("y", "b"), ("x", "a")))
+    clean(make_stream(stage), "error")
+    with pytest.raises(DataError, match="validation: must not be the test split"):
+        clean(make_stream(stage), "drop", folds_case=lambda: True)
+
+
+def test_the_tokenizer_is_asked_only_where_it_matters(overlapping, in_other_case):
+    asked = []
+    for stream in (overlapping, in_other_case):
+        clean(stream, "keep", folds_case=lambda: bool(asked.append(1)))
+    assert len(asked) == 1
