@@ -302,9 +302,9 @@ def _entry(where: str, given: Mapping[str, Any], shared: Mapping[str, Any]) -> t
     problems: list[str] = []
     unknown_keys(where, given, ENTRY, problems)
     if "path" not in given:
-        problems.append(f"{where}.path: must name a folder inside stream.path, got none")
+        problems.append(f"{where}.path: must name a folder or file inside stream.path, got none")
     elif isinstance(given["path"], str) and (Path(given["path"]).is_absolute() or ".." in Path(given["path"]).parts):
-        problems.append(f"{where}.path: must name a folder inside stream.path, got {given['path']!r}")
+        problems.append(f"{where}.path: must name a folder or file inside stream.path, got {given['path']!r}")
     for key, annotation in ENTRY.items():
         if key in given:
             check(f"{where}.{key}", given[key], annotation, {}, problems)

@@ -6,7 +6,7 @@ import cl_mlm
 
 FAULTS = [
     ([{"path": "tagging", "objective": "tagin"}], "no objective is called 'tagin' (did you mean 'tagging'?)"),
-    ([{"objective": "tagging"}], "stream.stages[0].path: must name a folder inside stream.path, got none"),
+    ([{"objective": "tagging"}], "stream.stages[0].path: must name a folder or file inside stream.path, got none"),
     ([{"path": "nowhere"}], "stream.stages[0].path: must be a folder or file, got"),
     (
         [{"path": "tagging", "goal": 1}],

@@ -342,5 +342,5 @@ def test_rows_of_a_split_that_is_carved_later_are_refused(tmp_path):
 
 @pytest.mark.parametrize("path", ["../other", "/other"])
 def test_folders_of_stages_lie_inside_the_path(path, tmp_path):
-    with pytest.raises(ConfigError, match=r"stream.stages\[0\].path: must name a folder inside stream.path, got"):
+    with pytest.raises(ConfigError, match=r"stages\[0\].path: must name a folder or file inside stream.path, got"):
         files(path=str(tmp_path), stages_by="files", stages=[{"path": path}])

@@ -106,6 +106,20 @@ def test_one_file_of_tags_is_carved_by_entity_type(tmp_path):
     assert sizes(stream) == [(2, 1, 1)] * 3
 
 
+def test_relations_and_entities_may_be_character_spans(tmp_path):
+    pairs = [(f"Anna {i} knows Bob.", label) for i in range(10) for label in "ab"]
+    related = [{"text": text, "head": [0, 4], "tail": [13, 16], "label": label} for text, label in pairs]
+    tagged = [{"text": text, "entities": [[0, 4, label]]} for text, label in pairs]
+    stream = files(path=json_file(tmp_path / "a.jsonl", related), labels_per_stage=2, objective="relation")
+    clean(stream, "keep")
+    row = stream.stages[0].train[0]
+    assert [row["tokens"][slice(*row[name])] for name in ("head", "tail")] == [["Anna"], ["Bob"]]
+    given = {"stages_by": "types", "types_per_stage": 1, "order_seed": None, "objective": "tagging"}
+    stream = files(path=json_file(tmp_path / "b.jsonl", tagged), **given)
+    clean(stream, "keep")
+    assert stream.stages[0].train["tags"][0] == ["B-a", "O", "O", "O", "O"]
+
+
 def test_a_stage_without_carved_validation_rows_gets_some_and_the_note_says_so(tmp_path):
     for split in ("train", "test"):
         json_file(tmp_path / "own" / f"{split}.jsonl", rows(6, word=split))
