@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.data.column_types import merge_type, schema_of
+from cl_mlm.data.file_digest import file_digest
 from cl_mlm.data.file_faults import FileFaults, Tally, same_in_many
 from cl_mlm.data.file_format import (
     EXPECTED_SEPARATOR,
@@ -215,8 +216,7 @@ def _address(path: Path, reading: Reading, required: Sequence[str]) -> str:
     """Returns a hash of the file's content and of how it is read; its path and time do not matter."""
     digest = hashlib.blake2b(digest_size=16)
     for part in [path] if path.is_file() else sorted(path.iterdir()):
-        with part.open("rb") as file:
-            digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+        digest.update(bytes.fromhex(file_digest(part)))
     digest.update(repr((LAYOUT, path.suffix.lower(), *reading.address(), sorted(required))).encode())
     return digest.hexdigest()
 
