@@ -203,6 +203,21 @@ class Stream:
         """A hash over names, labels and the rows of every split, in order (64 hexadecimal digits)."""
         return fingerprint(self)
 
+    @cached_property
+    def split_digests(self) -> dict[str, str]:
+        """A hash of the rows of each split (8 hexadecimal digits), by the owner's name and the split, for messages."""
+        return {
+            f"{owner.name} ({split})": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:8]
+            for owner, split, rows in self._hashed
+        }
+
+    @cached_property
+    def _hashed(self) -> list[tuple[Stage | Column, str, dict[str, object]]]:
+        """Owner, split and `split_digest` of all rows that the fingerprint covers, each hashed once."""
+        splits: list[tuple[Stage | Column, str]] = [(stage, split) for stage in self.stages for split in SPLITS]
+        splits += [(column, split) for column in (*self.given_columns, *self.probes) for split in SPLITS[1:]]
+        return [(owner, split, split_digest(owner.split(split))) for owner, split in splits]
+
 
 def pack_row_ids(stage_index: int, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Returns `(stage_index << 40) | position` for every position; shape of `positions`."""
@@ -227,8 +242,9 @@ def fingerprint(stream: Stream) -> str:
     The same rows give the same fingerprint wherever their files lie, however they are cut in chunks, and whether or
     not they are read through an indices mapping. The order of columns does not count.
     """
+    hashed = {(id(owner), split): rows for owner, split, rows in stream._hashed}
     stages = [
-        {"name": stage.name, "labels": stage.labels, "splits": [split_digest(stage.split(name)) for name in SPLITS]}
+        {"name": stage.name, "labels": stage.labels, "splits": [hashed[id(stage), split] for split in SPLITS]}
         for stage in stream.stages
     ]
     content: dict[str, object] = {"scenario": stream.scenario, "stages": stages}
@@ -240,7 +256,7 @@ def fingerprint(stream: Stream) -> str:
                     "labels": column.labels,
                     "home": column.home,
                     "stages": column.trained_in,
-                    "splits": [split_digest(column.split(split)) for split in SPLITS[1:]],
+                    "splits": [hashed[id(column), split] for split in SPLITS[1:]],
                 }
                 for column in columns
             ]

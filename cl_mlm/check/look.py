@@ -12,14 +12,15 @@ from cl_mlm.check.token_lengths import SplitAddress, StreamLengths, digest, join
 from cl_mlm.check.workload import StageWork, workload
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.experiment.run_choice import choose_folder
 from cl_mlm.models.size import size_of_tasks
 from cl_mlm.models.tokenizers import load_tokenizer
-from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
 from cl_mlm.training.ceiling import Ceilings, as_dict, ceilings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.models.size import ModelSize
@@ -72,6 +73,11 @@ class RunEstimate:
         """Rows scored before the first stage and after every one; None: not known."""
         scored = [stage.scored for stage in self.work]
         return None if None in scored else sum(number or 0 for number in scored)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run would be written, or was: see `choose_folder`."""
+        return choose_folder(self.prepared).folder
 
     @property
     def row_parts(self) -> list[RowPart]:
@@ -151,7 +157,7 @@ class RunEstimate:
             "not_known": self.unreachable or None,
             "timed": None if self.timed is None else asdict(self.timed),
             "seconds": None if seconds is None else {"training": seconds[0], "evaluation": seconds[1]},
-            "run_folder": str(run_folder(config)),
+            "run_folder": str(self.folder),
         }
 
     def _stage(self, stage_index: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from cl_mlm.check.disk import shown
 from cl_mlm.check.look import SCORED_SPLITS
 from cl_mlm.check.text_table import fitted
 from cl_mlm.check.token_lengths import BLOCK
-from cl_mlm.storage.run_lookup import run_folder
 from cl_mlm.stream import SPLITS
 from cl_mlm.training.ceiling import ceiling_notes
 
@@ -50,7 +49,7 @@ def look_lines(estimate: RunEstimate, width: int | None = None) -> list[str]:
     if estimate.lengths is None:
         unknown = "tokens, memory and disk" if estimate.memory is None else "tokens"
         lines.append(f"{unknown}: not known: {estimate.unreachable}")
-    return [*lines, f"run folder: {run_folder(config)}", "good to run"]
+    return [*lines, f"run folder: {estimate.folder}", "good to run"]
 
 
 def duration(seconds: float) -> str:

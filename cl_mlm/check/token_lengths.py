@@ -18,7 +18,7 @@ from cl_mlm.errors import DataError
 from cl_mlm.models.tokenizers import tokenizer_hash
 from cl_mlm.objective import Lengths
 from cl_mlm.stream import SPLITS, Stream
-from cl_mlm.tokens.encoding import encode_rows
+from cl_mlm.tokens.encoding import encode_rows, encoding_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def stream_lengths(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerB
     Raises:
         DataError: what the cache holds is damaged.
     """
-    objectives = [[task.objective.name, task.objective.options(), list(task.labels.index)] for task in tasks]
+    objectives = [[*encoding_identity(task.objective), list(task.labels.index)] for task in tasks]
     identity = [VERSION, stream.fingerprint, objectives, tasks.keys, tasks.column_keys, max_length, MOST_ROWS]
     key = json.dumps([*identity, tokenizer_hash(tokenizer)], sort_keys=True)
     folder = cache_folder("lengths") / hashlib.sha256(key.encode()).hexdigest()[:32]

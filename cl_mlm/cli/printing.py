@@ -59,7 +59,8 @@ def print_result(result: Result) -> None:
     from cl_mlm.results.run_report import metrics_table, notes, prompting_tables
 
     if not result.is_new:
-        print_lines([f"already finished (--again runs it once more): {result.folder}"])
+        warnings = [f"warning: {warning}" for warning in result.warnings]
+        print_lines([f"already finished (--again runs it once more): {result.folder}", *warnings])
         return
     console = Console()
     table = metrics_table(result.summary)

@@ -1,4 +1,4 @@
-"""Decides whether a run may be resumed: compares its recorded settings, data, versions and hardware with those of now.
+"""Decides whether a run may be resumed, or handed back as finished: compares what it recorded with what is now.
 
 The journal holds the recorded ones: settings in `params`, each as it was first written, and the rest in tags, which a
 resumed run writes again.
@@ -7,12 +7,13 @@ resumed run writes again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.schema import BESIDE_IDENTITY
 from cl_mlm.errors import RunFolderError
+from cl_mlm.experiment.provenance import other_data, other_source
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.state_files import MANIFEST
 from cl_mlm.storage.versions import versions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 INEXACT_TAG = "inexact"
 BETWEEN_NOTES = "; "
+WAYS_OUT = "\n`run --again` (in Python: again=True) makes a new run beside it; or delete the folder"
 # Settings that say where a run is computed, not what.
 PLACE = ("training.device", "training.threads")
 
@@ -49,30 +51,44 @@ class Changes:
     """What differs between the start of a run and now, a line for each difference.
 
     Attributes:
-        settings: settings and data that make it another run.
+        settings: settings that make it another run.
+        data: rows, what is asked of them, and files of the model, that make it another run; by their tags.
+        source: the project's code, and own code.
         place: settings that say where the run is computed.
         versions: versions, and settings that one of the two versions does not have.
         machine: processor and accelerator.
     """
 
     settings: list[str] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
+    source: list[str] = field(default_factory=list)
     place: list[str] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
     machine: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.settings or self.inexact)
+        return bool(self.other_run or self.inexact)
+
+    @property
+    def other_run(self) -> list[str]:
+        """Differences that make it another run."""
+        return [*self.settings, *self.data.values()]
+
+    @property
+    def other_result(self) -> list[str]:
+        """Differences with which a finished run is not handed back."""
+        return self.other_run + self.source
 
     @property
     def inexact(self) -> list[str]:
-        """Differences that may change bits of the result, but make no other experiment."""
-        return self.versions + self.machine + self.place
+        """Differences with which a run is resumed only where it is asked for, and then flagged."""
+        return self.source + self.versions + self.machine + self.place
 
     def notes(self) -> list[str]:
         """Returns the changes that were allowed, in the words of a flag."""
         notes = []
-        if self.versions:
-            notes.append(f"resumed under other versions: {', '.join(self.versions)}")
+        if self.source or self.versions:
+            notes.append(f"resumed under other versions: {', '.join(self.source + self.versions)}")
         if self.machine or self.place:
             notes.append(f"resumed on other hardware: {', '.join(self.machine + self.place)}")
         return notes
@@ -87,16 +103,18 @@ def check_continuation(folder: Path, prepared: Prepared, allow_inexact: bool) ->
     """
     params, tags = _written(folder)
     changes = _changes(params, tags, prepared)
-    if changes.settings:
+    if changes.other_run:
         raise RunFolderError(
-            _listed(f"{folder}: cannot go on, for these are not what the run was started with:", changes.settings)
+            listed(f"{folder}: cannot go on, for these are not what the run was started with:", changes.other_run)
+            + WAYS_OUT
         )
     has_checkpoint = any(folder.glob(f"stages/[0-9]*/{MANIFEST}")) or any(folder.glob(f"steps/[0-9]*/{MANIFEST}"))
     refused = changes.inexact if has_checkpoint else changes.place
     if refused and not allow_inexact:
         raise RunFolderError(
-            _listed(f"{folder}: going on would not give the same result to the bit, for these differ:", refused)
+            listed(f"{folder}: going on would not give the same result to the bit, for these differ:", refused)
             + "\n--allow-inexact (in Python: allow_inexact=True) goes on all the same, and the run is flagged"
+            + WAYS_OUT
         )
     earlier = tags[INEXACT_TAG].split(BETWEEN_NOTES) if INEXACT_TAG in tags else []
     return Continuation(earlier + (changes.notes() if has_checkpoint else []), is_exact=not (earlier or changes))
@@ -137,12 +155,10 @@ def _changes(params: Mapping[str, Any], tags: Mapping[str, str], prepared: Prepa
     if not params or not tags:
         return changes
     _compare_settings(changes, params, prepared.config)
-    rows = prepared.stream.fingerprint
-    if tags.get("stream/fingerprint", rows) != rows:
-        changes.settings.append(
-            f"rows of the stream: fingerprint {tags['stream/fingerprint']} at the start, {rows} now"
-        )
-    changes.versions.extend(_other_tags(tags, "version/", {k: v for k, v in versions().items() if k != "commit"}))
+    changes.data.update(other_data(tags, prepared.provenance))
+    changes.source.extend(other_source(tags, prepared.provenance))
+    packages = {name: value for name, value in versions().items() if name not in ("commit", "source")}
+    changes.versions.extend(_other_tags(tags, "version/", packages))
     machine = describe_hardware()
     # The number of cores, and an accelerator that is not used, change no bit.
     used = ["processor", "cpu_capability"]
@@ -183,5 +199,6 @@ def _other_tags(tags: Mapping[str, str], prefix: str, now: Mapping[str, str]) ->
     return [f"{name} {then[name]} then, {value} now" for name, value in shown.items() if then[name] != value]
 
 
-def _listed(head: str, lines: list[str]) -> str:
+def listed(head: str, lines: Iterable[str]) -> str:
+    """Returns a message with a line for each of `lines`."""
     return "\n  ".join([head, *lines])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cl_mlm.config.own_source import outdated
 from cl_mlm.config.stream_keys import SWITCH_KEYS
 from cl_mlm.data.stream_building import build_stream
 from cl_mlm.data.tasks import objectives_of, tasks_of
@@ -19,6 +20,7 @@ from cl_mlm.experiment.composition import (
     make_strategies,
 )
 from cl_mlm.experiment.model_fit import length_faults, prompt_faults, with_length
+from cl_mlm.experiment.provenance import components, provenance
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
 from cl_mlm.models.size import size_of_tasks
@@ -62,6 +64,11 @@ class Prepared:
         """Whether the run trains once, on the union of all stages."""
         return any(strategy.regime == "joint" for strategy in self.strategies)
 
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """What the result comes from beside its settings, by the tags that record it; as it is when first asked for."""
+        return provenance(self.config, self.stream, self.strategies, self.prompting)
+
 
 def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[Strategy] | None = None) -> Prepared:
     """Returns the run that `config` describes; `stream` and `strategies` given as objects replace the config's.
@@ -90,6 +97,7 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         *option_faults(ready, resolved.training.row_length),
         *composition_faults(built, objectives, resolved, ready),
         *online_faults(resolved, ready),
+        *outdated(components(resolved, ready, built)),
     ]
     # The model's config may have to come from a hub: asked for only where all else is right.
     problems = problems or model_faults(resolved, ready) or length_faults(resolved, ready)

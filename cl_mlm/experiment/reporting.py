@@ -39,8 +39,8 @@ def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: S
     hardware = {f"hardware/{name}": value for name, value in machine.items()}
     overlap = {f"overlap/{name}": count for name, count in prepared.overlap.items()}
     arm = {} if config.arm is None else {"arm": config.arm}
-    identity = {"stream": stream.name, "stream/fingerprint": stream.fingerprint, **arm, "strategies": config.label}
-    journal.tags({**identity, **tags, **hardware, **overlap, **description(prepared, folder.path.name)})
+    identity = {"stream": stream.name, **prepared.provenance, **arm, "strategies": config.label}
+    journal.tags({**tags, **identity, **hardware, **overlap, **description(prepared, folder.path.name)})
     journal.tags(origin_tags(), keep=True)
     if notes:
         journal.tags({INEXACT_TAG: BETWEEN_NOTES.join(notes)})

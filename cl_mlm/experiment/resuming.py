@@ -46,13 +46,18 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
     Raises:
         RunFolderError: the folder holds no finished run.
     """
+    from cl_mlm.experiment.continuation import find_changes
     from cl_mlm.experiment.preparation import prepare
+    from cl_mlm.experiment.provenance import OWN
 
     before = read_summary(folder)
     prepared = prepare(_kept_config(folder))
     now, then = prepared.stream.fingerprint, before["stream"]["fingerprint"]
     if now != then:
         return False, [f"the data differ: fingerprint {then[:16]} then, {now[:16]} now; nothing was run"]
+    changes = find_changes(folder, prepared)
+    if changes.other_run:
+        return False, [f"{line}; nothing was run" for line in changes.other_run]
     result = run_prepared(prepared, again=True)
     same = result.summary["accuracy_matrix"] == before["accuracy_matrix"]
     lines = [f"first: {folder}", f"again: {result.folder}"]
@@ -67,6 +72,7 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
         if v != result.summary["versions"].get(k)
     }
     lines += [f"{name}: {old} then, {new} now" for name, (old, new) in changed.items()]
+    lines += [line for line in changes.source if line.startswith(OWN)]
     return same, lines
 
 

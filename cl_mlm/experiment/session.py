@@ -1,12 +1,13 @@
-"""One run from Python: started, resumed or returned as finished."""
+"""One run from Python: started, resumed or handed back as finished."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from cl_mlm.experiment.result import Result
 from cl_mlm.run_folder import RunFolder
-from cl_mlm.storage.run_lookup import is_finished, locked, read_summary, run_folder
+from cl_mlm.storage.run_lookup import is_finished, locked, read_summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,20 +21,35 @@ if TYPE_CHECKING:
 SENDING_SECONDS = 30.0
 SENDING_WAITS_SECONDS = 10.0  # for the first step: until then MLflow and the training would only hold each other up
 SENDING_SECONDS_KILLED = 20.0
+log = logging.getLogger(__name__)
 
 
 def run_prepared(
     prepared: Prepared, *, again: bool = False, allow_inexact: bool = False, progress: bool | None = None
 ) -> Result:
-    """Runs, goes on with, or returns as finished the run that was prepared; see `run`."""
-    folder = run_folder(prepared.config, again)
-    return run_in(prepared, folder, allow_inexact=allow_inexact, progress=progress)
+    """Runs, resumes, or hands back as finished the run that was prepared; see `run`."""
+    from cl_mlm.experiment.run_choice import choose_folder
+
+    choice = choose_folder(prepared, again, allow_inexact)
+    for warning in choice.warnings:
+        log.warning(warning)
+    if choice.is_finished:
+        return Result(choice.folder, read_summary(choice.folder), is_new=False, warnings=choice.warnings)
+    result = run_in(prepared, choice.folder, allow_inexact=allow_inexact, progress=progress)
+    result.warnings[:0] = choice.warnings
+    return result
 
 
 def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, progress: bool | None = None) -> Result:
-    """Does the same in a given folder."""
+    """Does the same in a given folder.
+
+    Raises:
+        RunFolderError: the run in it is finished, but not the result of what is there now; or it cannot be resumed.
+    """
     if is_finished(folder):
-        return Result(folder, read_summary(folder), is_new=False)
+        from cl_mlm.experiment.run_choice import check_finished
+
+        return Result(folder, read_summary(folder), is_new=False, warnings=check_finished(folder, prepared))
     with locked(folder):
         from cl_mlm.experiment.continuation import check_continuation
 

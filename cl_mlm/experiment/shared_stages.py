@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import inspect
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from cl_mlm.arrow import split_digest
+from cl_mlm.config.own_source import own_source
 from cl_mlm.storage.state_files import MANIFEST, damage, read_entry, split_state, write_entry
 from cl_mlm.storage.versions import versions
 from cl_mlm.stream import unpack_row_ids
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from cl_mlm.strategy import Strategy
     from cl_mlm.training.run import Run
 
 FOLDER = ".shared-stages"
@@ -55,9 +54,8 @@ class SharedStages:
         """Returns what training the present stage ends with, where it was trained before; None: train."""
         if run.place.stage_index >= self._num_stages:
             return None
-        inputs = _training_inputs(run)
-        self._key = None if inputs is None else _hash(inputs)
-        return None if self._key is None else self._read(f"{self._key}-trained")
+        self._key = _hash(_training_inputs(run))
+        return self._read(f"{self._key}-trained")
 
     def store(self, run: Run, state: Mapping[str, Any]) -> None:
         """Writes what training the present stage ended with; `look_up` was called before."""
@@ -113,12 +111,9 @@ class SharedStages:
                 write_entry(entry, state)
 
 
-def _training_inputs(run: Run) -> dict[str, Any] | None:
-    """Returns all that training the present stage reads; None where a strategy's code cannot be told."""
+def _training_inputs(run: Run) -> dict[str, Any]:
+    """Returns all that training the present stage reads."""
     changing = changing_strategies(run)
-    codes = [_code(strategy) for strategy, _ in changing]
-    if None in codes:
-        return None
     trained = [run.stream.stages[j].train for j in np.unique(unpack_row_ids(run.place.training_ids)[0]).tolist()]
     columns = run.stream.columns
     stopping = columns_in_training(run) if run.config.training.patience else []
@@ -133,8 +128,7 @@ def _training_inputs(run: Run) -> dict[str, Any] | None:
         "rows": [split_digest(rows) for rows in trained],
         "stopping": [[column.labels, split_digest(column.validation)] for column in map(columns.__getitem__, stopping)],
         "strategies": [
-            [code, signature, _state_digest(strategy.state_dict())]
-            for code, (strategy, signature) in zip(codes, changing, strict=True)
+            [_code(type(strategy)), signature, _state_digest(strategy.state_dict())] for strategy, signature in changing
         ],
     }
 
@@ -154,18 +148,16 @@ def _surroundings(run: Run) -> dict[str, Any]:
             [task.labels.seen, task.labels.old, [task.labels.of(j) for j in range(len(run.stream))]]
             for task in run.tasks
         ],
-        "objective": [stage.objective, stage.options, [[task.key, task.stages] for task in run.tasks]],
+        "objective": [
+            [stage.objective, stage.options],
+            [[task.key, task.stages, _code(type(task.objective))] for task in run.tasks],
+        ],
     }
 
 
-def _code(strategy: Strategy) -> str | None:
-    """Returns a strategy's class and a digest of the module that it is written in; None where there is no source."""
-    kind = type(strategy)
-    try:
-        source = inspect.getsource(inspect.getmodule(kind) or kind)
-    except (OSError, TypeError):
-        return None
-    return f"{kind.__module__}.{kind.__qualname__}:{hashlib.sha256(source.encode()).hexdigest()}"
+def _code(kind: type) -> list[Any]:
+    """Returns the name of a class and, where no version of this project covers it, digests of its code."""
+    return [f"{kind.__module__}.{kind.__qualname__}", own_source([kind])]
 
 
 def _model_digest(run: Run) -> str:

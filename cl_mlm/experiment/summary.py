@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.data.tasks import objectives_of
 from cl_mlm.experiment.composition import swapping_strategies
+from cl_mlm.experiment.provenance import OWN_SOURCE
 from cl_mlm.experiment.record import Record, without_nan
 from cl_mlm.metrics import summarise
 from cl_mlm.prompting.summary import prompting_summary
@@ -60,6 +62,7 @@ def summary(prepared: Prepared, record: Record, run_id: str, ceilings: Ceilings)
         "cost": record.cost,
         "settings": {key: value for key, value in config.identity().items() if key != "seed"},
         "versions": versions(),
+        "provenance": {**prepared.provenance, OWN_SOURCE: json.loads(prepared.provenance.get(OWN_SOURCE, "{}"))},
     }
     return dict(without_nan(values))
 
@@ -75,6 +78,7 @@ def _stream_section(prepared: Prepared, ceilings: Ceilings) -> dict[str, Any]:
         "labels": {stage.name: list(stage.labels) for stage in stream.stages},
         **choices,
         "overlap": prepared.overlap,
+        "split_digests": stream.split_digests,
         "notes": [*stream.notes, *ceiling_notes(ceilings)],
     }
 

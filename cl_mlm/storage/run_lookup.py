@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +15,51 @@ from cl_mlm.run_folder import RunFolder
 from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from cl_mlm.config.schema import Config
 
 log = logging.getLogger(__name__)
 
 
-def run_folder(config: Config, again: bool = False) -> Path:
-    """Returns the folder of this run; with `again`, of the first further one that is not finished.
+def run_folder(config: Config) -> Path:
+    """Returns the folder of the first run of this config; further ones lie beside it, `<run_name>-2` and so on.
 
     Raises:
         ConfigError: a class handed over in Python has a name that leads elsewhere.
     """
     if Path(config.run_name).name != config.run_name or "\0" in config.run_name:
         raise ConfigError(f"strategies: their names must make a file's name, got {config.run_name!r}")
-    folder = Path(config.output) / slug(config.experiment) / config.run_name
-    number = 2
-    while again and is_finished(folder):
-        folder = folder.with_name(f"{config.run_name}-{number}")
-        number += 1
-    return folder
+    return Path(config.output) / slug(config.experiment) / config.run_name
+
+
+def run_folders(config: Config) -> list[Path]:
+    """Returns the folders of the runs of this config that are there, the oldest first."""
+    first = run_folder(config)
+    if not first.parent.is_dir():
+        return []
+    numbers = {path: _number(path, config) for path in first.parent.iterdir() if path.is_dir()}
+    return sorted((path for path, number in numbers.items() if number), key=lambda path: numbers[path])
+
+
+def next_folder(config: Config, folders: Sequence[Path]) -> Path:
+    """Returns the folder of one more run of this config.
+
+    Args:
+        config: of the run.
+        folders: those that are there, the oldest first.
+    """
+    first = run_folder(config)
+    return first.with_name(f"{config.run_name}-{_number(folders[-1], config) + 1}") if folders else first
+
+
+def _number(path: Path, config: Config) -> int:
+    """Returns which run of this config a folder is named as, from 1; 0: of none."""
+    rest = path.name.removeprefix(config.run_name)
+    if path.name == config.run_name:
+        return 1
+    is_numbered = path.name.startswith(config.run_name) and re.fullmatch(r"-([2-9]|[1-9][0-9]+)", rest)
+    return int(rest[1:]) if is_numbered else 0
 
 
 def is_finished(folder: Path) -> bool:

@@ -10,6 +10,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from cl_mlm.config.own_source import SOURCE_PACKAGES
+
 VERSIONED_PACKAGES = (
     "torch",
     "transformers",
@@ -21,7 +23,6 @@ VERSIONED_PACKAGES = (
     "numpy",
     "omegaconf",
 )
-SOURCE_PACKAGES = ("cl_mlm", "streams", "strategies")
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_mlm.arrow import arrow_batches
+from cl_mlm.config.own_source import own_source
 from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import DataError
 from cl_mlm.models.tokenizers import tokenizer_hash
@@ -86,7 +87,7 @@ def encode_rows(
         [
             VERSION,
             rows_fingerprint,
-            [objective.name, objective.options()],
+            encoding_identity(objective),
             tokenizer_hash(tokenizer),
             list(labels),
             max_length,
@@ -99,6 +100,12 @@ def encode_rows(
         with building(folder) as temporary:
             _write(temporary, objective.encode_split(chunks, tokenizer, labels, max_length))
     return EncodedRows(folder)
+
+
+def encoding_identity(objective: Objective) -> list[Any]:
+    """Returns what names an objective in a cache of what it makes of rows; of an own one also digests of its code."""
+    source = own_source([type(objective)])
+    return [objective.name, objective.options(), *([source] if source else [])]
 
 
 def _write(folder: Path, chunks: Iterable[Encoded]) -> None:

@@ -155,6 +155,7 @@ def test_another_version_is_refused(folder, prepared, name):
     assert text.splitlines()[1:] == [
         f"  {name} 0.1 then, {found} now",
         "--allow-inexact (in Python: allow_inexact=True) goes on all the same, and the run is flagged",
+        "`run --again` (in Python: again=True) makes a new run beside it; or delete the folder",
     ]
 
 
