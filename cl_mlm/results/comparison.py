@@ -26,7 +26,15 @@ from cl_mlm.results.run_report import (
     unit_of,
     write_csv,
 )
-from cl_mlm.results.runs import MAX_DEPTH, RunSummary, load_run, load_runs, unfinished_runs
+from cl_mlm.results.runs import (
+    MAX_DEPTH,
+    RunSummary,
+    differing_sources,
+    load_run,
+    load_runs,
+    newest_runs,
+    unfinished_runs,
+)
 from cl_mlm.results.settings_differences import differing, unique_labels
 from cl_mlm.results.terminal_tables import tables_that_fit
 
@@ -153,6 +161,9 @@ class StreamTable:
             lines.append(
                 f"not all rows share these settings: {', '.join(unequal)}; differences are not strategies' alone"
             )
+        sources = differing_sources([run for group in self.groups for run in group.runs])
+        if sources:
+            lines.append(f"not all runs were made with the same source of {', '.join(sources)}; `run` makes them anew")
         lines += [line for group in self.groups for line in group.prompted()]
         return lines + self._undefined_lines()
 
@@ -296,9 +307,9 @@ def _without_limited(runs: list[RunSummary]) -> tuple[list[RunSummary], list[str
 def _one_per_seed(runs: Sequence[RunSummary]) -> tuple[list[RunSummary], list[str]]:
     """Returns one run for each group and seed, and a line for each run left out.
 
-    A repeated run (`--again`) is equal and so no new evidence for a mean; the last one by path stays.
+    Of the runs of one config the newest stays (`newest_runs`), of equal ones in several folders the last by path.
     """
-    last = {(_table_key(run), _group_key(run), run.seed): run for run in runs}
+    last = {(_table_key(run), _group_key(run), run.seed): run for run in newest_runs(runs)[0]}
     distinct = list(last.values())
     repeated = [run for run in runs if run not in distinct]
     return distinct, [f"same settings and seed as a later run, left out: {run.folder}" for run in repeated]

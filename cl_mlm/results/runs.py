@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +16,11 @@ from cl_mlm.results.run_report import probe_changes
 from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 MAX_DEPTH: Final = 3
+NUMBERED: Final = re.compile(r"(.+-[0-9a-f]{8})-(\d+)")  # one more run of a config; see `storage.run_lookup`
 REQUIRED: Final = ("label", "seed", "settings", "stream", "columns", "home", "accuracy_matrix", "metrics", "cost")
 
 
@@ -41,6 +43,7 @@ class RunSummary:
         cost: values by name; the name holds the unit. NaN: not measured.
         prompting: mean scores of prompts over columns by number of demonstrations, (1 + stages,) each, before training
             first. None: not measured.
+        sources: digests of the code that made the run, by the name of its part; empty: not recorded.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class RunSummary:
     reasons: Mapping[str, str]
     cost: Mapping[str, float]
     prompting: Mapping[str, list[float | None]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def limit(self) -> int | None:
@@ -85,6 +89,31 @@ def load_runs(folder: Path) -> list[RunSummary]:
 def unfinished_runs(folder: Path) -> list[Path]:
     """Returns the run folders below `folder` that have a config and no summary yet."""
     return [path for path in _run_folders(folder) if not RunFolder(path).summary.is_file()]
+
+
+def newest_runs(runs: Iterable[RunSummary]) -> tuple[list[RunSummary], list[RunSummary]]:
+    """Returns the newest run of each config (of `x`, `x-2`, `x-3` the last), and those before it.
+
+    A run is made once more where data or code have changed, or it was asked for: the one before is out of date, or no
+    new evidence for a mean.
+    """
+    newest: dict[Path, tuple[int, RunSummary]] = {}
+    for run in runs:
+        found = NUMBERED.fullmatch(run.folder.name)
+        first = run.folder.with_name(found[1]) if found else run.folder
+        number = int(found[2]) if found else 1
+        newest[first] = max(newest.get(first, (0, run)), (number, run), key=lambda one: one[0])
+    kept = [run for _, run in newest.values()]
+    return kept, [run for run in runs if run not in kept]
+
+
+def differing_sources(runs: Iterable[RunSummary]) -> list[str]:
+    """Returns the parts of the code of which the runs have different versions."""
+    seen: dict[str, set[str]] = {}
+    for run in runs:
+        for name, digest in run.sources.items():
+            seen.setdefault(name, set()).add(digest)
+    return sorted(name for name, digests in seen.items() if len(digests) > 1)
 
 
 def load_run(folder: Path) -> RunSummary:
@@ -143,7 +172,13 @@ def _parse(folder: Path, summary: Mapping[str, Any]) -> RunSummary:
         reasons=dict(summary.get("reasons") or {}),
         cost=_numbers(summary["cost"]),
         prompting=mean_scores(summary["prompting"]) if summary.get("prompting") else {},
+        sources=_sources(summary.get("provenance") or {}),
     )
+
+
+def _sources(provenance: Mapping[str, Any]) -> dict[str, str]:
+    project = {"cl_mlm": str(provenance["version/source"])} if "version/source" in provenance else {}
+    return {**project, **{str(name): str(digest) for name, digest in (provenance.get("own_source") or {}).items()}}
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:

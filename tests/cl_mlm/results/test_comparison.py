@@ -365,3 +365,25 @@ def test_of_one_seed_the_best_alone_is_marked(tmp_path):
 def test_a_row_that_stands_alone_is_not_called_the_best(tmp_path):
     write_run(tmp_path / "naive")
     assert [row["best"] for row in read_rows(compare(tmp_path).paths[0])] == [""]
+
+
+def test_a_run_whose_data_have_changed_is_left_out_beside_the_one_that_took_its_place(tmp_path):
+    names = ["naive-seed0-0123abcd", "naive-seed0-0123abcd-2", "naive-seed0-0123abcd-10"]
+    for name, row in zip(names, "abc", strict=True):
+        write_run(tmp_path / name, fingerprint=row * 64)
+    write_run(tmp_path / "naive-seed1-4567abcd", seed=1, fingerprint="c" * 64)
+    comparison = compare(tmp_path)
+    ((group,),) = [section.groups for section in comparison.sections]
+    assert [run.folder.name for run in group.runs] == [names[2], "naive-seed1-4567abcd"]
+    assert comparison.notes == tuple(
+        f"same settings and seed as a later run, left out: {tmp_path / name}" for name in names[:2]
+    )
+
+
+def test_runs_made_with_different_code_are_told(tmp_path):
+    for seed, source in enumerate(("0" * 12, "1" * 12)):
+        folder = write_run(tmp_path / f"seed{seed}", seed=seed)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["provenance"] = {"version/source": "a" * 12, "own_source": {"mine": source, "helping": "b" * 12}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    assert "not all runs were made with the same source of mine; `run` makes them anew" in compare(tmp_path).lines
