@@ -22,29 +22,26 @@ if TYPE_CHECKING:
 TICK_NS = 2 * 10**9
 
 
-def file_digest(path: Path, options: str = "") -> str:
-    """Returns a BLAKE2b hash (32 hexadecimal digits) of a file's content, followed by `options`.
+def file_digest(path: Path) -> str:
+    """Returns a BLAKE2b hash (32 hexadecimal digits) of a file's content; its path and times are no part of it.
 
-    The file is read only where it may have changed since it was last hashed with these options. The path and the times
-    of the file are no part of the hash.
+    The file is read only where it may have changed since it was last hashed.
     """
     absolute = path.absolute()
-    note = cache_folder("digests") / hashlib.sha256(f"{absolute}\0{options}".encode()).hexdigest()[:32]
+    note = cache_folder("digests") / hashlib.sha256(str(absolute).encode()).hexdigest()[:32]
     before = _state(absolute)
     known = _read(note)
     if known is not None and known["state"] == before:
         return str(known["digest"])
-    digest = _hash(absolute, options)
+    digest = _hash(absolute)
     if _state(absolute) == before and time.time_ns() - max(before["mtime_ns"], before["ctime_ns"]) > TICK_NS:
         _write(note, {"path": str(absolute), "state": before, "digest": digest})
     return digest
 
 
-def _hash(path: Path, options: str) -> str:
+def _hash(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-    digest.update(options.encode())
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _state(path: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ def reads(monkeypatch, tmp_path):
     monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module.time, "time_ns", lambda now=time.time_ns: now() + 3600 * 10**9)
     found, read = [], module._hash
-    monkeypatch.setattr(module, "_hash", lambda path, options: [found.append(path.name), read(path, options)][1])
+    monkeypatch.setattr(module, "_hash", lambda path: [found.append(path.name), read(path)][1])
     return found
 
 
@@ -28,19 +28,13 @@ def file(tmp_path):
     return path
 
 
-def test_the_digest_is_that_of_the_content_and_the_options(file, reads):
+def test_the_digest_is_that_of_the_content(file, reads):
     assert file_digest(file) == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-    assert file_digest(file, "x") == hashlib.blake2b(file.read_bytes() + b"x", digest_size=16).hexdigest()
 
 
 def test_an_unchanged_file_is_read_once(file, reads):
     assert len({file_digest(file) for _ in range(3)}) == 1
     assert reads == ["train.csv"]
-
-
-def test_each_option_has_a_digest_of_its_own(file, reads):
-    assert file_digest(file, "a") != file_digest(file, "b")
-    assert reads == ["train.csv"] * 2
 
 
 @pytest.mark.parametrize("keeps_time", [False, True])
@@ -91,8 +85,8 @@ def test_a_damaged_note_is_made_anew(file, reads, tmp_path, content):
 def test_a_file_that_changes_while_it_is_read_is_not_noted(file, reads, monkeypatch, tmp_path):
     read = module._hash
 
-    def read_and_edit(path, options):
-        digest = read(path, options)
+    def read_and_edit(path):
+        digest = read(path)
         path.write_text("text,label\nlonger,c\n")
         return digest
 
@@ -101,10 +95,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_noted(file, reads, monkeypa
     assert list((tmp_path / "cache" / "digests").iterdir()) == []
 
 
-def test_a_table_keeps_its_address_and_is_not_hashed_again(file, reads, tmp_path):
+def test_the_file_of_a_table_is_not_hashed_again(file, reads):
     for _ in range(2):
         assert read_table(file)[0] == {"text": "a", "label": "b"}
-    options = repr((1, ".csv", [], ["label", "text"])).encode()
-    address = hashlib.blake2b(file.read_bytes() + options, digest_size=16).hexdigest()
-    assert [path.name for path in (tmp_path / "cache" / "tables").iterdir()] == [address]
     assert reads == ["train.csv"]
