@@ -233,6 +233,8 @@ def _check(
         for key in UNUSED[stages_by]
         if given[key] is not None
     ]
+    if given["uneven"] and given["groups"] is not None:
+        problems.append("stream.uneven: must be false where stream.groups says what each stage brings, got True")
     if stages_by != "types" and not mask_others:
         problems.append(f"stream.mask_others: must be true where stream.stages_by is {stages_by}, got {mask_others}")
     column = {"labels": "label", "types": "tags"}.get(stages_by)

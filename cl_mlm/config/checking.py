@@ -164,9 +164,18 @@ def _unquoted(value: Any, annotation: Any) -> str:
 
     Only names in lists and mappings are looked at, and truth values where one name is asked for.
     """
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if isinstance(value, list | tuple | Mapping):
-        return yaml_hint(value) if "str" in str(annotation) else ""
-    return yaml_hint([value]) if isinstance(value, bool) and annotation in (str, str | None) else ""
+        kinds = (dict, Mapping) if isinstance(value, Mapping) else (list, tuple, Sequence)
+        return yaml_hint(value) if any(get_origin(o) in kinds and _names_inside(o) for o in options) else ""
+    return yaml_hint([value]) if isinstance(value, bool) and str in options else ""
+
+
+def _names_inside(annotation: Any) -> bool:
+    """Says whether the items of a list, or the values of a mapping, may be texts, also in lists in lists."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(_names_inside(option) for option in get_args(annotation))
+    return annotation is str or (get_origin(annotation) is not None and _names_inside(get_args(annotation)[-1]))
 
 
 def yaml_hint(names: Any) -> str:

@@ -132,6 +132,8 @@ def unlike_text(path: Path, encoding: str | None) -> str:
     wide = _wide_encoding(head)
     if wide and not is_wide:
         return f"is not {encoding or 'UTF-8'} but {wide[:6].upper()}: set encoding: {wide}"
+    if name == "utf-16" and wide == "utf-16-be":  # without a byte order mark Python would take it for the other order
+        return "has its bytes in the order of utf-16-be: set encoding: utf-16-be"
     if is_wide and not wide and b"\0" not in head and head:
         return f"is not {encoding}: it has no zero bytes; leave encoding out, or name another"
     if head.startswith(codecs.BOM_UTF8) and name not in ("utf-8", "utf-8-sig"):

@@ -78,7 +78,7 @@ def reordered(stream: Stream, order: Sequence[str | int]) -> Stream:
     names = [stage.name for stage in stream.stages]
     last = len(names) - 1
     problems = [
-        f"stream.order: a stage's index must be 0 to {last}, got {item}"
+        f"stream.order: a stage's index must be 0 to {last}, got {item}; a name that is a number needs quotes"
         for item in order
         if isinstance(item, int) and not 0 <= item <= last
     ]

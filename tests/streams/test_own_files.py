@@ -225,6 +225,10 @@ def test_a_number_that_does_not_divide_is_told_with_the_ways_out(tmp_path):
         ConfigError, match=r"stream.labels_per_stage: must be 1 to 4, as there are so many labels, got 9"
     ):
         files(path=path, labels_per_stage=9, uneven=True)
+    with pytest.raises(
+        ConfigError, match=r"stream.uneven: must be false where stream.groups says what each stage brings"
+    ):
+        files(path=path, groups=[["a", "b"], ["c", "d"]], uneven=True)
     with pytest.raises(ConfigError, match=r"stream.uneven: must be null where stream.stages_by is whole, got True"):
         files(path=path, stages_by="whole", uneven=True)
 
@@ -256,6 +260,12 @@ def config_faults(tmp_path, section):
 def test_names_that_yaml_has_read_as_something_else_are_told(tmp_path, given, said):
     problems = config_faults(tmp_path, f"{{name: files, path: x, {given}}}")
     assert any(line.startswith(f"stream.{given.partition(':')[0]}: ") and said in line for line in problems)
+
+
+@pytest.mark.parametrize("given", ["rows: {train: null}", "options: [yes]", "labels_per_stage: yes"])
+def test_what_is_no_name_gets_no_hint_at_quotes(tmp_path, given):
+    (problem,) = config_faults(tmp_path, f"{{name: files, path: x, {given}}}")
+    assert "YAML" not in problem
 
 
 def test_new_arguments_stay_out_of_a_section_that_does_not_set_them(tmp_path):

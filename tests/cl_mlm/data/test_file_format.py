@@ -154,6 +154,10 @@ def test_a_wrong_encoding_is_told_without_reading_nonsense(tmp_path):
     ]
     (found,) = faults(written(tmp_path / "c.csv", b"text,label\nhi\x81,a\n"), encoding="cp1252")
     assert found == "F:2: not cp1252: byte 0x81 at position 3, in 'hi\ufffd,a'"
+    other_order = written(tmp_path / "e.csv", "text,label\nhi,a\n".encode("utf-16-be"))
+    assert faults(other_order, encoding="utf-16") == [
+        "F: has its bytes in the order of utf-16-be: set encoding: utf-16-be"
+    ]
     odd = "text,label\nhi,a\n".encode("utf-16") + b"\x00"
     assert faults(written(tmp_path / "d.csv", odd), encoding="utf-16")[0].startswith("F:3: not utf-16: ")
 
