@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError
+from cl_mlm.experiment.handed_over import strategy_objects
 from cl_mlm.experiment.session import run_prepared
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cl_mlm.experiment.result import Result
+
+Strategies = (
+    str
+    | Strategy
+    | type[Strategy]
+    | Sequence[Strategy | type[Strategy]]
+    | Sequence[str]
+    | Mapping[str, Mapping[str, Any]]
+    | None
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +37,7 @@ def run(
     again: bool = False,
     allow_inexact: bool = False,
     progress: bool | None = None,
-    strategies: str | Sequence[Strategy | str] | Mapping[str, Mapping[str, Any]] | None = None,
+    strategies: Strategies = None,
     stream: Stream | str | Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Result:
@@ -41,8 +51,8 @@ def run(
         allow_inexact: resumes an interrupted run under other versions or on another machine, too, where the result may
             differ in its last bits; the run is flagged.
         progress: shows a live display; None: only on a terminal.
-        strategies: objects, or names, in place of the config's; a mapping from names to arguments is merged into it, as
-            in a file. Objects are made anew from their arguments, so that no run sees another's memory.
+        strategies: objects or classes, or names, in place of the config's; a mapping from names to arguments is merged
+            into it, as in a file. Objects are made anew from their arguments, so that no run sees another's memory.
         stream: an object, a name, or a section of the config, which is merged where it names the same stream.
         settings: further sections or values, such as `seed=1` or `training={"epochs": 1}`. A section is merged key by
             key, as that of an arm is: the keys that it does not name stay.
@@ -54,10 +64,11 @@ def run(
     """
     from cl_mlm.experiment.preparation import prepare, with_objects
 
-    built = None if isinstance(strategies, str | Mapping) else _strategy_objects(strategies)
+    _check_given(config, stream)
+    built = None if isinstance(strategies, str | Mapping) else strategy_objects(strategies)
     given = stream if isinstance(stream, Stream) else None
     if strategies is not None and built is None:
-        settings["strategies"] = strategies if isinstance(strategies, str | Mapping) else list(strategies)
+        settings["strategies"] = strategies if isinstance(strategies, str | Mapping) else list(strategies)  # type: ignore[arg-type]
     if stream is not None and given is None:
         settings["stream"] = stream
     resolved = load_config(config, [*overrides, settings], arm, needs_stream=given is None)
@@ -65,13 +76,20 @@ def run(
     return run_prepared(prepare(resolved, given, built), again=again, allow_inexact=allow_inexact, progress=progress)
 
 
-def _strategy_objects(strategies: Sequence[Strategy | str] | None) -> list[Strategy] | None:
-    """Returns strategies handed over as objects, made anew; None where names were given, or nothing.
+def _check_given(config: object, stream: object) -> None:
+    """Refuses a config or a stream in a form that means nothing here.
 
     Raises:
-        ConfigError: objects and names are mixed.
+        ConfigError: naming the form.
     """
-    objects = [strategy for strategy in strategies or () if isinstance(strategy, Strategy)]
-    if objects and len(objects) != len(strategies or ()):
-        raise ConfigError("strategies: must be all objects or all names")
-    return [type(strategy)(**strategy.arguments()) for strategy in objects] or None
+    if not isinstance(config, str | Path | Mapping):
+        raise ConfigError(f"config: must be a YAML file or a mapping of settings, got {type(config).__name__}")
+    if stream is None or isinstance(stream, Stream | str | Mapping):
+        return
+    name = getattr(stream, "__name__", None)
+    if callable(stream) and name:
+        raise ConfigError(f"stream: must be a Stream, a name or a section, got the function; call it: stream={name}()")
+    raise ConfigError(
+        f"stream: must be a Stream, a name or a section, got {type(stream).__name__}; cl_mlm.data.by_labels and its "
+        "neighbours make a Stream of rows"
+    )

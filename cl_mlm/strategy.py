@@ -251,5 +251,5 @@ class Strategy:
         return {name: getattr(self, name) for name in names}
 
     def overrides(self, hook: str) -> bool:
-        """Says whether this class has its own version of `hook`."""
-        return getattr(type(self), hook) is not getattr(Strategy, hook)
+        """Says whether this strategy has its own version of `hook`: its class, or the object itself."""
+        return hook in vars(self) or getattr(type(self), hook) is not getattr(Strategy, hook)

@@ -2,7 +2,7 @@
 
 A bare name stays inside the project's packages: `ewc` is the one public class of `strategies/ewc.py`, `clinc150` the
 one public function of `streams/clinc150.py`. A dotted path (`my_project.mine.Mine`) imports that module, so that a
-config must be trusted like a script.
+config must be trusted like a script; `own_modules.py` makes modules beside a config importable.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,14 +93,36 @@ def parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _import_path(kind: str, path: str) -> Any:
     module_name, _, attribute = path.rpartition(".")
+    if "<locals>" in path or (module_name == "__main__" and not hasattr(sys.modules["__main__"], attribute)):
+        raise ConfigError(
+            f"{kind}: {path!r} was defined in a notebook, a script or a function and is known only there; run it from "
+            "there, or put it into a module"
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{kind}: cannot import {module_name!r} for {path!r}: {error}") from error
+        where = ""
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            where = (
+                "; a module of your own is found beside the config, in the working folder, and in the folders that the "
+                "key `code` names"
+            )
+        raise ConfigError(f"{kind}: cannot import {module_name!r} for {path!r}: {error}{where}") from error
+    except Exception as error:  # a fault in a module of the user's
+        raise ConfigError(f"{kind}: cannot import {module_name!r} for {path!r}: {_fault(error)}") from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise ConfigError(f"{kind}: {module.__file__} has no {attribute!r}{nearest(attribute, public)}")
     return getattr(module, attribute)
+
+
+def _fault(error: Exception) -> str:
+    """Returns what went wrong in a module while it was imported, with file and line."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "importlib" not in frame.filename]
+    return f"{own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {error}"
 
 
 def _only_public(kind: str, module: ModuleType) -> Any:

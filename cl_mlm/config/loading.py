@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.config.checking import build, check, defaults, describe, unknown_keys
 from cl_mlm.config.components import find, parameters
 from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
+from cl_mlm.config.own_modules import find_own_modules
 from cl_mlm.config.schema import Config, PromptingConfig, file_name
+from cl_mlm.config.shipped import config_file
 from cl_mlm.config.stream_keys import LATER_ARGUMENTS, SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
 from cl_mlm.errors import ConfigError, nearest
 
@@ -58,10 +60,16 @@ def load_config(
         except ConfigError as error:
             problems += error.problems
     values["arm"] = _arm_name(arm, arms, values["arm"], problems)
-    config = _validated(_resolved(values, problems), problems, needs_stream)
+    values = _resolved(values, problems)
+    try:
+        folder = None if isinstance(source, Mapping) else config_file(source).parent
+        code = find_own_modules(values, folder)
+    except ConfigError as error:  # what the names mean is then not known
+        raise ConfigError([*problems, *error.problems]) from error
+    config = _validated(values, problems, needs_stream)
     if problems:
         raise ConfigError(problems)
-    return config
+    return replace(config, code=list(dict.fromkeys([*config.code, *code])))
 
 
 def _arm_name(chosen: str | None, declared: Mapping[str, Any], given: Any, problems: list[str]) -> Any:
@@ -174,6 +182,12 @@ def _validated_stream(section: dict[str, Any], problems: list[str]) -> dict[str,
     handling = take_handling(arguments, problems)
     if not isinstance(name, str):
         problems.append(f"stream.name: must name a stream, got {name!r}; see `cl-mlm list streams`")
+        return section
+    if "fingerprint" in arguments:
+        problems.append(
+            f"stream: {name!r} was handed over from Python as an object, which no name finds; hand it over again: "
+            "stream=... of cl_mlm.run and cl_mlm.prompt"
+        )
         return section
     factory = _component("stream", name, "stream.name", problems)
     if factory is None:

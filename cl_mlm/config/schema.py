@@ -15,7 +15,7 @@ Overlap = Literal["error", "drop", "keep"]
 Labels = Literal["error", "fold"]  # that look the same
 UnseenLabels = Literal["error", "drop"]  # that no training row has
 # What says where a run is written, what it is called, and how it is tracked and kept: it changes no result.
-BESIDE_IDENTITY = ("arm", "output", "tracking", "checkpoint")
+BESIDE_IDENTITY = ("arm", "code", "output", "tracking", "checkpoint")
 NAME_LENGTH = 40
 
 
@@ -188,13 +188,17 @@ class Config:
     # A setting like others, so that a smoke run has an identity and a folder of its own.
     limit: int | None = _option(None, "rows a split, and 2 steps a stage: a smoke run", min=1)
     arm: str | None = _option(None, "name of this variant in folders and tables; `--arm` sets it; changes no result")
+    code: list[str] = field(
+        default_factory=list,
+        metadata={"help": "folders of modules of your own, looked in before the config's and the working folder"},
+    )
     output: str = _option("runs", "folder of all runs")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dicts, `prompting` and `arm` only where they are set, so that older hashes stay."""
+        """Returns plain nested dicts; `prompting`, `arm` and `code` only where they are set."""
         values = asdict(self)
-        for key in ("prompting", "arm"):
-            if values[key] is None:
+        for key in ("prompting", "arm", "code"):
+            if not values[key]:
                 del values[key]
         return values
 

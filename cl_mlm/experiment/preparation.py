@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cl_mlm.config.own_modules import own_folder
 from cl_mlm.config.own_source import outdated
 from cl_mlm.config.stream_keys import SWITCH_KEYS
 from cl_mlm.data.stream_building import build_stream
@@ -191,7 +192,8 @@ def with_objects(config: Config, stream: Stream | None, strategies: Sequence[Str
         for strategy in strategies:
             kind = type(strategy)
             named[f"{kind.__module__}.{kind.__qualname__}"] = strategy.arguments()
-        config = replace(config, strategies=named)
+        folders = [folder for strategy in strategies for folder in own_folder(type(strategy).__module__)]
+        config = replace(config, strategies=named, code=list(dict.fromkeys([*config.code, *folders])))
     if stream is not None:
         section = {
             "name": stream.name,

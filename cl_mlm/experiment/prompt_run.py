@@ -59,7 +59,6 @@ def prompt_run(
         ConfigError, DataError: every fault of the section or the data.
         RunFolderError: there is no such run, or the stage's model was not kept.
     """
-    from cl_mlm.experiment.composition import swapping_strategies
     from cl_mlm.experiment.preparation import prepare, with_objects
 
     folder = Path(folder)
@@ -67,7 +66,7 @@ def prompt_run(
     prepared = prepare(with_objects(found, stream, None), stream)
     assert prepared.prompting is not None
     index = _stage_index(stage, len(prepared.stream))
-    swapping = swapping_strategies(prepared.strategies)
+    swapping = _swapping(folder, prepared)
     if swapping and index >= 0:
         raise ConfigError(
             f"stage: must be {UNTRAINED} here, got {stage}: the kept models are not the ones that were scored, as "
@@ -102,10 +101,24 @@ def _config(
     layers += [text if text.startswith(f"{SECTION}.") else f"{SECTION}.{text}" for text in overrides]
     if shots:
         layers.append({SECTION: {"shots": list(shots)}})
+    if RunFolder(folder).summary.is_file():
+        # Strategies play no part in a prompt, and their code may be out of reach; the summary names what matters.
+        layers.append({"strategies": []})
     found = load_config(path, layers, needs_stream=needs_stream)
     if found.prompting is None:
         raise ConfigError(f"prompting: {path} has no such section; --config FILE or template=... gives one")
     return found
+
+
+def _swapping(folder: Path, prepared: Prepared) -> list[str]:
+    """Returns the strategies of the run that have weights of their own for evaluation."""
+    from cl_mlm.experiment.composition import swapping_strategies
+    from cl_mlm.experiment.summary import SWAPPED
+    from cl_mlm.storage.run_lookup import read_summary
+
+    if RunFolder(folder).summary.is_file():
+        return list(read_summary(folder).get(SWAPPED, []))
+    return swapping_strategies(prepared.strategies)
 
 
 def _stage_index(stage: int | str, num_stages: int) -> int:

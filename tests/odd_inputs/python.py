@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tests.odd_inputs.case import CONFIG, Case, Files, data
 
+OWN = "from cl_mlm.strategy import Strategy\n\n\nclass Mine(Strategy):\n    pass\n"
+
 
 def finished(path: Path) -> None:
     """Writes a finished run of the case's config to `path`."""
@@ -92,5 +94,42 @@ CASES = [
         says="--output: must not be the file that is read, got 'new.csv'",
         command=("predict", "run", "--file", "new.csv", "--output", "new.csv"),
         files=run(new_csv="text\na red text\n"),
+    ),
+    Case(
+        given="a strategy of one's own beside the config, used from elsewhere",
+        says="good to run",
+        code=0,
+        command=("check", "sub/config.yaml", "strategies=[odd_beside.Mine]"),
+        files={**data(), "sub/config.yaml": CONFIG, "sub/odd_beside.py": OWN},
+    ),
+    Case(
+        given="a strategy of one's own that is nowhere",
+        says="a module of your own is found beside the config, in the working folder, and in the folders that the key",
+        command=("check", "config.yaml", "strategies=[odd_nowhere.Mine]"),
+        files=data(),
+    ),
+    Case(
+        given="a module of one's own named like an installed one",
+        says="json.py cannot be meant by it; give that file another name",
+        command=("check", "config.yaml", "strategies=[json.Mine]"),
+        files={**data(), "json.py": OWN},
+    ),
+    Case(
+        given="a strategy's file with a typing error",
+        says="odd_typo.py:3: SyntaxError: invalid syntax",
+        command=("check", "config.yaml", "strategies=[odd_typo.Mine]"),
+        files={**data(), "odd_typo.py": "import math\n\nclass Mine(:\n"},
+    ),
+    Case(
+        given="a strategy's file without that class",
+        says="odd_named.py has no 'Min' (did you mean 'Mine'?)",
+        command=("check", "config.yaml", "strategies=[odd_named.Min]"),
+        files={**data(), "odd_named.py": OWN},
+    ),
+    Case(
+        given="a strategy that is a function",
+        says="must be a subclass of cl_mlm.Strategy, got <function Mine",
+        command=("check", "config.yaml", "strategies=[odd_function.Mine]"),
+        files={**data(), "odd_function.py": "def Mine():\n    pass\n"},
     ),
 ]
