@@ -74,7 +74,7 @@ class FileFaults:
             self._of_file.append(f"{self.path}: {what}{detail}")
         else:
             self._of_lines.setdefault(what, Tally()).add(line, detail)
-            self._remedies[what] = f"; {remedy}" if remedy else ""
+            self._remedies[what] = f"; {remedy}" if remedy else self._remedies.get(what, "")
         if self.num == STOP_AFTER:
             raise DataError([*self.problems(), f"{self.path}: stopped after {STOP_AFTER:,} faults"])
         if len(self._of_lines) > MAX_FAULTS:

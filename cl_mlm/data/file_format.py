@@ -22,6 +22,7 @@ TABLES = (".csv", ".tsv", ".txt")
 SEPARATORS = (",", ";", "\t", "|")
 EXPECTED_SEPARATOR = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 ESCAPED = re.compile("[\udc80-\udcff]")  # how Python hands over bytes that are not of the encoding
+EXCEL_HINT = re.compile(r"sep=(.)")  # a first line that Excel writes and reads: it names the separator, and is no row
 SAMPLE_LINES, SAMPLE_CHARACTERS = 50, 1 << 18  # from which the separator is told
 HEAD_BYTES = 4096
 SHOWN_CHARACTERS = 80
@@ -164,8 +165,9 @@ def first_line(path: Path, encoding: str | None) -> str:
 def find_separator(path: Path, reading: Reading, wanted: Sequence[Collection[str]]) -> str | None:
     """Returns the character between the columns of a table; None: the first lines do not tell.
 
-    It is the given one; else one under which the header has the wanted columns, the usual one of the format first;
-    else one that gives every one of the first rows the same number of columns, more than one.
+    It is the given one; else the one that a first line `sep=;` names; else one under which the header has the wanted
+    columns, the usual one of the format first; else one that gives every one of the first rows the same number of
+    columns, more than one.
 
     Args:
         path: of the table.
@@ -180,6 +182,9 @@ def find_separator(path: Path, reading: Reading, wanted: Sequence[Collection[str
         size += len(line)
         if size > SAMPLE_CHARACTERS:
             break
+    named = EXCEL_HINT.fullmatch(lines[0].strip("\r\n")) if lines else None
+    if named:
+        return named[1]
     expected = EXPECTED_SEPARATOR[path.suffix.lower()]
     samples = {
         character: rows

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.data.file_format import sound_text, text_lines, unlike_text
+from cl_mlm.data.file_format import EXCEL_HINT, sound_text, text_lines, unlike_text
 from cl_mlm.data.json_arrays import ArrayFault, array_items
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def _array_rows(path: Path, encoding: str | None, faults: FileFaults) -> Lines:
 def _table_rows(path: Path, encoding: str | None, separator: str, faults: FileFaults) -> Lines:
     header: list[str] = []
     for start, fields in _fields(path, encoding, separator, faults):
+        if not header and start == 1 and EXCEL_HINT.fullmatch(separator.join(fields)):
+            continue
         if not header:
             header = [name.strip() for name in fields]
             for column in sorted({column for column in header if header.count(column) > 1}):
@@ -134,7 +136,9 @@ def _table_rows(path: Path, encoding: str | None, separator: str, faults: FileFa
         elif len(fields) == len(header):
             yield start, dict(zip(header, fields, strict=True)), sum(map(len, fields))
         elif fields:
-            faults.add(start, f"must have {len(header)} fields as the header has", f", got {len(fields)}")
+            remedy = f"a field that holds {separator!r} must be quoted" if len(fields) > len(header) else ""
+            rule = f"must have {len(header)} fields as the header has"
+            faults.add(start, rule, f", got {len(fields)}", remedy=remedy)
 
 
 def _fields(path: Path, encoding: str | None, separator: str, faults: FileFaults) -> Iterator[tuple[int, list[str]]]:

@@ -81,6 +81,14 @@ def test_a_given_delimiter_overrides_what_the_lines_say(tmp_path):
     assert read(written(tmp_path / "c.csv", "text\tlabel\nhi\tgreet\n"), delimiter="\\t")[0][0]["label"] == "greet"
 
 
+def test_a_first_line_that_excel_writes_names_the_separator(tmp_path):
+    path = written(tmp_path / "a.csv", "sep=^\r\ntext^label\r\nhi^greet\r\n^\r\n")
+    assert faults(path)[0].startswith("F:4: no text, got ''")
+    path = written(tmp_path / "b.csv", "\ufeffsep=;\r\ntext;label\r\nhi;greet\r\n")
+    assert read(path) == ([{"text": "hi", "label": "greet"}], ["columns are separated by ';'"])
+    assert read(path, delimiter=";") == ([{"text": "hi", "label": "greet"}], [])
+
+
 def test_another_delimiter_or_encoding_is_another_table_of_the_cache(tmp_path):
     path = written(tmp_path / "a.csv", "text,label,a;b\nhi,\xe4,1;2\n".encode("latin-1"))
     assert read(path, encoding="latin-1")[0][0]["label"] == "ä"

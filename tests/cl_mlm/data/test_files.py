@@ -268,7 +268,7 @@ def test_a_renamed_column_that_is_missing_is_named_as_in_the_file(tmp_path):
 def test_csv_faults_name_the_line_on_which_the_row_begins(tmp_path):
     path = write(tmp_path / "a.csv", "text,label", '"two', 'lines",a', "x,y,z", "only", ",a", "", b"\xff,a")
     assert [line.partition(", in ")[0] for line in faults(path)] == [
-        "F:4: must have 2 fields as the header has, got 3",
+        "F:4: must have 2 fields as the header has, got 3; a field that holds ',' must be quoted",
         "F:5: must have 2 fields as the header has, got 1",
         "F:6: no text, got ''; missing: drop leaves such rows out",
         "F:8: not UTF-8: byte 0xff at position 1",

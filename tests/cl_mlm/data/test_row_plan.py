@@ -78,7 +78,9 @@ def test_a_file_of_which_all_rows_are_dropped_has_none(tmp_path):
 def test_other_faults_are_no_gaps(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\nx,a\n,b\ntoo,many,fields\n")
-    assert faults(path, missing="drop") == ["F:4: must have 2 fields as the header has, got 3"]
+    assert faults(path, missing="drop") == [
+        "F:4: must have 2 fields as the header has, got 3; a field that holds ',' must be quoted"
+    ]
 
 
 def test_a_note_is_told_by_the_file_that_it_is_of(tmp_path):
