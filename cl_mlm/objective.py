@@ -247,6 +247,15 @@ class Objective(ABC):
         """Returns the tokens of raw rows before and after cutting, by part of a row; arguments as for `encode`."""
         return {"text": input_lengths(self, rows, tokenizer, labels, max_length)}
 
+    def tokenizer_faults(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> list[str]:
+        """Returns what the objective misses in a tokenizer, `key: rule, got value`; empty is good.
+
+        Args:
+            tokenizer: the model's.
+            head: of the model.
+        """
+        return []
+
     def extra_length(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> int:
         """Returns the tokens at most that a model with this head reads of a row beside those up to `max_length`."""
         return 0

@@ -1,4 +1,4 @@
-"""Compares the rows of a stream with what the model can read, before its weights are loaded."""
+"""Compares the rows of a stream with what model and tokenizer can read, before weights are loaded."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from transformers.models.auto import modeling_auto
 
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.models.generation import end_token
 from cl_mlm.models.loading import model_settings
 from cl_mlm.models.positions import PositionLimits, own_length, position_limits
 from cl_mlm.models.size import without_weights
-from cl_mlm.models.tokenizers import load_tokenizer
+from cl_mlm.models.tokenizers import STAND_INS, give_padding, load_tokenizer
 from cl_mlm.prompting.reader import prompt_length
 from cl_mlm.tokens.encoding import encode_rows
-from cl_mlm.tokens.frames import frame
+from cl_mlm.tokens.frames import frame, has_tokens, known_text
+from cl_mlm.tokens.text_rows import padding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from cl_mlm.tokens.encoding import EncodedRows
 
 SHORTEST = 4  # of `training.max_length`
+UNKNOWN = "\ua66e"  # a letter that no vocabulary of words or subwords has
+OR_ANOTHER = f", or another special token to stand for it ({', '.join(STAND_INS)})"
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def length_faults(config: Config, stream: Stream) -> list[str]:
             faults += [where + fault for fault in found]
     except UnreachableModelError:  # told when it is loaded
         return []
+    except ConfigError as error:
+        return [*faults, *error.problems]
     return faults
 
 
@@ -111,9 +118,14 @@ def prompt_faults(config: Config, prompting: Prompting, objective: Objective) ->
     except ConfigError as error:
         return error.problems
     words = list({word for of_label in prompting.words.values() for word in of_label})
+    unknown = [word for word in words if not has_tokens(model.tokenizer, word)]
+    if unknown:
+        return [f"prompting.verbaliser: the tokenizer has no tokens for {', '.join(map(repr, unknown[:10]))}"]
     chosen = max(map(len, model.tokenizer(words, add_special_tokens=False)["input_ids"])) if words else 0
     writing = [column.objective for column in prompting.columns if not prompting.labels(column, -1)]
     written = max((objective.written_length(model.tokenizer) for objective in writing), default=0)
+    if written:
+        end_token(model.tokenizer)
     longest, target = max(chosen, written), model.limits.target
     if target is not None and longest > target:
         return [f"prompting: answers take {longest} tokens, and this model's decoder can read {target}"]
@@ -131,12 +143,42 @@ def prompt_faults(config: Config, prompting: Prompting, objective: Objective) ->
 
 def _task_model(config: Config, objective: Objective, labels: Sequence[str]) -> TaskModel:
     kind, settings = model_settings(config.model, labels, config.training.max_length, objective)
-    return TaskModel(kind, settings, position_limits(without_weights(kind, settings)), load_tokenizer(config.model))
+    limits, tokenizer = position_limits(without_weights(kind, settings)), load_tokenizer(config.model)
+    give_padding(tokenizer, kind, is_encoder_decoder=settings.is_encoder_decoder)
+    return TaskModel(kind, settings, limits, tokenizer)
+
+
+def _tokenizer_faults(model: TaskModel, objective: Objective) -> list[str]:
+    """Returns the tokens that a tokenizer lacks; see `give_padding` for those that it is given."""
+    tokenizer, settings = model.tokenizer, model.settings
+    if not has_tokens(tokenizer, known_text(tokenizer)):
+        return ["model.name: its tokenizer gives no tokens for any text"]
+    faults = objective.tokenizer_faults(tokenizer, model.kind)
+    if model.kind == "sequence" and not settings.is_encoder_decoder and _is_decoder(settings):
+        # It classifies a row at its last token that is no padding, which it finds by the tokens and not by the mask.
+        if tokenizer.pad_token is None:
+            faults.append(f"model.name: a decoder that classifies needs a tokenizer with a pad_token{OR_ANOTHER}")
+    elif model.kind == "sequence" and settings.is_encoder_decoder:
+        ends = [token for token in tokenizer(known_text(tokenizer))["input_ids"] if token == settings.eos_token_id]
+        if not ends:
+            faults.append(
+                "model.name: an encoder-decoder that classifies needs a tokenizer that puts the model's end token "
+                f"(eos_token_id {settings.eos_token_id}) behind every row, which this one does not"
+            )
+        elif tokenizer.pad_token is None and padding(tokenizer) == settings.eos_token_id:
+            faults.append(f"model.name: an encoder-decoder that classifies needs a pad_token{OR_ANOTHER} but the end's")
+    return faults
+
+
+def _is_decoder(settings: PretrainedConfig) -> bool:
+    return settings.model_type not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def _task_faults(config: Config, stream: Stream, tasks: Tasks, task: Task, model: TaskModel) -> list[str]:
-    faults = []
     objective, limits, tokenizer = task.objective, model.limits, model.tokenizer
+    faults = _tokenizer_faults(model, objective)
+    if faults:
+        return faults
     max_length, written = config.training.row_length, objective.written_length(tokenizer)
     if limits.target is not None and written > limits.target:
         faults.append(
@@ -144,13 +186,17 @@ def _task_faults(config: Config, stream: Stream, tasks: Tasks, task: Task, model
             f"got {written}"
         )
     extra = objective.extra_length(tokenizer, model.kind)
-    is_input_safe = limits.input is None or max_length + extra <= limits.input
-    if is_input_safe and limits.target is None:
+    vocabulary = getattr(model.settings, "vocab_size", None) or len(tokenizer)
+    is_safe = limits.target is None and (limits.input is None or max_length + extra <= limits.input)
+    if is_safe and len(tokenizer) <= vocabulary and has_tokens(tokenizer, UNKNOWN):
         return faults
     # Tokens of every row, of input and target.
     inputs: list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]] = []
     targets: list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]] = []
+    # A masked token may be replaced by any token.
+    largest = len(tokenizer) - 1 if model.kind == "masked" else padding(tokenizer)
     for split, rows in _encoded(config, stream, tasks, task, tokenizer):
+        largest = max(largest, rows.largest)
         # A row that becomes several windows has them end to end.
         lengths = {name: np.minimum(sizes, max_length) for name, sizes in rows.column_lengths.items()}
         lengths |= {name: sizes for name, sizes in rows.column_lengths.items() if name != "input_ids"}
@@ -158,6 +204,11 @@ def _task_faults(config: Config, stream: Stream, tasks: Tasks, task: Task, model
         inputs.append(objective.input_length(lengths, tokenizer, model.kind, written if is_written else None))
         if not is_written and "target_ids" in lengths:
             targets.append(lengths["target_ids"])
+    if largest >= vocabulary:
+        faults.append(f"model.name: its tokenizer gives tokens up to {largest}, but its vocab_size is {vocabulary}")
+    empty = int((np.concatenate(inputs) == 0).sum())
+    if empty:
+        faults.append(f"model.name: its tokenizer has no token for unknown words, which leaves {empty} rows empty")
     faults += _input_faults(np.concatenate(inputs), limits.input, extra, max_length)
     if targets:
         faults += _target_faults(np.concatenate(targets), limits.target)
@@ -174,7 +225,15 @@ def _encoded(
             rows = owner.split(split)
             if tasks.keys_of(split)[i] == task.key and len(rows):
                 names = (task.labels.index, config.training.row_length, f"{stream.fingerprint}/{i}/{split}")
-                yield split, encode_rows(rows, task.objective, tokenizer, *names)
+                try:
+                    yield split, encode_rows(rows, task.objective, tokenizer, *names)
+                except Exception as error:
+                    if type(error) is not Exception:  # the Rust library raises nothing more special
+                        raise
+                    raise ConfigError(
+                        "model.name: its tokenizer has no token for unknown words, which split "
+                        f"{split!r} of {owner.name!r} holds: {error}"
+                    ) from error
 
 
 def _input_faults(

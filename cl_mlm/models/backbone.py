@@ -5,6 +5,7 @@ Axes: I inputs, R rows, T tokens, H hidden, C classes.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -13,7 +14,7 @@ from transformers.utils import logging
 
 from cl_mlm.batch import Batch, Outputs
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.tokenizers import tokenizer_hash
+from cl_mlm.models.tokenizers import give_padding, tokenizer_hash
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class PlainBackbone:
 
     Attributes:
         model: a plain transformers model; parameter names never change within a run.
-        tokenizer: the model's; pads on the right. Where it had no padding token, it gets one; see `_ensure_padding`.
+        tokenizer: the model's; pads on the right. Where it had no padding token, it gets one; see `give_padding`.
         kind: the form of the model.
         problem_type: what transformers calls the task of a sequence classifier.
         own_names: names of the tensors that the model's folder holds; empty: all.
@@ -108,7 +109,10 @@ class PlainBackbone:
         self.kind: Head = kind
         self.own_names: frozenset[str] = frozenset()
         self.problem_type: ProblemType = model.config.problem_type or "single_label_classification"
-        _ensure_padding(model, tokenizer)
+        _set_padding(model, tokenizer, kind)
+        types = getattr(model.config, "type_vocab_size", None)
+        # A tokenizer may give types of tokens to a family that has none, or one (RoBERTa).
+        self._has_types = "token_type_ids" in inspect.signature(model.forward).parameters and types != 1
         self.head_name = find_head(model, kind)
         self._head_input: torch.Tensor | None = None
         self._watch_head()
@@ -127,7 +131,7 @@ class PlainBackbone:
         if self.kind in ("causal", "seq2seq"):
             # Only generation needs the cache of keys and values, and it asks for it itself.
             return {**batch.inputs, "use_cache": False}
-        return dict(batch.inputs)
+        return {name: tensor for name, tensor in batch.inputs.items() if self._has_types or name != "token_type_ids"}
 
     def read(self, batch: Batch, model_output: Any) -> Outputs:
         """Returns logits and features from the output of the forward pass that has just been run for `batch`."""
@@ -135,7 +139,8 @@ class PlainBackbone:
         self._head_input = None
         if self.kind != "sequence":
             return Outputs(self.logits(model_output), lambda: head_input)  # type: ignore[arg-type, return-value]
-        return Outputs(model_output.logits, lambda: _pooled(head_input, ids.ne(self.model.config.pad_token_id)))
+        pad = self.model.config.pad_token_id
+        return Outputs(model_output.logits, lambda: _pooled(head_input, ids.ne(-1 if pad is None else pad)))
 
     def logits(self, model_output: Any) -> torch.Tensor:
         """Returns the logits of a forward pass, (I, C) or (I, T, C); a span head has two, of start and end."""
@@ -315,14 +320,16 @@ def _write_labels(model: PreTrainedModel, labels: Sequence[str], problem_type: P
     model.config.problem_type = problem_type
 
 
-def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Makes the tokenizer pad on the right, and gives a decoder without padding token one: its end-of-text token."""
-    tokenizer.padding_side = "right"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Head) -> None:
+    """Makes model and tokenizer pad with the same token, on the right; see `give_padding`."""
+    is_encoder_decoder = bool(model.config.is_encoder_decoder)
+    give_padding(tokenizer, kind, is_encoder_decoder=is_encoder_decoder)
+    if tokenizer.pad_token is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    elif is_encoder_decoder and model.config.pad_token_id is None:
+        model.config.pad_token_id = 0  # their classifiers shift the input to the right, and ask for the token
     if getattr(model, "generation_config", None) is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        model.generation_config.pad_token_id = model.config.pad_token_id
 
 
 def _pooled(head_input: Any, is_token: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ def generate_texts(
         num_beams=1,
         use_cache=True,
         eos_token_id=end,
-        pad_token_id=run.tokenizer.pad_token_id,
+        pad_token_id=end if run.tokenizer.pad_token_id is None else run.tokenizer.pad_token_id,
         decoder_start_token_id=decoder_start,
     )
     model: Any = run.model

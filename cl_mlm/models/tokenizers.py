@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.config.schema import ModelConfig
+    from cl_mlm.objective import Head
 
 T = TypeVar("T")
 
@@ -70,6 +71,30 @@ def folds_case(config: ModelConfig) -> bool:
     # By what it does: a setting for it has another name and place in each kind of tokenizer.
     capitals, small = (tokenizer.encode(text, add_special_tokens=False) for text in (ascii_uppercase, ascii_lowercase))
     return list(capitals) == list(small)
+
+
+# Special tokens that may stand for padding, the best first.
+STAND_INS = ("eos_token", "unk_token", "sep_token", "bos_token", "cls_token", "mask_token")
+
+
+def give_padding(tokenizer: PreTrainedTokenizerBase, kind: Head, *, is_encoder_decoder: bool) -> None:
+    """Makes a tokenizer pad on the right, and gives one without padding token another special token for it; mutates it.
+
+    The attention mask hides what pads, so any token does, and no row needs to be added to the embedding. It must be a
+    special one, as an ordinary one would be left out of what the model writes. Where there is none, the tokenizer stays
+    as it is; see `cl_mlm.tokens.text_rows.padding`.
+
+    Args:
+        tokenizer: the model's.
+        kind: the form of the model.
+        is_encoder_decoder: whether the model is one; those that classify read the row's end token, which cannot pad.
+    """
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is not None:
+        return
+    end = tokenizer.eos_token if is_encoder_decoder and kind == "sequence" else None
+    tokens = [getattr(tokenizer, name) for name in STAND_INS]
+    tokenizer.pad_token = next((token for token in tokens if token is not None and token != end), None)
 
 
 _DIGESTS: dict[str, str] = {}  # digest of a tokenizer's JSON -> digest without the settings of its last call

@@ -16,10 +16,11 @@ from cl_mlm.batch import Batch, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
 from cl_mlm.objective import Encoded, Head, Objective, Predictor, RawRows
 from cl_mlm.randomness import numpy_generator
+from cl_mlm.tokens.frames import known_text
 from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
 from cl_mlm.tokens.masking import masked_tokens
 from cl_mlm.tokens.packing import packed
-from cl_mlm.tokens.text_rows import padded, text_faults
+from cl_mlm.tokens.text_rows import padded, padding, text_faults
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +98,8 @@ class LanguageModelling(Objective):
         self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> Encoded:
         """Returns `input_ids` and `num_bytes`, the UTF-8 bytes of the text up to where the tokens were cut."""
-        self._check(tokenizer)
+        if faults := self.tokenizer_faults(tokenizer, self.kind):
+            raise ConfigError(faults)
         start = self._start(tokenizer)
         encoding = tokenizer(list(rows["text"]), truncation=True, max_length=max_length - len(start), verbose=False)
         ids = [[*start, *tokens] for tokens in encoding["input_ids"]]
@@ -117,20 +119,23 @@ class LanguageModelling(Objective):
         if not self.pack:
             yield from super().encode_split(chunks, tokenizer, labels, max_length)
             return
-        self._check(tokenizer)
-        end_tokens = [token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if isinstance(token, int)]
-        if not end_tokens:
-            raise ConfigError("stream.options.pack: needs a tokenizer with an end (eos or sep) token, got true")
-        yield from packed((rows["text"] for rows in chunks), tokenizer, end_tokens[0], max_length)
+        if faults := self.tokenizer_faults(tokenizer, self.kind):
+            raise ConfigError(faults)
+        yield from packed((rows["text"] for rows in chunks), tokenizer, _end_tokens(tokenizer)[0], max_length)
 
-    def _check(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    @override
+    def tokenizer_faults(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> list[str]:
+        faults = []
         if self.kind == "masked" and tokenizer.mask_token_id is None:
-            raise ConfigError("stream.options.kind: masked needs a tokenizer with a mask token, got masked")
+            faults.append("stream.options.kind: masked needs a tokenizer with a mask token, got masked")
+        if self.pack and not _end_tokens(tokenizer):
+            faults.append("stream.options.pack: needs a tokenizer with an end (eos or sep) token, got true")
+        return faults
 
     def _start(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Returns the special token to put first; `[]` where the tokenizer itself puts one there, or none is needed."""
         specials = [token for token in tokenizer.all_special_ids if token != tokenizer.unk_token_id]
-        if self.kind == "masked" or tokenizer("a")["input_ids"][0] in specials:
+        if self.kind == "masked" or tokenizer(known_text(tokenizer))["input_ids"][0] in specials:
             return []
         tokens = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id)
         return [token for token in tokens if isinstance(token, int)][:1]
@@ -145,8 +150,8 @@ class LanguageModelling(Objective):
         """
         import torch
 
-        assert isinstance(tokenizer.pad_token_id, int)
-        inputs, mask = padded(encoded, {"input_ids": tokenizer.pad_token_id})
+        pad = padding(tokenizer)
+        inputs, mask = padded(encoded, {"input_ids": pad})
         inputs["attention_mask"] = mask
         tokens = inputs["input_ids"]
         extra = {"num_bytes": torch.tensor([float(size) for size in encoded["num_bytes"]])}
@@ -157,7 +162,7 @@ class LanguageModelling(Objective):
         if self.pack:
             before = torch.tensor([int(token) for token in encoded["before"]])
             shown = torch.cat([before[:, None], tokens[:, :-1]], 1)
-            inputs["input_ids"] = shown.masked_fill(mask == 0, tokenizer.pad_token_id)
+            inputs["input_ids"] = shown.masked_fill(mask == 0, pad)
             targets = tokens.masked_fill(mask == 0, NO_TARGET)
         else:
             targets = torch.full_like(tokens, NO_TARGET)
@@ -237,6 +242,10 @@ class LanguageModelling(Objective):
         if self.kind == "causal":
             scores["bits_per_byte"] = loss / math.log(2) / max(1.0, num_bytes)
         return scores
+
+
+def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return [token for token in (tokenizer.eos_token_id, tokenizer.sep_token_id) if isinstance(token, int)]
 
 
 def _num_bytes(text: str, encoding: Any) -> int:

@@ -29,8 +29,9 @@ from cl_mlm.tokens.spans import (
     token_span,
     touches,
 )
-from cl_mlm.tokens.text_rows import padded, text_faults
+from cl_mlm.tokens.text_rows import padded, padding, text_faults
 from cl_mlm.tokens.windows import cut
+from cl_mlm.tokens.word_tokens import slow_faults
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +124,8 @@ class QuestionAnswering(Objective):
         Raises:
             ConfigError: the tokenizer is a slow one, and does not give the places of tokens.
         """
-        if not tokenizer.is_fast:
-            raise ConfigError(f"model.name: {type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
+        if faults := slow_faults(tokenizer):
+            raise ConfigError(faults)
         encoding = tokenizer(
             _shortened(list(rows["question"]), tokenizer, max_length // 4),
             list(rows["context"]),
@@ -156,6 +157,10 @@ class QuestionAnswering(Objective):
         return {**columns}
 
     @override
+    def tokenizer_faults(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> list[str]:
+        return slow_faults(tokenizer)
+
+    @override
     def lengths(
         self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> dict[str, Lengths]:
@@ -179,7 +184,7 @@ class QuestionAnswering(Objective):
         import torch
 
         num_windows = [len(lengths) for lengths in encoded["window_lengths"]]
-        fills = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0, "char_start": OUTSIDE}
+        fills = {"input_ids": padding(tokenizer), "token_type_ids": 0, "char_start": OUTSIDE}
         fills["char_end"] = OUTSIDE
         per_token = {name: encoded[name] for name in fills if name in encoded}
         inputs, mask = padded(cut(per_token, encoded["window_lengths"]), fills)

@@ -15,11 +15,11 @@ import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.objective import Attainable, Encoded, Objective, Predictor, RawRows
+from cl_mlm.objective import Attainable, Encoded, Head, Objective, Predictor, RawRows
 from cl_mlm.scores.labels import accuracy, macro_f1, per_class
 from cl_mlm.tokens.class_choice import choice_losses, choice_sites, most_probable
 from cl_mlm.tokens.text_rows import collate_texts, number_targets, text_faults
-from cl_mlm.tokens.word_tokens import encode_words, word_faults
+from cl_mlm.tokens.word_tokens import encode_words, slow_faults, word_faults
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +87,10 @@ class Relation(Objective):
             for i, ids in zip(long, encode_words(cut, tokenizer, max_length)["input_ids"], strict=True):
                 tokens[i] = ids
         return {"input_ids": tokens, "target": [labels[label] for label in rows["label"]]}
+
+    @override
+    def tokenizer_faults(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> list[str]:
+        return slow_faults(tokenizer)
 
     @override
     def collate(

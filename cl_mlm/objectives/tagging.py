@@ -13,8 +13,8 @@ from cl_mlm.objective import UNCUT, Attainable, Encoded, Head, Objective, Obstac
 from cl_mlm.scores.bio import OUTSIDE, entities, is_tag, only, repaired, stray, type_of, types_of
 from cl_mlm.scores.entities import micro_scores, type_scores
 from cl_mlm.tokens.logits import masked_logits
-from cl_mlm.tokens.text_rows import padded
-from cl_mlm.tokens.word_tokens import encode_words, word_faults
+from cl_mlm.tokens.text_rows import padded, padding
+from cl_mlm.tokens.word_tokens import encode_words, slow_faults, word_faults
 
 if TYPE_CHECKING:
     import torch
@@ -145,14 +145,17 @@ class Tagging(Objective):
         return {"input_ids": encoding["input_ids"], "targets": targets, "words": places, "num_words": num_words}
 
     @override
+    def tokenizer_faults(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> list[str]:
+        return slow_faults(tokenizer)
+
+    @override
     def collate(
         self, encoded: Mapping[str, Sequence[Any]], ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase
     ) -> Batch:
         """Returns rows padded to the longest; a loss item is a word that has a token."""
         import torch
 
-        assert isinstance(tokenizer.pad_token_id, int)
-        tokens, mask = padded(encoded, {"input_ids": tokenizer.pad_token_id, "targets": IGNORED, "words": -1})
+        tokens, mask = padded(encoded, {"input_ids": padding(tokenizer), "targets": IGNORED, "words": -1})
         num_words = torch.from_numpy(np.asarray(encoded["num_words"], dtype=np.int64))
         # A row whose words have no tokens counts as one item of loss zero: nothing is then divided by zero.
         count = (tokens["targets"] != IGNORED).sum(-1).clamp_min(1).float()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
+from cl_mlm.errors import ConfigError
 from cl_mlm.models.generation import decoder_start_token, end_token, generate_texts, texts_of
 from cl_mlm.objective import (
     Attainable,
@@ -27,8 +28,9 @@ from cl_mlm.objective import (
 from cl_mlm.scores import generated_text as text_scores
 from cl_mlm.scores.labels import per_class
 from cl_mlm.scores.segmentation import folded
+from cl_mlm.tokens.frames import has_tokens
 from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
-from cl_mlm.tokens.text_rows import padded, text_faults
+from cl_mlm.tokens.text_rows import padded, padding, text_faults
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +162,20 @@ class TextToText(Objective):
         }
 
     @override
+    def tokenizer_faults(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> list[str]:
+        try:
+            end_token(tokenizer)
+        except ConfigError as error:
+            return error.problems
+        faults = []
+        if head == "causal" and self.separator and not has_tokens(tokenizer, self.separator):
+            faults.append(f"stream.options.separator: the tokenizer has no tokens for it, got {self.separator!r}")
+        unknown = [repr(answer) for answer in self.answers or () if not has_tokens(tokenizer, answer)]
+        if unknown:
+            faults.append(f"stream.options.answers: the tokenizer has no tokens for {', '.join(unknown[:10])}")
+        return faults
+
+    @override
     def written_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Returns `max_new_tokens`; with `answers` no more than the longest answer has."""
         if self.answers is None:
@@ -201,8 +217,7 @@ class TextToText(Objective):
     ) -> Batch:
         """Returns for an encoder-decoder sources and shifted targets; for a decoder prompt and target in one row."""
         targets = [tokens.tolist() for tokens in encoded["target_ids"]]
-        pad = tokenizer.pad_token_id
-        assert isinstance(pad, int)
+        pad = padding(tokenizer)
         if self._decoder_start is None:
             return _decoder_batch(self._prompts(encoded["input_ids"], tokenizer), targets, ids, pad)
         return _encoder_decoder_batch(encoded, targets, ids, pad, self._decoder_start)
@@ -231,8 +246,7 @@ class TextToText(Objective):
     @override
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
         """Returns the texts that the model writes, greedily."""
-        pad, max_new_tokens = run.tokenizer.pad_token_id, self.written_length(run.tokenizer)
-        assert isinstance(pad, int)
+        pad, max_new_tokens = padding(run.tokenizer), self.written_length(run.tokenizer)
         if self._decoder_start is None:
             return Predictions(generate_texts(run, left_padded_prompts(batch, pad), max_new_tokens))
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}

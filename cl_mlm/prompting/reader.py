@@ -14,7 +14,8 @@ from cl_mlm.errors import ConfigError
 from cl_mlm.models.generation import decoder_start_token
 from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.models.positions import own_length, position_limits
-from cl_mlm.tokens.frames import frame
+from cl_mlm.tokens.frames import frame, has_tokens
+from cl_mlm.tokens.text_rows import padding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,15 +90,23 @@ class Reader:
     @property
     def pad(self) -> int:
         """The padding token."""
-        token = self.tokenizer.pad_token_id
-        assert isinstance(token, int)
-        return token
+        return padding(self.tokenizer)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of texts without special ones."""
+        """Returns the tokens of texts without special ones.
+
+        Raises:
+            ConfigError: the tokenizer fails on a text, having no token for unknown words.
+        """
         if not texts:
             return []
-        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        try:
+            ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        except Exception as error:
+            odd = next((text for text in texts if text and not has_tokens(self.tokenizer, text)), None)
+            if odd is None:
+                raise
+            raise ConfigError(f"prompting: this model's tokenizer has no token for unknown words: {odd!r}") from error
         return [list(of_text) for of_text in ids]
 
     def padded(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,6 +57,11 @@ class EncodedRows:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def largest(self) -> int:
+        """The largest token id of all rows."""
+        return max(int(self._ragged[name][0].max(initial=0)) for name in self.column_lengths)
+
     def row(self, position: int) -> dict[str, Any]:
         """Returns one row: an int32 array for each column of tokens, a number for each column of numbers."""
         row: dict[str, Any] = {name: values[position] for name, values in self._plain.items()}

@@ -43,6 +43,12 @@ def padded(
     return tensors, torch.from_numpy((np.arange(lengths.max())[None] < lengths[:, None]).astype(np.int64))
 
 
+def padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Returns the token that fills up a batch; 0 where the tokenizer has none, as the mask hides it anyway."""
+    token = tokenizer.pad_token_id
+    return token if isinstance(token, int) else 0
+
+
 def text_columns(rows: RawRows) -> list[str]:
     """Returns the columns that hold the texts of rows: `text`, and for pairs `text_pair`."""
     return ["text", "text_pair"] if "text_pair" in rows else ["text"]
@@ -99,7 +105,6 @@ def collate_texts(
     """Returns a batch of texts padded to the longest; every row is one loss item."""
     import torch
 
-    assert isinstance(tokenizer.pad_token_id, int)
-    inputs, mask = padded(encoded, {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0})
+    inputs, mask = padded(encoded, {"input_ids": padding(tokenizer), "token_type_ids": 0})
     count = torch.ones(len(ids))
     return Batch({**inputs, "attention_mask": mask}, targets, ids, count=count, num_tokens=int(mask.sum()))

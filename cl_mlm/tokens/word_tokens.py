@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.tokens.frames import known_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,16 @@ def _are_words(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(word, str) and word.strip() for word in value)
 
 
+def slow_faults(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Returns a line where the tokenizer is a slow one, which does not tell from where in a text a token is."""
+    if tokenizer.is_fast:
+        return []
+    return [
+        "model.name: the stream's objective needs a fast tokenizer, which tells where in a text a token is; "
+        f"got {type(tokenizer).__name__}"
+    ]
+
+
 def encode_words(
     rows: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> BatchEncoding:
@@ -41,11 +52,8 @@ def encode_words(
     Raises:
         ConfigError: the tokenizer is not a fast one, and so does not tell the word of a token.
     """
-    if not tokenizer.is_fast:
-        raise ConfigError(
-            f"model.name: the stream's objective needs a fast tokenizer, which tells of which word a token is; "
-            f"got {type(tokenizer).__name__}"
-        )
+    if faults := slow_faults(tokenizer):
+        raise ConfigError(faults)
     if needs_space(tokenizer):
         rows = [[words[0], *(f" {word}" for word in words[1:])] for words in rows]
     encoding: BatchEncoding = tokenizer(
@@ -70,5 +78,7 @@ def needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     def tokens(words: list[str]) -> list[int]:
         return list(tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"])
 
-    running_text = list(tokenizer("a b", add_special_tokens=False)["input_ids"])
-    return tokens(["a", " b"]) == running_text and tokens(["a", "b"]) != running_text
+    word = known_text(tokenizer)
+    other = "b" if word == "a" else word
+    running_text = list(tokenizer(f"{word} {other}", add_special_tokens=False)["input_ids"])
+    return tokens([word, f" {other}"]) == running_text and tokens([word, other]) != running_text

@@ -41,6 +41,25 @@ def files(kind: str, train: str = LONG, test: str | None = None, config: str = C
     return data(train, test, text) | {"model": lambda path: model(kind, path)}
 
 
+def bare_model(kind: str, folder: Path, **tokens: str) -> None:
+    """Writes the same model with a tokenizer that knows the words of ROWS, and no special tokens but these."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    model(kind, folder)
+    words = ["a", "b", "w", "red", "blue", "green", "grey", *map(str, range(20))]
+    index = {word: i for i, word in enumerate([*tokens.values(), *words])}
+    backend = Tokenizer(models.WordLevel(index))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=backend, **tokens).save_pretrained(folder)
+
+
+def bare_files(kind: str, train: str = ROWS, stream: str = "", **tokens: str) -> Files:
+    """Returns data and a model whose tokenizer has only these special tokens."""
+    return files(kind, train, stream=stream) | {"model": lambda path: bare_model(kind, path, **tokens)}
+
+
+MASKED = "stages_by: whole, objective: language_modelling, options: {kind: masked}"
 WRITING = "stages_by: whole, objective: text_to_text, options: {max_new_tokens: 10}"
 
 CASES = [
@@ -81,5 +100,38 @@ CASES = [
         says="training.max_length: must be a number for './model', whose weights, config and tokenizer set no limit",
         command=("check", "config.yaml", "training.max_length=null"),
         files=files("t5"),
+    ),
+    Case(
+        given="a tokenizer without special tokens, and an encoder that classifies",
+        says="run: runs/odd/naive-seed0",
+        code=0,
+        command=("run", "config.yaml"),
+        files=bare_files("roberta"),
+    ),
+    Case(
+        given="a tokenizer without special tokens, and a decoder that classifies",
+        says="model.name: a decoder that classifies needs a tokenizer with a pad_token, or another special token",
+        files=bare_files("gpt2"),
+    ),
+    Case(
+        given="the same decoder with `run`",
+        says="model.name: a decoder that classifies needs a tokenizer with a pad_token, or another special token",
+        command=("run", "config.yaml"),
+        files=bare_files("gpt2"),
+    ),
+    Case(
+        given="a tokenizer without end token, and a model that writes",
+        says="model.name: a model that writes needs a tokenizer with an eos_token or a sep_token, got neither",
+        files=bare_files("t5", TEXTS, WRITING) | {"data/test.csv": OTHER_TEXTS},
+    ),
+    Case(
+        given="a tokenizer without mask token, and masked texts",
+        says="stream.options.kind: masked needs a tokenizer with a mask token, got masked",
+        files=bare_files("roberta", stream=MASKED, pad_token="<pad>"),
+    ),
+    Case(
+        given="a tokenizer without token for unknown words, and rows that have some",
+        says="model.name: its tokenizer has no token for unknown words, which split 'train' of",
+        files=bare_files("roberta", ROWS.replace("\na ", "\nc ")),
     ),
 ]
