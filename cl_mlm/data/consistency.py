@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from cl_mlm.data.label_forms import form_faults, listing
+from cl_mlm.data.label_forms import form_faults, listing, spellings
 from cl_mlm.data.split_owners import SplitOwner, split_owners
 from cl_mlm.data.tasks import identity, objectives_of
 from cl_mlm.data.unseen_labels import LabelRows, unseen_problems
@@ -26,6 +26,12 @@ def stream_problems(stream: Stream) -> list[str]:
         f"stage {name!r}: a stage's name must be unique, {count} stages have this one"
         for name, count in Counter(stage.name for stage in stream.stages).items()
         if count > 1
+    ]
+    # Most often two spellings of one value of the column that stages are made by.
+    problems += [
+        f"stages {' and '.join(map(repr, alike))}: names must not look the same; mend the names, or the values they are"
+        for alike in spellings(stage.name for stage in stream.stages).values()
+        if len(alike) > 1
     ]
     problems += _column_problems(stream)
     problems += [

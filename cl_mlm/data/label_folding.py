@@ -75,7 +75,7 @@ def fold_labels(stream: Stream, keeps_stages: bool = False) -> Stream:
 
 def _names(labels: Iterable[str], objective: Objective) -> Names:
     unlearned = {label_form(label): label for label in objective.unlearned}
-    forms = {label: label_form(label) for label in labels}
+    forms = {label: form for label in labels if (form := label_form(label))}  # the gate refuses those that show nothing
     return {label: name for label, form in forms.items() if (name := unlearned.get(form, form)) != label}
 
 

@@ -106,8 +106,9 @@ def form_faults(num_rows: Mapping[str, int]) -> dict[str, list[str]]:
     faults = {}
     for form, alike in spellings(num_rows).items():
         shown = _listed(alike, num_rows)
-        if not form:
-            faults[f"labels must have a visible character, got {shown}"] = alike
+        if not form:  # an empty text and white space are faults of their rows
+            if any(label.strip() for label in alike):
+                faults[f"labels must have a visible character, got {shown}"] = alike
         elif len(alike) > 1:
             faults[f"labels must not look the same, got {shown}; stream.labels=fold makes them one"] = alike
     return faults

@@ -36,6 +36,13 @@ def relation(text: str, label: str) -> dict[str, Any]:
     return {"tokens": text.split(), "head": [0, 1], "tail": [1, 2], "label": label}
 
 
+def with_domains(rows: str) -> str:
+    """Returns the rows with a column `domain`: `home` for two labels, `home ` for the other two."""
+    domains = {"red": "home", "blue": "home", "green": "home ", "grey": "home "}
+    lines_of_rows = [f"{line},{domains[line.rpartition(',')[2]]}" for line in rows.splitlines()[1:]]
+    return "\n".join(["text,label,domain", *lines_of_rows]) + "\n"
+
+
 CASES = [
     Case(
         given="a label with a trailing blank in test",
@@ -121,6 +128,18 @@ CASES = [
         says="1 training and 0 validation rows differ in letter case only",
         command=("check", "config.yaml", "stream.validation_fraction=0.05"),
         files=data(train=ROWS + "B RED 0,red\n"),
+    ),
+    Case(
+        given="a domain with a trailing blank, stages by domain",
+        says="stages 'home' and 'home ': names must not look the same",
+        command=(
+            "check",
+            "config.yaml",
+            "stream.stages_by=field",
+            "stream.field=domain",
+            "stream.labels_per_stage=null",
+        ),
+        files=data(*(with_domains(text) for text in (ROWS, TEST))),
     ),
     Case(
         given="an unknown value of `labels`",

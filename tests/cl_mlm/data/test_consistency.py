@@ -16,6 +16,12 @@ def test_two_stages_with_one_name_are_refused(make_stage, make_stream, faults):
     assert faults(make_stream(one, two)) == ["stage 'one': a stage's name must be unique, 2 stages have this one"]
 
 
+def test_two_stages_whose_names_look_the_same_are_refused(make_stage, make_stream, faults):
+    assert faults(make_stream(make_stage("travel"), make_stage("travel\u200b", ("c", "d")))) == [
+        r"stages 'travel' and 'travel\u200b': names must not look the same; mend the names, or the values they are"
+    ]
+
+
 def test_a_first_stage_with_one_label_is_refused(make_stage, make_stream, faults):
     assert faults(make_stream(make_stage(labels=("a",)))) == [
         "stage 'one': the first stage must have at least 2 labels for objective classification, got ['a']"

@@ -161,6 +161,12 @@ def test_a_label_that_looks_like_the_rejected_one_becomes_it():
     assert folded.stages[0].test["label"][:] == ["a", "b", "oos"]
 
 
+def test_a_label_that_shows_nothing_is_not_folded_away():
+    stream = Stream("s", (stage_of("one", classification, ["red", "\u200b"]),))
+    with pytest.raises(DataError, match=r"must have a visible character, got '\\u200b' \(3 rows\)"):
+        build_stream({"labels": "fold"}, None, stream)
+
+
 def test_labels_are_compared_before_they_become_texts(tmp_path, write_labelled):
     path = write_labelled(tmp_path / "rows", "one")
     test = tmp_path / "rows" / "test.jsonl"

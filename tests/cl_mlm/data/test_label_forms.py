@@ -88,6 +88,10 @@ def test_a_label_that_shows_nothing_is_a_fault():
     assert list(form_faults({"\u200b": 3, "a": 1})) == [r"labels must have a visible character, got '\u200b' (3 rows)"]
 
 
+def test_an_empty_label_is_left_to_the_rows_to_tell():
+    assert form_faults({"": 3, " ": 1, "a": 1}) == {}
+
+
 def test_labels_that_differ_in_case_only_are_noted():
     assert case_note({"Refund": 3, "refund": 40, "REFUND": 1, "book": 2}) == [
         "labels that differ in upper and lower case only: 'REFUND' (1 row) and 'Refund' (3 rows) and 'refund' (40 rows)"
