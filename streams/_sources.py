@@ -16,6 +16,7 @@ from cl_mlm.data import (
     find_folder,
     label_form,
     pick,
+    places,
     rarest_labels,
     read_splits,
     row_types,
@@ -242,12 +243,7 @@ def _cut(dataset: Dataset, split: str, column: str, objective: Objective, limits
         strata = _strata(dataset, column, objective, name)
         if strata is None:
             raise ConfigError(f"stream.max_rows_per_label: the rows of {name} have no label")
-        by_label = chosen[np.argsort(strata[chosen], kind="stable")]
-        first = np.concatenate([[0], np.cumsum(np.bincount(strata))[:-1]])
-        rank = np.arange(len(by_label)) - first[strata[by_label]]  # place among the shuffled rows of the same label
-        allowed = np.zeros(len(dataset), dtype=bool)
-        allowed[by_label[rank < most]] = True
-        chosen = chosen[allowed[chosen]]
+        chosen = chosen[places(strata, chosen)[chosen] < most]
     chosen = chosen[: limits.rows.get(split)]
     return dataset if len(chosen) == len(dataset) else pick(dataset, np.sort(chosen))
 

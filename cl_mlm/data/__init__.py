@@ -6,7 +6,7 @@ from cl_mlm.data.file_faults import same_in_many
 from cl_mlm.data.file_format import Missing, Reading
 from cl_mlm.data.files import find_data, find_folder, is_saved_dataset, read_file, read_splits, read_table
 from cl_mlm.data.hub_access import from_hub
-from cl_mlm.data.label_columns import rarest_labels
+from cl_mlm.data.label_columns import places, rarest_labels
 from cl_mlm.data.label_forms import label_form, one_spelling
 from cl_mlm.data.ordering import reordered, stage_order
 from cl_mlm.data.row_plan import is_gap
@@ -45,6 +45,7 @@ __all__ = [
     "pick",
     "pick_rows",
     "picked_notes",
+    "places",
     "rarest_labels",
     "read_file",
     "read_splits",

@@ -28,6 +28,23 @@ def rarest_labels(rows: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
     return np.array([min((rank[label] for label in labels), default=0) for labels in rows], dtype=np.int64)
 
 
+def places(codes: npt.NDArray[np.int64], order: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """Returns the place of every row among those with its code, from 0, (N,).
+
+    Args:
+        codes: of the rows, (N,).
+        order: the order in which rows are counted, each row once, (N,); None: as they lie.
+    """
+    import numpy as np
+
+    counted = np.arange(len(codes)) if order is None else order
+    by_code = counted[np.argsort(codes[counted], kind="stable")]
+    sizes = np.unique(codes, return_counts=True)[1]
+    place = np.empty(len(codes), dtype=np.int64)
+    place[by_code] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return place
+
+
 def label_counts(dataset: Dataset, objective: Objective) -> dict[str, int]:
     """Returns how many rows have each label; empty where rows have no labels or are not sound.
 

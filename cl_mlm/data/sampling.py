@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cl_mlm.arrow import pick
-from cl_mlm.data.label_columns import label_codes
+from cl_mlm.data.label_columns import label_codes, places
 from cl_mlm.data.split_owners import SplitOwner, split_owners, with_splits
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.randomness import numpy_generator
@@ -90,10 +90,6 @@ def _limit_split(owner: SplitOwner, split: str, rows: int) -> Dataset:
     if len(dataset) <= rows:
         return dataset
     codes = label_codes(dataset, owner.make_objective())
-    by_label = np.argsort(codes, kind="stable")
-    sizes = np.unique(codes, return_counts=True)[1]
-    turn = np.empty(len(codes), dtype=np.int64)  # the place of each row among those of its label
-    turn[by_label] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    num_taken = max(rows, len(sizes)) if split == "train" else rows
-    taken = np.lexsort((codes, turn))[:num_taken]
+    num_taken = max(rows, len(np.unique(codes))) if split == "train" else rows
+    taken = np.lexsort((codes, places(codes)))[:num_taken]
     return dataset.select(np.sort(taken))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.label_columns import places
 from cl_mlm.data.label_forms import cut_spellings, label_form, with_forms
 from cl_mlm.data.ordering import check_once, stage_order
 from cl_mlm.errors import ConfigError, DataError, nearest
@@ -217,11 +218,7 @@ def carve_rows(
             f"give a {split} split"
         )
     shuffled = numpy_generator(seed, split).permutation(len(codes))
-    by_stratum = shuffled[np.argsort(codes[shuffled], kind="stable")]
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rank = np.arange(len(codes)) - first[codes[by_stratum]]  # place among the shuffled rows of the same stratum
-    chosen = np.zeros(len(codes), dtype=bool)
-    chosen[by_stratum] = rank < quota[codes[by_stratum]]
+    chosen = places(codes, shuffled) < quota[codes]
     return pick(train, np.flatnonzero(~chosen)), pick(train, np.flatnonzero(chosen))
 
 

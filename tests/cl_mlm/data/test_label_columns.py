@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 from datasets import Dataset
 
+from cl_mlm.data.label_columns import places
 from cl_mlm.stream import Stage, Stream
 from cl_mlm.task import LabelSpace
 
@@ -43,3 +45,10 @@ def test_all_labels_of_a_domain_incremental_stream_are_old_from_the_second_stage
 def test_a_stage_has_its_own_labels_shared_ones_too():
     labels = labels_of("ab", "bc", "ca")
     assert [labels.of(i) for i in range(3)] == [(0, 1), (1, 2), (2, 0)]
+
+
+def test_a_row_has_its_place_among_those_of_its_label():
+    codes = np.array([5, -1, 5, 5, -1])
+    assert places(codes).tolist() == [0, 0, 1, 2, 1]
+    assert places(codes, np.array([4, 3, 2, 1, 0])).tolist() == [2, 1, 1, 0, 0]
+    assert places(np.zeros(0, dtype=np.int64)).tolist() == []
