@@ -5,6 +5,7 @@ The cases are data, one module a field in `tests/odd_inputs/`; `docs/odd_inputs.
 
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,20 +21,41 @@ MODULES = {
 CASES = [(name, case) for name, module in MODULES.items() for case in module.CASES]
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=f"{name}-{case.given}") for name, case in CASES])
-def test_an_odd_input_is_answered_in_words(case: Case, cli, own_store, tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name, content in case.files.items():
+@pytest.fixture(autouse=True)
+def forgotten(tmp_path):
+    """Leaves no module of a case's folder loaded."""
+    yield
+    forget(tmp_path)
+
+
+def forget(folder):
+    """Unloads the modules of a folder: the next command finds them as another process would."""
+    for name in [n for n, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(str(folder))]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def write(folder, files):
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if callable(content):
             content(path)
         else:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
+    forget(folder)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"{name}-{case.given}") for name, case in CASES])
+def test_an_odd_input_is_answered_in_words(case: Case, cli, own_store, tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    write(folder, case.files)
     for command in case.before:
         assert cli(*command).code == 0
+    write(folder, case.edits)
     said = cli(*case.command)
     text = re.sub(r"\s+", " ", f"{said.out} {said.err}")
     assert re.sub(r"\s+", " ", case.says) in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 UNTRAINED, LAST = "untrained", "last"
 SECTION = "prompting"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,25 @@ def prompt_run(
         )
     backbone = _load(folder, prepared, index)
     values = _score(prepared, backbone, index)
+    values["notes"] += _since_the_run(folder, prepared, index)
     path = RunFolder(folder).prompting / f"{_digest(values)}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Prompted(path, values)
+
+
+def _since_the_run(folder: Path, prepared: Prepared, index: int) -> list[str]:
+    """Returns, and logs, a line for the rows, and for the files of an untrained model, that are not those of the run."""
+    from cl_mlm.experiment.continuation import find_changes
+    from cl_mlm.experiment.provenance import MODEL, PROMPTED
+
+    # Other prompted rows may be what is asked for; a kept model does not read the files of the first one.
+    apart = (PROMPTED,) if index < 0 else (PROMPTED, MODEL)
+    lines = [line for tag, line in find_changes(folder, prepared).data.items() if tag not in apart]
+    notes = [f"not what the run was made of: {line}" for line in lines]
+    for note in notes:
+        log.warning("%s: %s", folder, note)
+    return notes
 
 
 def _config(

@@ -31,6 +31,7 @@ class Case:
         command: arguments of `cl-mlm`, run in an empty folder that holds `files`.
         files: path -> content, or a function that writes to that path.
         before: command lines that run first, each of which must end with 0.
+        edits: as `files`, written after `before`.
     """
 
     given: str
@@ -39,6 +40,7 @@ class Case:
     command: tuple[str, ...] = ("check", "config.yaml")
     files: Files = field(default_factory=dict)
     before: tuple[tuple[str, ...], ...] = ()
+    edits: Files = field(default_factory=dict)
 
 
 def data(train: str = ROWS, test: str | None = None, config: str = CONFIG) -> Files:

@@ -1,6 +1,7 @@
 """`cl-mlm prompt` and `check`: what they print, what they refuse."""
 
 import json
+import shutil
 
 import pytest
 
@@ -79,3 +80,13 @@ def test_check_shows_the_first_prompt(fast):
     )
     assert lines[at + 1] == "  the first prompt:"
     assert [line for line in lines[at + 2 :] if line.startswith("  | ")][-1] == "  | Output:"
+
+
+def test_rows_that_are_not_those_of_the_run_are_noted(finished, tmp_path, caplog):
+    folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
+    journal, rows = folder / "journal.jsonl", finished.summary["stream"]["fingerprint"]
+    journal.write_text(journal.read_text().replace(rows, "0" * 64))
+    note = f"not what the run was made of: rows of the stream: fingerprint {'0' * 64} at the start, {rows} now"
+    assert note in cl_mlm.prompt(folder, "template=x", "max_rows=2").values["notes"]
+    assert f"{folder}: {note}" in caplog.messages
+    assert cl_mlm.prompt(finished.folder, "template=x", "max_rows=2").values["notes"] == []
