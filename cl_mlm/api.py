@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cl_mlm.stream import Stream
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.result import Result
+    from cl_mlm.results.compared_runs import ComparedRuns
 
 Strategies = (
     str
@@ -93,3 +94,25 @@ def _check_given(config: object, stream: object) -> None:
         f"stream: must be a Stream, a name or a section, got {type(stream).__name__}; cl_mlm.data.by_labels and its "
         "neighbours make a Stream of rows"
     )
+
+
+def compare(*runs: Result | str | Path | Iterable[Result | str | Path]) -> ComparedRuns:
+    """Compares finished runs; writes nothing.
+
+    Args:
+        runs: results, run folders, or folders of runs, such as `runs/quickstart`; lists of these, too.
+
+    Raises:
+        ConfigError: there is no finished run among them.
+        RunFolderError: a folder is missing, or a run is damaged.
+    """
+    from cl_mlm.experiment.result import Result
+    from cl_mlm.results.compared_runs import compared_runs
+
+    folders = []
+    for given in runs:
+        for one in [given] if isinstance(given, Result | str | Path) or not isinstance(given, Iterable) else given:
+            if not isinstance(one, Result | str | Path):
+                raise ConfigError(f"compare: must be given results or folders, got {type(one).__name__}")
+            folders.append(one.folder if isinstance(one, Result) else Path(one))
+    return compared_runs(folders)

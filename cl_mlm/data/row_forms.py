@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.data.files import read_table
+from cl_mlm.data.file_format import Reading
+from cl_mlm.data.files import read_file
 from cl_mlm.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -53,33 +55,36 @@ def new_rows(given: Any, inputs: Sequence[str], optional: Sequence[str] = ()) ->
 
 
 def new_rows_of_file(
-    path: Path, inputs: Sequence[str], optional: Sequence[str] = (), columns: Mapping[str, str] | None = None
+    path: Path, inputs: Sequence[str], optional: Sequence[str] = (), reading: Reading | None = None
 ) -> dict[str, list[Any]]:
     """Returns the columns of the rows of a file that have no answer yet.
 
     Args:
-        path: a .txt file (every line that is not blank is a row), or one that `read_table` reads.
+        path: a .txt file (every line that is not blank is a row), or one that `read_file` reads.
         inputs: columns that every row must have.
         optional: columns that all rows may have.
-        columns: our name of a column to the one that it may have in the file instead.
+        reading: as the run's own files are read; a file may also be UTF-8, and have our names of columns.
 
     Raises:
         DataError: the faults of the file.
     """
-    if path.suffix == ".txt" and path.is_file():
+    reading = Reading() if reading is None else reading
+    renamed = {ours: theirs for ours, theirs in reading.columns.items() if ours in (*inputs, *optional)}
+    own = replace(reading, columns=renamed, missing="error")
+    ways = [own, replace(own, columns={}), replace(own, encoding=None), replace(own, columns={}, encoding=None)]
+    first_error: DataError | None = None
+    for way in ways:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            if path.suffix == ".txt" and path.is_file():
+                lines = path.read_bytes().decode(way.encoding or "utf-8-sig").splitlines()
+                return new_rows([line for line in lines if line.strip()], inputs, optional)
+            return new_rows(read_file(path, way, inputs)[0], inputs, optional)
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: must be UTF-8, got byte {error.object[error.start]:#04x}") from error
-        return new_rows([line for line in lines if line.strip()], inputs, optional)
-    renamed = {ours: theirs for ours, theirs in (columns or {}).items() if ours in (*inputs, *optional)}
-    try:
-        table = read_table(path, columns=renamed, required=inputs)
-    except DataError:
-        if not renamed:
-            raise
-        table = read_table(path, required=inputs)
-    return new_rows(table, inputs, optional)
+            first_error = first_error or DataError(f"{path}: must be UTF-8, got {error.object[error.start]:#04x}")
+        except DataError as error:
+            first_error = first_error or error
+    assert first_error is not None
+    raise first_error
 
 
 def columns_of(given: Any) -> dict[str, list[Any]] | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.file_format import Reading
 from cl_mlm.data.row_forms import new_rows, new_rows_of_file
 from cl_mlm.errors import ConfigError, DataError, RunFolderError, nearest
 from cl_mlm.models.loading import load_kept
@@ -121,7 +122,8 @@ def rows_of_file(path: Path, task: Mapping[str, Any], stream: Mapping[str, Any])
     Raises:
         DataError: the faults of the file.
     """
-    return new_rows_of_file(path, task["inputs"], task["optional_inputs"], stream.get("columns"))
+    reading = Reading(stream.get("columns") or {}, stream.get("delimiter"), stream.get("encoding"))
+    return new_rows_of_file(path, task["inputs"], task["optional_inputs"], reading)
 
 
 def predict_rows(folder: Path, asked: Asked, rows: Any, device: str | None = None) -> list[tuple[Any, float | None]]:

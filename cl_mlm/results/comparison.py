@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
 RANKED_BY: Final = "average_accuracy"
@@ -240,19 +241,23 @@ def compare(folder: Path, output: Path | None = None, runs_of: Sequence[Path] | 
         raise ClMlmError(
             "\n".join([f"{folder}: no finished run (summary.json) at most {MAX_DEPTH} below", *unfinished])
         )
+    found = compare_runs(runs, unfinished)
+    paths: list[Path] = []
+    for number, section in enumerate(found.sections, start=1):
+        paths += _write(section, output or folder, "" if number == 1 else f"-{number}")
+    return replace(found, paths=tuple(paths))
+
+
+def compare_runs(runs: list[RunSummary], notes: Sequence[str] = ()) -> Comparison:
+    """Returns the comparison of runs, and writes nothing; `notes` come last."""
     runs, smoke = _without_limited(runs)
     distinct, repeated = _one_per_seed(runs)
     by_stream: dict[tuple[object, ...], list[RunSummary]] = defaultdict(list)
     for run in distinct:
         by_stream[_table_key(run)].append(run)
     sections = tuple(make_table(members) for members in sorted(by_stream.values(), key=len, reverse=True))
-    notes = [*smoke, *repeated, *unfinished]
-    if len(sections) > 1:
-        notes.insert(0, f"{len(sections)} tables: the runs differ in stream rows or columns, so they cannot share one")
-    paths: list[Path] = []
-    for number, section in enumerate(sections, start=1):
-        paths += _write(section, output or folder, "" if number == 1 else f"-{number}")
-    return Comparison(sections, tuple(paths), tuple(notes))
+    several = f"{len(sections)} tables: the runs differ in stream rows or columns, so they cannot share one"
+    return Comparison(sections, (), (*([several] if len(sections) > 1 else []), *smoke, *repeated, *notes))
 
 
 def make_table(runs: Sequence[RunSummary]) -> StreamTable:
@@ -322,15 +327,22 @@ def _write(section: StreamTable, folder: Path, suffix: str) -> list[Path]:
     header = ["stream", "fingerprint", "group", "seeds", "best"]
     header += [column for name in section.metrics for column in (name, f"{name}_ci95")]
     rows = [_csv_row(section, group) for group in section.groups]
+    return [
+        write_csv(folder / f"compare{suffix}.csv", [*header, *(key for _, key, _ in COSTS)], rows),
+        write_csv(folder / f"curves{suffix}.csv", ["group", "seed", "stage", "column", "score"], _curve_rows(section)),
+        figures.save(section_figure(section), folder / f"compare{suffix}.png"),
+    ]
+
+
+def section_figure(section: StreamTable) -> Figure:
+    """Returns the forgetting curves of a table's groups in one figure."""
+    from cl_mlm.results import figures
+
     curves = [
         figures.Curves(group.label, np.stack([run.matrix for run in group.runs]), group.runs[0].home)
         for group in section.groups
     ]
-    return [
-        write_csv(folder / f"compare{suffix}.csv", [*header, *(key for _, key, _ in COSTS)], rows),
-        write_csv(folder / f"curves{suffix}.csv", ["group", "seed", "stage", "column", "score"], _curve_rows(section)),
-        figures.save(figures.comparison_curves(curves, section.columns), folder / f"compare{suffix}.png"),
-    ]
+    return figures.comparison_curves(curves, section.columns)
 
 
 def _csv_row(section: StreamTable, group: Group) -> list[str | float]:

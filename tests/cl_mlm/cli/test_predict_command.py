@@ -64,6 +64,22 @@ def test_a_file_may_name_its_columns_as_the_files_of_the_run_do(quick, write_row
         assert said.out.split("\t")[2] == "a new one\n", said.err
 
 
+def test_a_file_may_be_written_as_the_files_of_the_run_are(quick, tmp_path, cli):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [f"{label} café {split} {i};{label}" for i in range(4) for label in "abcd"]
+        (folder / f"{split}.csv").write_bytes("\n".join(["text;label", *rows]).encode("latin-1"))
+    quick["stream"] |= {"path": str(folder), "encoding": "latin-1"}
+    run = cl_mlm.run(quick, progress=False)
+    for name, text in {"new.csv": "nr;text\n1;a café\n", "new.txt": "a café\n"}.items():
+        for encoding in ("latin-1", "utf-8"):
+            (tmp_path / name).write_bytes(text.encode(encoding))
+            said = cli("predict", run.folder, "--file", tmp_path / name)
+            assert said.code == 0, said.err
+            assert encoding == "utf-8" or said.out.endswith("a café\n")
+
+
 def test_answers_that_are_no_texts_are_json(mixed, cli):
     mixed["training"] |= {"steps": 1}
     run = cl_mlm.run(mixed, progress=False)
