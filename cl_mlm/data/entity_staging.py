@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.in_memory import given_splits
 from cl_mlm.data.label_forms import cut_spellings, with_forms
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.scores.bio import only, types_of
@@ -65,6 +66,7 @@ def by_types(
     fields: StageFields = {"objective": "tagging", "task": "tagging", **stage_fields}
     objective = make_objective(fields["objective"], fields.get("options", {}))
     _check(objective, scenario, mask_others)
+    splits = given_splits(splits, name, objective.columns)
     types_of_split = row_types(splits, objective, name)
     types = {kind for rows in types_of_split.values() for row in rows for kind in row}
     cut = cut_spellings(types, types_per_stage, groups, order_seed, "type", uneven=uneven)

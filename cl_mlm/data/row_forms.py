@@ -93,16 +93,16 @@ def columns_of(given: Any) -> dict[str, list[Any]] | None:
     Raises:
         DataError: a dict of something else.
     """
-    if isinstance(given, Mapping):
-        odd = [name for name, values in given.items() if isinstance(values, str) or not isinstance(values, Iterable)]
-        if odd:
-            raise DataError(f"rows: a dict must hold a list for each column, got {given[odd[0]]!r} for {odd[0]!r}")
-        return {str(name): list(values) for name, values in given.items()}
     if hasattr(given, "column_names") and hasattr(given, "with_format"):
         plain = given.with_format(None)
         if not isinstance(plain.column_names, list):
             raise DataError(f"rows: must be the rows of one split, got the splits {', '.join(plain.column_names)}")
         return {name: plain[name][:] for name in plain.column_names}
+    if isinstance(given, Mapping):
+        odd = [name for name, values in given.items() if isinstance(values, str) or not isinstance(values, Iterable)]
+        if odd:
+            raise DataError(f"rows: a dict must hold a list for each column, got {given[odd[0]]!r} for {odd[0]!r}")
+        return {str(name): list(values) for name, values in given.items()}
     if type(given).__module__.partition(".")[0] == "pandas" and hasattr(given, "columns"):
         return {str(name): given[name].tolist() for name in given.columns}
     return None

@@ -5,10 +5,12 @@ Columns are read through Arrow, and rows are picked as index mappings over the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.in_memory import as_dataset, given_splits
 from cl_mlm.data.label_columns import places
 from cl_mlm.data.label_forms import cut_spellings, label_form, with_forms
 from cl_mlm.data.ordering import check_once, stage_order
@@ -17,7 +19,7 @@ from cl_mlm.randomness import numpy_generator
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -53,7 +55,8 @@ def by_labels(
     """Returns a stream whose stages `labels-01`, `labels-02` ... have disjoint labels.
 
     Args:
-        splits: `train`, `validation` and `test` with the column `label`.
+        splits: `train`, `validation` and `test` with the column `label`; a data set each, or a list of dicts, a dict of
+            columns, or a pandas frame.
         name: the stream's name.
         labels_per_stage: how many labels a stage brings; must divide their number. Labels that look the same
             (`label_form`) count once and come in one stage. Rows with a label that no stage
@@ -69,6 +72,7 @@ def by_labels(
         ConfigError: the labels cannot be cut like that.
         DataError: a row without label, or labels that are no strings.
     """
+    splits = given_splits(splits, name, ["label"])
     coded = {split: column_codes(splits[split], "label", f"{name} {split}") for split in SPLITS}
     objective = make_objective(stage_fields.get("objective", "classification"), stage_fields.get("options", {}))
     unlearned = {label_form(label) for label in objective.unlearned}
@@ -98,7 +102,7 @@ def by_field(
     """Returns a stream with one stage for each value of the column `field`, named by that value.
 
     Args:
-        splits: `train`, `validation` and `test`, each with the column.
+        splits: `train`, `validation` and `test`, each with the column; in the forms of `by_labels`.
         field: the column; `domain` and `language` also fill the field of that name in every `Stage`.
         name: the stream's name.
         order_seed: shuffles the values, sorted; None: keeps them sorted.
@@ -111,6 +115,7 @@ def by_field(
         ConfigError: there is no such column, or `order` does not name every value once.
         DataError: a row without value.
     """
+    splits = given_splits(splits, name)
     for split in SPLITS:
         columns = splits[split].column_names
         if field not in columns:
@@ -156,6 +161,9 @@ def by_source(
     Raises:
         DataError: a row without label, or labels that are no strings.
     """
+    if not isinstance(parts, Mapping):
+        raise DataError(f"{name}: must be given a mapping from stages to their splits, got {type(parts).__name__}")
+    parts = {stage: given_splits(splits, f"{name} {stage}") for stage, splits in parts.items()}
     stages = tuple(
         Stage(
             name=stage,
@@ -207,6 +215,7 @@ def carve_rows(
 
     if not 0 < fraction < 1:
         raise ConfigError(f"stream.{split}_fraction: must be above 0 and below 1, got {fraction}")
+    train = as_dataset(train, "train")
     codes = _label_strata(train) if strata is None else strata
     sizes = np.bincount(codes)
     quota = _quotas(sizes, fraction)

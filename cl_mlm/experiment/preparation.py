@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cl_mlm.config.own_modules import own_folder
 from cl_mlm.config.own_source import outdated
 from cl_mlm.config.stream_keys import SWITCH_KEYS
+from cl_mlm.data.in_memory import check_form
 from cl_mlm.data.stream_building import build_stream
 from cl_mlm.data.tasks import objectives_of, tasks_of
 from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
@@ -195,6 +196,7 @@ def with_objects(config: Config, stream: Stream | None, strategies: Sequence[Str
         folders = [folder for strategy in strategies for folder in own_folder(type(strategy).__module__)]
         config = replace(config, strategies=named, code=list(dict.fromkeys([*config.code, *folders])))
     if stream is not None:
+        check_form(stream)
         section = {
             "name": stream.name,
             "overlap": config.stream.get("overlap", "error"),
