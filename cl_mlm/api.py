@@ -42,7 +42,7 @@ def run(
     stream: Stream | str | Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Result:
-    """Runs one experiment, resumes it where it was interrupted, or hands it back where it is finished and would come out the same.
+    """Runs one experiment, resumes it where it was interrupted, or hands it back where nothing has changed.
 
     Args:
         config: a YAML file, the bare name of a shipped config (`quickstart`), or a mapping of the same form.

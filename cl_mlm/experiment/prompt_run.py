@@ -84,7 +84,7 @@ def prompt_run(
 
 
 def _since_the_run(folder: Path, prepared: Prepared, index: int) -> list[str]:
-    """Returns, and logs, a line for the rows, and for the files of an untrained model, that are not those of the run."""
+    """Returns and logs a line for the rows, and the files of an untrained model, that are not those of the run."""
     from cl_mlm.experiment.continuation import find_changes
     from cl_mlm.experiment.provenance import MODEL, PROMPTED
 
