@@ -51,7 +51,8 @@ def run(
         again: makes a second run beside a finished one.
         allow_inexact: resumes an interrupted run under other versions or on another machine, too, where the result may
             differ in its last bits; the run is flagged.
-        progress: shows a live display; None: only on a terminal.
+        progress: tells on standard error how the run goes on: on a terminal with a live line, elsewhere (a notebook, a
+            log) with a plain line for every stage. False: silent.
         strategies: objects or classes, or names, in place of the config's; a mapping from names to arguments is merged
             into it, as in a file. Objects are made anew from their arguments, so that no run sees another's memory.
         stream: an object, a name, or a section of the config, which is merged where it names the same stream.

@@ -9,6 +9,7 @@ from cl_mlm.check.disk import shown
 from cl_mlm.check.look import SCORED_SPLITS
 from cl_mlm.check.text_table import fitted
 from cl_mlm.check.token_lengths import BLOCK
+from cl_mlm.experiment.progress import duration
 from cl_mlm.stream import SPLITS
 from cl_mlm.training.ceiling import ceiling_notes
 
@@ -50,17 +51,6 @@ def look_lines(estimate: RunEstimate, width: int | None = None) -> list[str]:
         unknown = "tokens, memory and disk" if estimate.memory is None else "tokens"
         lines.append(f"{unknown}: not known: {estimate.unreachable}")
     return [*lines, f"run folder: {estimate.folder}", "good to run"]
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds in the units that suit them, such as `3 min 20 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _stage_table(estimate: RunEstimate, width: int | None) -> list[str]:

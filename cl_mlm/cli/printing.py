@@ -9,8 +9,6 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from cl_mlm.run_folder import RunFolder
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,8 +18,9 @@ if TYPE_CHECKING:
 def print_lines(lines: Iterable[str]) -> None:
     """Prints every line, wrapped between words where it is wider than the terminal; none is read as markup."""
     width = terminal_width()
-    for line in lines:
-        print(line if width is None else wrapped(line, width))
+    for text in lines:
+        for line in text.split("\n"):
+            print(line if width is None else wrapped(line, width))
 
 
 def terminal_width() -> int | None:
@@ -73,8 +72,6 @@ def print_result(result: Result) -> None:
         [
             *notes(result.summary),
             f"train {cost['train_seconds']:.1f} s, evaluation {cost['eval_seconds']:.1f} s",
-            f"run: {result.folder}",
-            f"figures: {RunFolder(result.folder).figures}",
             *(f"warning: {warning}" for warning in result.warnings),
         ]
     )

@@ -1,16 +1,24 @@
-"""The commands that train: `run`, `resume` and `rerun`."""
+"""The commands that train: `run`, `resume` and `rerun`.
+
+How a run goes on is told on standard error, what it has found on standard output.
+"""
+
+from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cl_mlm.cli.arguments import AllowInexact, Arms, ConfigFile, Limit, Overrides, RunArgument, with_limit
 from cl_mlm.cli.printing import print_lines, print_result, result_line
 from cl_mlm.cli.result_commands import print_comparison
+from cl_mlm.cli.run_lines import closing_lines, compare_command, next_command, opening_lines
+
+if TYPE_CHECKING:
+    from cl_mlm.experiment.result import Result
 
 INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
 
@@ -27,29 +35,35 @@ def run(
     """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
     from cl_mlm.config.arms import planned
     from cl_mlm.config.loading import load_config
+
+    given = with_limit(overrides, limit)
+    variants = planned(config, arms or [], seeds or [])
+    for line in opening_lines(config, given, variants):
+        print(line, file=sys.stderr, flush=True)
+    # Only now, for they import torch, which takes seconds.
     from cl_mlm.experiment.preparation import prepare
+    from cl_mlm.experiment.progress import Command
     from cl_mlm.experiment.session import run_prepared
     from cl_mlm.results.comparison import compare
 
-    given = with_limit(overrides, limit)
     # All variants are read and prepared before the first one trains: a fault in the last must not show after hours.
-    configs = [
-        load_config(config, [*given, *variant.overrides], variant.arm)
-        for variant in planned(config, arms or [], seeds or [])
-    ]
+    configs = [load_config(config, [*given, *variant.overrides], variant.arm) for variant in variants]
     runs = [prepare(resolved) for resolved in configs]
-    made: dict[Path, list[Path]] = {}
+    results, command = [], Command(len(runs))
     for number, prepared in enumerate(runs, start=1):
+        command.number = number
         with _interruptible():
-            result = run_prepared(prepared, again=again, allow_inexact=allow_inexact)
+            result = run_prepared(prepared, again=again, allow_inexact=allow_inexact, progress=command)
         if len(runs) == 1:
             print_result(result)
         else:
             print_lines([f"[{number}/{len(runs)}] {result_line(result)}"])
-        made.setdefault(result.folder.parent, []).append(result.folder)
+        results.append(result)
     if len(runs) > 1 or "all" in (arms or []):
-        for folder, members in sorted(made.items()):
+        for folder in sorted({result.folder.parent for result in results}):
+            members = [result.folder for result in results if result.folder.parent == folder]
             print_comparison(compare(folder, runs_of=members))
+    _print_closing(results, next_command(config, given, arms or [], results))
 
 
 def resume(folder: RunArgument, allow_inexact: AllowInexact = False) -> None:
@@ -59,6 +73,7 @@ def resume(folder: RunArgument, allow_inexact: AllowInexact = False) -> None:
     with _interruptible():
         result = resume_run(folder, allow_inexact=allow_inexact)
     print_result(result)
+    _print_closing([result], compare_command(result))
 
 
 def rerun(folder: RunArgument) -> None:
@@ -70,6 +85,11 @@ def rerun(folder: RunArgument) -> None:
     print_lines(lines)
     if not is_equal:
         raise typer.Exit(1)
+
+
+def _print_closing(results: Sequence[Result], following: str) -> None:
+    for line in closing_lines(results, following):
+        print(line)  # never wrapped: commands and paths are there to be copied
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cl_mlm.experiment.reporting import write_head, write_results
 from cl_mlm.experiment.scoring import Scoring
 from cl_mlm.experiment.shared_stages import FOLDER as SHARED_FOLDER
 from cl_mlm.experiment.shared_stages import SharedStages
+from cl_mlm.metrics import average_accuracy
 from cl_mlm.storage.checkpoint import read_stage
 from cl_mlm.storage.state_files import state_bytes
 from cl_mlm.tracking.slugs import slugs
@@ -64,6 +66,7 @@ class Experiment:
         self.prepared, self.folder, self.journal, self.progress = prepared, folder, journal, progress
         self.notes, self.on_step = notes, on_step
         self.stage_index = 0
+        self.resumed_stage: int | None = None
         self.interruption = Interruption()
         self.checkpoints = CheckpointPolicy(folder, prepared.config.checkpoint, journal)
         self.shared = SharedStages(_shared_folder(folder), folder.path.name, _num_shared(prepared, folder))
@@ -80,6 +83,7 @@ class Experiment:
         limit = self.prepared.config.limit
         said = [*self.notes, *([] if limit is None else [SMOKE_FLAG.format(limit)])]
         record.flags += [note for note in said if note not in record.flags]
+        self.resumed_stage = record.next_stage or None  # None: the run is new, or not beyond its first stage
         stages = range(len(run.stream))
         if self.prepared.is_joint:
             stages = stages[-1:]
@@ -116,6 +120,9 @@ class Experiment:
                 self.scoring.before_training(run, record)
         self.progress.stage(stage_index, len(run.stream), run.stage.name)
         checkpoint = self.checkpoints.last_step(stage_index)
+        if checkpoint is not None or stage_index == self.resumed_stage:
+            self.progress.resumes(stage_index, 0 if checkpoint is None else checkpoint["place"]["step"])
+        begun = time.perf_counter()
         with self.interruption.at_steps(), memory_advice(TRAINING_ADVICE):
             cost = train_stage(run, self, checkpoint, self.shared)
         started = time.perf_counter()
@@ -124,8 +131,12 @@ class Experiment:
             self.scoring.prompt(run, record, stage_index)
         self._record_cost(run, record, cost, time.perf_counter() - started)
         row = self.scoring.write(run, record, evaluated)
+        scores = None
         if row is not None:
-            self.progress.scores(run.stage.name, row)
+            own = [row[j] for j, column in enumerate(run.stream.columns) if stage_index in column.trained_in]
+            matrix = record.matrix if "test" in evaluated else record.validation
+            scores = {"score": _mean(own), "mean so far": average_accuracy(matrix[: stage_index + 1], run.stream.home)}
+        self.progress.stage_done(scores, started - begun, time.perf_counter() - started)
         record.next_stage = stage_index + 1
         measured = {"time/train_seconds": cost.train_seconds, "cost/steps": cost.steps}
         self.journal.metrics(measured, stage_index, stage_index)
@@ -139,6 +150,7 @@ class Experiment:
         if cost.reused_from and cost.reused_from != self.folder.path.name:
             record.reused.append({"stage": stage, "run": cost.reused_from})
             self.journal.tags({"reused_from": cost.reused_from}, self.stage_index)
+            self.progress.reuses(stage, cost.reused_from)
         record.add_cost(cost, eval_seconds, _sizes(run))
         record.flags += [f"{stage}: {flag}" for flag in cost.flags]
 
@@ -173,6 +185,12 @@ def _num_shared(prepared: Prepared, folder: RunFolder) -> int:
     is_again = folder.path.name != prepared.config.run_name
     # A run that is made again must not be given what it is to make again.
     return 0 if is_again or prepared.config.limit else prepared.config.checkpoint.reuse_stages
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """Returns the mean of the scores that were taken; NaN: none was."""
+    taken = [score for score in scores if not math.isnan(score)]
+    return sum(taken) / len(taken) if taken else math.nan
 
 
 def _sizes(run: Run) -> dict[str, float]:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from cl_mlm.experiment.continuation import Continuation
     from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.experiment.progress import Command
     from cl_mlm.tracking.journal import Status
 
+    Shown = bool | Command | None  # whether a run tells how it goes on, and of which command it is one
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
 SENDING_SECONDS = 30.0
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def run_prepared(
-    prepared: Prepared, *, again: bool = False, allow_inexact: bool = False, progress: bool | None = None
+    prepared: Prepared, *, again: bool = False, allow_inexact: bool = False, progress: Shown = None
 ) -> Result:
     """Runs, resumes, or hands back as finished the run that was prepared; see `run`."""
     from cl_mlm.experiment.run_choice import choose_folder
@@ -40,7 +42,7 @@ def run_prepared(
     return result
 
 
-def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, progress: bool | None = None) -> Result:
+def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, progress: Shown = None) -> Result:
     """Does the same in a given folder.
 
     Raises:
@@ -56,7 +58,7 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
         return _execute(prepared, folder, check_continuation(folder, prepared, allow_inexact), progress)
 
 
-def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: bool | None) -> Result:
+def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: Shown) -> Result:
     from cl_mlm.experiment.progress import Progress
     from cl_mlm.experiment.running import Experiment
     from cl_mlm.tracking.journal import Journal
@@ -66,7 +68,7 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
         sender.start(SENDING_WAITS_SECONDS)
         try:
-            with Progress(prepared.config.run_name.rpartition("-")[0], progress) as display:
+            with Progress(prepared, folder, progress) as display:
                 experiment = Experiment(prepared, RunFolder(folder), journal, display, continuation.notes, sender.begin)
                 with experiment.interruption.listening():
                     summary = experiment.execute()

@@ -52,8 +52,9 @@ def summary(small_stream: Stream, tmp_path_factory: pytest.TempPathFactory) -> d
     folder = tmp_path_factory.mktemp("joint")
     training = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-3, device="cpu", threads=1)
     config = Config(stream={"name": "small", "overlap": "error"}, training=training, output=str(folder))
-    with Journal(folder / "journal.jsonl") as journal, Progress("joint", False) as progress:
-        return Experiment(prepare(config, small_stream, [Joint()]), RunFolder(folder), journal, progress).execute()
+    prepared = prepare(config, small_stream, [Joint()])
+    with Journal(folder / "journal.jsonl") as journal, Progress(prepared, folder, False) as progress:
+        return Experiment(prepared, RunFolder(folder), journal, progress).execute()
 
 
 def test_joint_fills_only_the_last_row_of_the_matrix(summary: dict[str, Any]) -> None:

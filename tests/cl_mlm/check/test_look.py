@@ -7,11 +7,12 @@ import shutil
 import pytest
 
 from cl_mlm.check.look import early_look
-from cl_mlm.check.look_text import duration, look_lines
+from cl_mlm.check.look_text import look_lines
 from cl_mlm.check.text_table import aligned
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.preparation import prepare
+from cl_mlm.experiment.progress import duration
 
 
 @pytest.fixture

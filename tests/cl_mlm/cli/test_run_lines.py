@@ -1,0 +1,104 @@
+"""Rules of the first and the last lines of a command that trains."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cl_mlm.cli.run_lines import next_command
+
+ROOT = Path(__file__).parents[3]
+LIGHT = """
+import sys
+from pathlib import Path
+from cl_mlm.cli.run_lines import opening_lines
+from cl_mlm.config.arms import planned
+
+variants = planned("quickstart", ["naive", "ewc"], [0, 1])
+print(*opening_lines(Path("quickstart"), ["output=elsewhere", "model=tiny-decoder"], variants), sep="\\n")
+assert not {"torch", "transformers", "mlflow", "datasets"} & {*sys.modules}, "the first lines must not wait for these"
+"""
+
+
+def test_the_first_lines_say_what_will_run_before_anything_heavy_is_imported(tmp_path):
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{LIGHT}"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert said.stderr == ""
+    lines = said.stdout.splitlines()
+    assert lines[0].startswith("cl-mlm ")
+    assert lines[1] == "  4 runs: arms naive, ewc; seeds 0, 1; stream phrasebook; model tiny-decoder"
+    assert lines[2].startswith("  below elsewhere/quickstart, tracked in sqlite:///")
+
+
+def test_the_first_lines_come_before_the_faults(cli, fast, write_config, tmp_path):
+    said = cli("run", write_config(tmp_path / "a.yaml", fast), "training.epochs=0", "seed=4")
+    assert said.code == 2
+    first, *_, last = said.err.splitlines()
+    assert first.endswith(str(tmp_path / "a.yaml"))
+    assert "1 run: seed 4; stream files; model tiny" in said.err
+    assert last == "error: training.epochs: must be at least 1, got 0"
+
+
+def test_a_password_of_the_store_is_not_shown(cli, fast, write_config, tmp_path):
+    said = cli("run", write_config(tmp_path / "a.yaml", fast), "tracking.uri=http://me:secret@host:1", "seed=x")
+    assert "tracked in http://" in said.err
+    assert "secret" not in said.err
+
+
+def ends(said):
+    """Returns the last lines of a command by their names."""
+    return dict(line.split(": ", 1) for line in said.out.splitlines()[-5:])
+
+
+def test_the_last_lines_say_where_everything_is_and_what_may_come_next(cli, fast, write_config, tmp_path, monkeypatch):
+    config = write_config(tmp_path / "a.yaml", fast)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    said = cli("run", config, "training.steps=2", "--limit", "5")
+    last = ends(said)
+    assert said.code == 0
+    assert Path(last["run"], "summary.json").is_file()
+    assert last["report"].startswith(f"{last['run']}/figures")
+    assert Path(last["model"], "config.json").is_file()
+    assert shlex.split(last["UI"]) == ["cl-mlm", "ui", "--experiment", "fast", "--uri", fast["tracking"]["uri"]]
+    assert shlex.split(last["next"]) == ["cl-mlm", "run", str(config), "training.steps=2"]
+    assert "at chance" not in said.out.replace("none is flagged as being at chance", "")
+    assert said.out.count("its scores mean nothing") == 1
+    again = cli("run", config, "training.steps=2", "--limit", "5")
+    assert again.out.startswith("already finished")
+    assert ends(again) == last
+
+
+def test_a_model_that_is_not_kept_is_said_to_be_gone(cli, fast, write_config, tmp_path):
+    fast["checkpoint"] = {"keep_stages": "none"}
+    said = cli("run", write_config(tmp_path / "a.yaml", fast), "training.steps=1", "--limit", "4")
+    assert ends(said)["model"] == "not kept (checkpoint.keep_stages=none)"
+
+
+def result(folder, seed=0, limit=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text("{}")
+    return SimpleNamespace(folder=folder, summary={"seed": seed, "settings": {"limit": limit}})
+
+
+@pytest.mark.parametrize(
+    ("arms", "overrides", "runs", "expected"),
+    [
+        ([], [], [0], "cl-mlm run quickstart --arm all"),
+        ([], ["strategies=[ewc]"], [0], "cl-mlm run quickstart 'strategies=[ewc]' --seed 0 --seed 1 --seed 2"),
+        (["all"], [], [0, 0], "cl-mlm run quickstart --arm all --seed 0 --seed 1 --seed 2"),
+        (["all"], [], [0, 1], "cl-mlm compare {} --markdown"),
+    ],
+)
+def test_the_next_command_follows_from_what_was_run(tmp_path, arms, overrides, runs, expected):
+    results = [result(tmp_path / "runs" / f"run-{k}", seed) for k, seed in enumerate(runs)]
+    command = next_command(Path("quickstart"), overrides, arms, results)
+    assert command == expected.format(tmp_path / "runs")
+
+
+def test_after_a_second_run_they_are_compared(tmp_path):
+    result(tmp_path / "my runs" / "first")
+    one = result(tmp_path / "my runs" / "second")
+    assert next_command(Path("quickstart"), [], [], [one]) == f"cl-mlm compare '{tmp_path / 'my runs'}'"
