@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from cl_mlm.config.checking import bounds_in_words, describe, section_of
 from cl_mlm.config.schema import Config, Overlap
-from cl_mlm.config.stream_keys import SCENARIO_KEYS
+from cl_mlm.config.stream_keys import LABEL_KEYS, SCENARIO_KEYS
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.stream import Scenario, Withheld
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STREAM_KEYS: Final[Mapping[str, tuple[Any, Any, Mapping[str, float], str]]] = {
     "name": (str, ..., {}, "which stream; its own arguments: `cl-mlm list streams`"),
     "overlap": (Overlap, "error", {}, "what happens to a row that stands in two splits"),
+    "labels": (LABEL_KEYS["labels"], "error", {}, "what happens to labels that look the same"),
+    "unseen_labels": (LABEL_KEYS["unseen_labels"], "error", {}, "what happens to rows of labels that train lacks"),
     "first_stages": (int | None, None, {"min": 1}, "only so many stages; null: all"),
     "as_text": (bool, False, {}, "a class is a text that the model writes"),
     "withhold": (list[Withheld], [], {}, "what no strategy is given"),
