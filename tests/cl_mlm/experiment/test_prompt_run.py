@@ -90,3 +90,15 @@ def test_rows_that_are_not_those_of_the_run_are_noted(finished, tmp_path, caplog
     assert note in cl_mlm.prompt(folder, "template=x", "max_rows=2").values["notes"]
     assert f"{folder}: {note}" in caplog.messages
     assert cl_mlm.prompt(finished.folder, "template=x", "max_rows=2").values["notes"] == []
+
+
+@pytest.mark.parametrize("name", ["__main__.Mine", "nowhere.Mine"])
+def test_a_finished_run_is_prompted_without_the_code_of_its_strategies(name, finished, tmp_path):
+    folder = tmp_path / finished.folder.name
+    shutil.copytree(finished.folder, folder)
+    config = (folder / "config.yaml").read_text()
+    assert "strategies: {}" in config
+    (folder / "config.yaml").write_text(config.replace("strategies: {}", f"strategies: {{{name}: {{}}}}"))
+    prompted = cl_mlm.prompt(folder, config={"prompting": SECTION | {"max_rows": 2}})
+    assert len(prompted.values["shots"]["0"]) == 2
+    assert not [note for note in prompted.values["notes"] if "Mine" in note or "strateg" in note]
