@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,8 +160,7 @@ def _tokenizer_faults(model: TaskModel, objective: Objective) -> list[str]:
         if tokenizer.pad_token is None:
             faults.append(f"model.name: a decoder that classifies needs a tokenizer with a pad_token{OR_ANOTHER}")
     elif model.kind == "sequence" and settings.is_encoder_decoder:
-        ends = [token for token in tokenizer(known_text(tokenizer))["input_ids"] if token == settings.eos_token_id]
-        if not ends:
+        if settings.eos_token_id not in [*chain(*frame(tokenizer))]:  # as a word of a text, it would not end every row
             faults.append(
                 "model.name: an encoder-decoder that classifies needs a tokenizer that puts the model's end token "
                 f"(eos_token_id {settings.eos_token_id}) behind every row, which this one does not"
