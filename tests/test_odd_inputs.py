@@ -6,19 +6,13 @@ The cases are data, one module a field in `tests/odd_inputs/`; `docs/odd_inputs.
 import importlib
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.odd_inputs.case import Case
+from tests.odd_inputs.page import PAGE, modules, page
 
-FOLDER = Path(__file__).parent / "odd_inputs"
-MODULES = {
-    path.stem: importlib.import_module(f"tests.odd_inputs.{path.stem}")
-    for path in sorted(FOLDER.glob("*.py"))
-    if path.stem != "case"
-}
-CASES = [(name, case) for name, module in MODULES.items() for case in module.CASES]
+CASES = [(name, case) for name, module in modules().items() for case in module.CASES]
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +55,14 @@ def test_an_odd_input_is_answered_in_words(case: Case, cli, own_store, tmp_path,
     assert re.sub(r"\s+", " ", case.says) in text
     assert said.code == case.code
     assert "Traceback" not in text
+
+
+def test_the_page_shows_every_case(tmp_path):
+    new = tmp_path / "odd_inputs.md"
+    new.write_text(page(), encoding="utf-8")
+    assert PAGE.is_file(), f"cp {new} {PAGE}"
+    assert PAGE.read_text(encoding="utf-8") == page(), f"cp {new} {PAGE}"
+
+
+def test_there_are_at_least_sixty_cases():
+    assert len(CASES) >= 60
