@@ -61,7 +61,7 @@ def cut_labels(
         raise ConfigError(f"{key}: must be 1 to {len(labels)}, as there are so many {kind}s, got {per_stage}")
     if not uneven and (per_stage < 1 or len(labels) % per_stage):
         divisors = ", ".join(str(n) for n in range(1, len(labels) + 1) if len(labels) % n == 0)
-        out = f"; uneven: true leaves a smaller last stage, groups names the {kind}s of each"
+        out = f"; uneven: true leaves a smaller last stage, groups (of the stream files) names the {kind}s of each"
         raise ConfigError(
             f"{key}: must divide {len(labels)}, got {per_stage}; allowed: {divisors}{'' if uneven is None else out}"
         )

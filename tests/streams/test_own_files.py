@@ -220,7 +220,7 @@ def test_a_number_that_does_not_divide_is_told_with_the_ways_out(tmp_path):
     said = "stream.labels_per_stage: must divide 4, got 3; allowed: 1, 2, 4; uneven: true leaves a smaller last stage, "
     with pytest.raises(ConfigError) as caught:
         files(path=path, labels_per_stage=3)
-    assert caught.value.problems == [f"{said}groups names the labels of each"]
+    assert caught.value.problems == [f"{said}groups (of the stream files) names the labels of each"]
     with pytest.raises(
         ConfigError, match=r"stream.labels_per_stage: must be 1 to 4, as there are so many labels, got 9"
     ):
