@@ -102,3 +102,13 @@ def test_after_a_second_run_they_are_compared(tmp_path):
     result(tmp_path / "my runs" / "first")
     one = result(tmp_path / "my runs" / "second")
     assert next_command(Path("quickstart"), [], [], [one]) == f"cl-mlm compare '{tmp_path / 'my runs'}'"
+
+
+def test_what_a_run_prints_fits_a_narrow_terminal(cli, fast, write_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    said = cli("run", write_config(tmp_path / "a.yaml", fast), "training.steps=2", "--limit", "5")
+    assert said.code == 0
+    to_copy = ("run: ", "report: ", "model: ", "UI: ", "next: ")  # whole, however long
+    printed = [line for line in said.out.splitlines() if not line.startswith(to_copy)]
+    assert [line for line in printed if len(line) > 60 and " " in line.strip()] == []
+    assert "…" not in said.out
