@@ -67,8 +67,8 @@ def test_a_line_in_the_head_of_a_config_is_a_command_and_nothing_else(path):
 
     for line in shell_lines(path):
         command, name, file, *words = shlex.split(line)
-        assert (command, name in ("run", "check", "compare")) == ("cl-mlm", True), line
-        assert file in (f"configs/{path.name}", f"runs/{path.stem}")
+        assert (command, name in ("run", "check", "compare", "init")) == ("cl-mlm", True), line
+        assert file in (f"configs/{path.name}", path.name, path.stem, f"runs/{path.stem}")
         settings = [word for word in words if "=" in word]
         options = [word for word in words if "=" not in word]
         assert {word.partition(".")[0].partition("=")[0] for word in settings} <= {*Config.__dataclass_fields__}

@@ -347,7 +347,7 @@ def test_the_head_of_a_shipped_config_shows_commands_that_are_valid(path):
 def head_commands(path):
     """Returns the words of every `cl-mlm run` on this file in its head; a command ends where two blanks follow."""
     head = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
-    found = [re.search(rf"cl-mlm run configs/{re.escape(path.name)}(?: \S+)*", line) for line in head]
+    found = [re.search(rf"cl-mlm run (?:configs/)?{re.escape(path.name)}(?: \S+)*", line) for line in head]
     return [shlex.split(match[0]) for match in found if match]
 
 
