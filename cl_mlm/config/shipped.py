@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from difflib import get_close_matches
 from pathlib import Path
@@ -63,7 +64,9 @@ def copy_shipped(name: str, target: Path | None = None) -> Path:
     file = Path(f"{stem}.yaml") if target is None else target
     if target is not None and (target.is_dir() or target.suffix not in (".yaml", ".yml")):
         file = target / f"{stem}.yaml"
-    text = shipped[stem].read_text(encoding="utf-8").replace(f"configs/{stem}.yaml", shlex.quote(str(file)))
+    own = shlex.quote(str(file))
+    original = shipped[stem].read_text(encoding="utf-8")
+    text = re.sub(rf"(?<= )(?:configs/)?{re.escape(stem)}\.yaml\b", lambda _: own, original)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as copy:

@@ -84,6 +84,13 @@ def test_init_takes_a_file_or_a_folder(cli, tmp_path, target, file):
     assert (tmp_path / file).is_file()
 
 
+def test_the_head_of_a_copy_under_another_name_names_that(cli, tmp_path):
+    assert cli("init", "own_data", "mine.yaml").code == 0
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "#   cl-mlm check mine.yaml\n#   cl-mlm run mine.yaml --arm all\n" in text
+    assert "own_data.yaml" not in text
+
+
 def test_init_alone_lists_what_can_be_copied(cli, tmp_path):
     said = cli("init")
     assert said.code == 0
