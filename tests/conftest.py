@@ -23,6 +23,7 @@ WORDS = {
 # huggingface_hub and OpenMP read these when they are imported, which a folder's own conftest may do: it is loaded after
 # this file and before `pytest_configure`.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="agg")
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and lines would be wrapped
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
