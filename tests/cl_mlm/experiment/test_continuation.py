@@ -234,7 +234,8 @@ def test_the_same_command_is_refused_under_other_versions(cli, folder, write_con
     path = write_config(tmp_path / "experiment.yaml", config)
     said = cli("run", path)
     assert said.code == 2
-    assert re.search(r"^error: \S+: going on would not .*\n  torch 0\.1 then, \S+ now\n--allow-inexact", said.err)
+    refusal = r"^error: \S+: going on would not .*\n  torch 0\.1 then, \S+ now\n--allow-inexact"
+    assert re.search(refusal, said.err, re.MULTILINE)
 
 
 def test_resume_goes_on_when_allowed_and_flags_the_run(cli, folder):
