@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.cli.printing import shell_line
-from cl_mlm.errors import ClMlmError
+from cl_mlm.errors import ClMlmError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def opening_lines(config: Path, overrides: Sequence[str], variants: Sequence[Var
             values = merge(values, arms[chosen[0]])
         for text in [*overrides, *(variants[0].overrides if len(variants) == 1 else ())]:
             values = merge(values, read_override(text))
-        address = without_credentials(tracking_uri(_inner(values, "tracking", "uri", None)))
+        address = tracking_uri(_text(_inner(values, "tracking", "uri", None)))
     except ClMlmError:
         return lines
     runs = "1 run" if len(variants) == 1 else f"{len(variants)} runs"
@@ -48,12 +48,13 @@ def opening_lines(config: Path, overrides: Sequence[str], variants: Sequence[Var
     seed = f"seeds {', '.join(seeds)}" if len(seeds) > 1 else f"seed {next(iter(seeds), values.get('seed', 0))}"
     what = {"stream": _inner(values, "stream", "name", "?"), "model": _inner(values, "model", "name", "tiny")}
     folder = Path(str(values.get("output", "runs"))) / slug(str(values.get("experiment", "experiment")))
-    return [
-        *lines,
+    lines += [
         f"  {runs}: {'; '.join([*arm, seed, *(f'{kind} {name}' for kind, name in what.items())])}",
         f"  below {folder}, tracked in {address}",
         "  reading settings and data ...",
     ]
+    # What a user set may hold a password, and standard error is often kept in files.
+    return [without_credentials(line) for line in lines]
 
 
 def _inner(values: Mapping[str, Any], section: str, key: str, default: Any) -> Any:
@@ -64,9 +65,21 @@ def _inner(values: Mapping[str, Any], section: str, key: str, default: Any) -> A
     return given.get(key, default) if isinstance(given, Mapping) else default
 
 
+def _text(value: Any) -> str | None:
+    """Returns a setting that must be a text.
+
+    Raises:
+        ConfigError: it is another thing; the check tells it.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise ConfigError(f"must be a text, got {value!r}")
+
+
 def closing_lines(results: Sequence[Result], following: str) -> list[str]:
     """Returns where the report, the model and the UI of a command's runs are, and the command that may come next."""
     from cl_mlm.run_folder import RunFolder
+    from cl_mlm.tracking.journal import without_credentials
 
     folders = [RunFolder(result.folder) for result in results]
     places = [_last_model(result) for result in results]
@@ -80,7 +93,8 @@ def closing_lines(results: Sequence[Result], following: str) -> list[str]:
         lines = ["reports: figures/, per_class.csv and summary.json in the folder of each run"]
         found = [str(place.relative_to(folder.path)) for place, folder in zip(places, folders, strict=True) if place]
         kept = f"models: {', '.join(dict.fromkeys(found))} in the folder of each run" if found else "models: not kept"
-    return [*lines, kept, f"UI: {_ui(folders[0].config, results[0])}", f"next: {following}"]
+    lines += [kept, f"UI: {_ui(folders[0].config, results[0])}", f"next: {following}"]
+    return [without_credentials(line) for line in lines]
 
 
 def next_command(config: Path, overrides: Sequence[str], arms: Sequence[str], results: Sequence[Result]) -> str:
