@@ -107,7 +107,7 @@ CASES = [
     ),
     Case(
         given="`labels_per_stage` that does not divide",
-        says="must divide 4, got 3; allowed: 1, 2, 4; uneven: true leaves a smaller last stage, groups (of the stream files) names",
+        says="must divide 4, got 3; allowed: 1, 2, 4; uneven: true leaves a smaller last stage, groups",
         command=("check", "config.yaml", "stream.labels_per_stage=3"),
         files=data(),
     ),

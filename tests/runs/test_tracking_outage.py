@@ -343,9 +343,9 @@ def test_a_server_that_hangs_holds_up_the_end_of_a_run_no_longer_than_the_sender
     proxy.rule = first(1, HOLD, "log-batch")
     finish = Experiment._finish
 
-    def when_it_hangs(experiment, record):  # so short a run may have ended before the first batch is sent
+    def when_it_hangs(experiment, *given):  # so short a run may have ended before the first batch is sent
         wait_until(lambda: HOLD in [request[2] for request in proxy.seen])
-        return finish(experiment, record)
+        return finish(experiment, *given)
 
     monkeypatch.setattr(Experiment, "_finish", when_it_hangs)
     result = cl_mlm.run({**fast, "experiment": tmp_path.name, "tracking": {"uri": proxy.url}}, progress=False)
