@@ -189,16 +189,18 @@ class Attainable:
         values: the prediction of every row that comes nearest to its reference, (R,).
         obstacles: of every row, why that is not right, (R,); None where it is.
         metric: the name of the metric that is `score`.
+        is_general: every answer can be right in any rows of the column, also in those that are not given.
     """
 
     values: list[Any]
     obstacles: list[Obstacle | None]
     metric: str
+    is_general: bool = False
 
     @classmethod
-    def whole(cls, references: Sequence[Any], metric: str) -> Attainable:
+    def whole(cls, references: Sequence[Any], metric: str, *, is_general: bool = False) -> Attainable:
         """Returns rows of which every reference can be predicted."""
-        return cls(list(references), [None] * len(references), metric)
+        return cls(list(references), [None] * len(references), metric, is_general)
 
 
 def mean_loss(row_losses: torch.Tensor, batch: Batch, items: float | None = None) -> torch.Tensor:

@@ -171,7 +171,7 @@ class Multilabel(Objective):
         own_labels: Sequence[str],
     ) -> Attainable:
         """Returns the references: whatever is cut from a text, the model may choose any label."""
-        return Attainable.whole(self.references(rows), "micro F1")
+        return Attainable.whole(self.references(rows), "micro F1", is_general=True)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

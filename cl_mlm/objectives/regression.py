@@ -138,7 +138,7 @@ class Regression(Objective):
         values = self.references(rows)
         metric = f"(1 + {self.correlation}) / 2"
         if len(set(values)) > 1:
-            return Attainable.whole(values, metric)
+            return Attainable.whole(values, metric, is_general=True)
         constant = [Obstacle("the value is that of all rows, with which nothing correlates", f"{x:g}") for x in values]
         return Attainable([*values], [*constant], metric)
 

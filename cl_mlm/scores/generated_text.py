@@ -1,6 +1,7 @@
 """Scores of generated texts, each in 0-1; only installed packages are used, nothing is fetched.
 
-All compare texts in NFKC, as the hygiene gate does, so that a letter and its accent may be one character or two.
+All compare texts in NFKC, as the hygiene gate does, so that a letter and its accent may be one character or two. Texts
+that equal their references by `exact_match` score 1 in all, empty ones too, for which the packages say 0.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
     scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     pairs = zip(predictions, references, strict=True)
     scores = [
-        1.0 if prediction == reference else scorer.score(reference, prediction)["rougeL"].fmeasure
+        1.0 if folded(prediction) == folded(reference) else scorer.score(reference, prediction)["rougeL"].fmeasure
         for prediction, reference in pairs
     ]
     return float(sum(scores) / len(scores))
@@ -49,6 +50,8 @@ def chrf(predictions: Sequence[str], references: Sequence[str]) -> float:
 
     Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
     """
+    if _all_equal(predictions, references):
+        return 1.0
     from sacrebleu import corpus_chrf
 
     return min(1.0, float(corpus_chrf(_composed(predictions), [_composed(references)]).score) / 100)
@@ -60,6 +63,8 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
     Signature: nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp. Where no prediction has four words, only the n-grams that
     there are count (effective order); BLEU would be 0 otherwise. Letters of scripts without spaces are words.
     """
+    if _all_equal(predictions, references):
+        return 1.0
     from sacrebleu import corpus_bleu
 
     sides = [list(map(spaced, _composed(side))) for side in (predictions, references)]
@@ -72,6 +77,13 @@ def format_failures(predictions: Sequence[str], answers: Sequence[str]) -> float
     """Returns the fraction of texts that equal none of `answers`, in NFKC and with white space folded."""
     known = {folded(answer) for answer in answers}
     return sum(folded(prediction) not in known for prediction in predictions) / len(predictions)
+
+
+def _all_equal(predictions: Sequence[str], references: Sequence[str]) -> bool:
+    """Says whether every text equals its reference, in NFKC and with white space folded."""
+    return all(
+        folded(prediction) == folded(reference) for prediction, reference in zip(predictions, references, strict=True)
+    )
 
 
 def _composed(texts: Sequence[str]) -> list[str]:

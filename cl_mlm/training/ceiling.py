@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.config.schema import Config
-    from cl_mlm.objective import Attainable
+    from cl_mlm.objective import Attainable, Obstacle
     from cl_mlm.stream import Column, Stream
     from cl_mlm.task import Task, Tasks
 
-MOST_ROWS = 1000  # rows of a column that are scored; of a larger one, rows at even spacing stand for all
+MOST_ROWS = 20_000  # rows of a column that are scored; of a larger one, rows at even spacing stand for all
+BATCH_ROWS = 1000  # that are encoded at a time: a row that becomes many windows takes memory
 ROUNDING = 1e-6
 
 
@@ -50,41 +51,50 @@ class Ceiling:
     """The score that a perfect model reaches on a column.
 
     Attributes:
-        score: in 0-1.
+        score: in 0-1; None: the rows that were scored do not tell it.
         metric: which metric that is.
         split: of the column.
         rows: rows that were scored.
         rows_of_split: rows that there are.
         causes: why it is below 1, the most frequent reason first.
+        is_general: it holds of the rows that were not scored, too.
     """
 
-    score: float
+    score: float | None
     metric: str
     split: str
     rows: int
     rows_of_split: int
     causes: tuple[Cause, ...]
+    is_general: bool = True
 
     @property
     def is_whole(self) -> bool:
-        """Whether every answer can be right."""
-        return self.score > 1 - ROUNDING
+        """Whether every answer that was looked at can be right."""
+        return self.score is not None and self.score > 1 - ROUNDING
 
     def note(self, column: str) -> str:
         """Returns in words how much a perfect model reaches on a column of this name, and why not all."""
+        name, sample = f"column {column!r}", f"{self.rows:,} of {self.rows_of_split:,} {self.split} rows"
+        if self.score is None:
+            return f"{name}: what a perfect model reaches ({self.metric}) is not known: looked at {sample}"
+        if self.is_whole:
+            return f"{name}: a perfect model can be right in all rows looked at ({self.metric}): {sample}"
         # Rounded down: what is below 1 must not read as 1.
-        reached = f"column {column!r}: a perfect model reaches {int(self.score * 1000) / 1000:.3f} ({self.metric})"
-        sampled = f" looked at ({self.rows_of_split:,} in all)" if self.rows < self.rows_of_split else ""
+        reached = f"{name}: a perfect model reaches {int(self.score * 1000) / 1000:.3f} ({self.metric})"
         affected = sum(cause.rows for cause in self.causes)
         told = "; ".join(
             f"in {cause.rows:,} {cause.reason} (row {cause.row}{cause.example and ': '}{cause.example})"
             for cause in self.causes
         )
-        return f"{reached}: {affected:,} of {self.rows:,} {self.split} rows{sampled} cannot be right: {told}"
+        sampled = f"; looked at {sample}" if self.rows < self.rows_of_split else ""
+        return f"{reached}: {affected:,} of {self.rows:,} {self.split} rows cannot be right: {told}{sampled}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, for JSON."""
-        return {**asdict(self), "causes": [asdict(cause) for cause in self.causes]}
+        values = {**asdict(self), "causes": [asdict(cause) for cause in self.causes]}
+        del values["is_general"]  # it is for the note alone
+        return values
 
 
 Ceilings = dict[str, "Ceiling | None"]
@@ -103,8 +113,12 @@ def ceilings(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerBase, c
 
 
 def ceiling_notes(found: Mapping[str, Ceiling | None]) -> list[str]:
-    """Returns a line for every column on which not every answer can be right."""
-    return [ceiling.note(name) for name, ceiling in found.items() if ceiling is not None and not ceiling.is_whole]
+    """Returns a line for every column on which not every answer can be right, or not all rows were looked at."""
+    return [
+        ceiling.note(name)
+        for name, ceiling in found.items()
+        if ceiling is not None and not (ceiling.is_whole and ceiling.is_general)
+    ]
 
 
 def as_dict(found: Mapping[str, Ceiling | None]) -> dict[str, Any]:
@@ -120,21 +134,34 @@ def _ceiling(
     if type(objective).attainable is Objective.attainable or not len(dataset):
         return None
     positions = np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_ROWS)).round().astype(np.int64).tolist()
-    rows = dataset[positions]
-    found = objective.attainable(rows, tokenizer, task.labels.index, max_length, column.labels)
-    if found is None:
-        return None
-    references = objective.references(rows)
-    score = objective.score(found.values, references, column.labels)["score"]
-    whole = score > 1 - ROUNDING
-    if not whole and len(positions) < len(dataset) and found.values == references:
-        return None  # it is the sample that cannot be scored, such as one without an entity
-    causes = () if whole else _causes(found, positions)
-    return Ceiling(float(score), found.metric, split, len(positions), len(dataset), causes)
+    is_sample = len(positions) < len(dataset)
+    parts: list[Attainable] = []
+    references: list[Any] = []
+    for start in range(0, len(positions), BATCH_ROWS):
+        rows = dataset[positions[start : start + BATCH_ROWS]]
+        part = objective.attainable(rows, tokenizer, task.labels.index, max_length, column.labels)
+        if part is None:
+            return None
+        parts.append(part)
+        references += objective.references(rows)
+    values = [value for part in parts for value in part.values]
+    score: float | None = float(objective.score(values, references, column.labels)["score"])
+    whole = score is not None and score > 1 - ROUNDING
+    pairs = zip(objective.within(values, column.labels), objective.within(references, column.labels), strict=True)
+    is_lost = [value != reference for value, reference in pairs]
+    obstacles = [obstacle for part in parts for obstacle in part.obstacles]
+    if any(is_lost):
+        # What keeps a row from being right though it has its answer, such as rows without an entity, holds of a batch.
+        obstacles = [obstacle if lost else None for obstacle, lost in zip(obstacles, is_lost, strict=True)]
+    elif not whole and is_sample:
+        score = None  # it is the sample that cannot be scored, such as one without an entity
+    causes = () if whole or score is None else _causes(obstacles, positions)
+    is_general = not is_sample or any(part.is_general for part in parts)
+    return Ceiling(score, parts[0].metric, split, len(positions), len(dataset), causes, is_general)
 
 
-def _causes(found: Attainable, positions: Sequence[int]) -> tuple[Cause, ...]:
-    with_obstacle = [(obstacle, place) for obstacle, place in zip(found.obstacles, positions, strict=True) if obstacle]
+def _causes(obstacles: Sequence[Obstacle | None], positions: Sequence[int]) -> tuple[Cause, ...]:
+    with_obstacle = [(obstacle, place) for obstacle, place in zip(obstacles, positions, strict=True) if obstacle]
     first = {obstacle.reason: (place, obstacle.example) for obstacle, place in reversed(with_obstacle)}
     counts = Counter(obstacle.reason for obstacle, _ in with_obstacle)
     return tuple(Cause(reason, number, *first[reason]) for reason, number in counts.most_common())

@@ -139,3 +139,17 @@ def test_bleu_of_short_answers_counts_the_n_grams_that_there_are():
 def test_bleu_of_chinese_is_that_of_sacrebleus_chinese_tokenizer():
     written, right = ["我喜欢北京,真的!", "他是老师"], ["我爱北京,真的!", "她是老师吗"]
     assert bleu(written, right) == pytest.approx(sacrebleu.corpus_bleu(written, [right], tokenize="zh").score / 100)
+
+
+@pytest.mark.parametrize("metric", [exact_match, rouge_l, chrf, bleu])
+@pytest.mark.parametrize("written", ["", " ", "\n\t", "\u00a0"])
+@pytest.mark.parametrize("right", ["", " ", "\u3000"])
+def test_an_empty_text_equals_an_empty_reference(metric, written, right):
+    assert metric([written], [right]) == 1
+    assert metric([written, ""], [right, "a b"]) < 1
+
+
+@pytest.mark.parametrize(("written", "right"), [("İstanbul", "istanbul"), ("Straße", "STRASSE")])
+def test_lower_case_is_that_of_rouge_score(written, right):
+    assert rouge_l([written], [right]) < 1
+    assert RougeScorer(["rougeL"]).score(right, written)["rougeL"].fmeasure < 1

@@ -88,3 +88,8 @@ def test_a_letter_and_its_accent_are_one_character_or_two():
     assert exact_match("caf\u00e9", "cafe\u0301") == 1
     assert token_f1("the caf\u00e9 bar", "cafe\u0301 bar") == 1
     assert exact_match("ＡＢ", "AB") == 1
+
+
+def test_curly_quotes_stay_as_in_the_official_script():
+    assert exact_match("'rome'", "rome") == 1
+    assert exact_match("\u2018rome\u2019", "rome") == 0

@@ -19,7 +19,8 @@ from cl_mlm.objectives.classification import Classification
 from cl_mlm.objectives.question_answering import QuestionAnswering
 from cl_mlm.objectives.tagging import Tagging
 from cl_mlm.stream import Stage, Stream
-from cl_mlm.training.ceiling import MOST_ROWS, ceiling_notes, ceilings
+from cl_mlm.training import ceiling as module
+from cl_mlm.training.ceiling import ceiling_notes, ceilings
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 ZERO_WIDTH, SELECTOR = "\u200b", "\ufe0f"
@@ -272,14 +273,49 @@ def test_perplexity_and_objectives_of_ones_own_have_none(ceiling):
     assert Own().attainable({}, wordpiece(), {}, 4, ()) is None
 
 
-def test_a_large_column_is_sampled_evenly_and_says_so(ceiling):
-    rows = writing(*["ok"] * 1500, *["{"] * 1500)
-    found = ceiling(unigram(), rows, "text_to_text")
-    assert (found.rows, found.rows_of_split, found.score) == (MOST_ROWS, 3000, 0.5)
-    assert "500 of 1,000 test rows looked at (3,000 in all) cannot be right" in found.note("x")
+def test_every_row_of_a_column_is_looked_at(ceiling):
+    rows = [words_and_tags("in", "rome") for _ in range(2500)]
+    rows[1001] = words_and_tags("in", ZERO_WIDTH)
+    found = ceiling(wordpiece(), rows, "tagging", ["city"])
+    assert (found.rows, reasons(found)) == (2500, {"an entity holds a word without a token": 1})
+    assert found.causes[0].row == 1001
+    found = ceiling(unigram(), writing(*["ok"] * 2300, "{"), "text_to_text")
+    assert (found.causes[0].row, found.rows) == (2300, 2301)
+
+
+def test_rows_that_are_encoded_together_say_nothing_of_all(ceiling):
+    # A thousand rows without an entity are a batch of their own, and are right.
+    rows = [{"tokens": ["a"], "tags": ["O"]}] * 1000 + [words_and_tags("rome"), words_and_tags(ZERO_WIDTH)]
+    found = ceiling(wordpiece(), rows, "tagging", ["city"])
+    assert reasons(found) == {"an entity holds a word without a token": 1}
+    assert ceiling(wordpiece(), rows[:1001], "tagging", ["city"]).is_whole
+    values = [{"text": "a", "value": 2.0}] * 1000 + [{"text": "b", "value": 3.0}]
+    assert ceiling(wordpiece(), values, "regression").is_whole
+
+
+def test_a_large_column_is_sampled_evenly_and_says_so(ceiling, monkeypatch):
+    monkeypatch.setattr(module, "MOST_ROWS", 1000)
+    found = ceiling(unigram(), writing(*["ok"] * 1500, *["{"] * 1500), "text_to_text")
+    assert (found.rows, found.rows_of_split, found.score) == (1000, 3000, 0.5)
+    assert "500 of 1,000 test rows cannot be right" in found.note("x")
+    assert found.note("x").endswith("; looked at 1,000 of 3,000 test rows")
+
+
+def test_a_sample_is_told_where_nothing_was_found_too(ceiling, monkeypatch):
+    monkeypatch.setattr(module, "MOST_ROWS", 1000)
+    whole = ceiling(unigram(), writing(*["ok"] * 3000), "text_to_text")
+    assert ceiling_notes({"x": whole}) == [
+        "column 'x': a perfect model can be right in all rows looked at (exact_match): 1,000 of 3,000 test rows"
+    ]
     # That none of the rows looked at holds an entity says nothing of the others.
-    tags = [{"tokens": ["a"], "tags": ["O"]}] * 1500
-    assert ceiling(wordpiece(), tags, "tagging", ["city"]) is None
+    unknown = ceiling(wordpiece(), [{"tokens": ["a"], "tags": ["O"]}] * 1500, "tagging", ["city"])
+    assert (unknown.score, unknown.causes) == (None, ())
+    assert ceiling_notes({"x": unknown}) == [
+        "column 'x': what a perfect model reaches (entity F1) is not known: looked at 1,000 of 1,500 test rows"
+    ]
+    # Labels can always be right, also in the rows that were not looked at.
+    labels = ceiling(wordpiece(), [{"text": "a", "label": "a"}] * 1500, "classification", ["a", "b"])
+    assert ceiling_notes({"x": labels}) == []
 
 
 def test_the_split_is_the_one_that_is_evaluated(ceiling):
