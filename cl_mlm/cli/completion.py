@@ -49,6 +49,17 @@ def complete_list(incomplete: str) -> list[str]:
     return [name for name in LISTS if name.startswith(incomplete)]
 
 
+def complete_part(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns what `list keys` tells of: sections of a config, streams, strategies and objectives."""
+    from cl_mlm.config.components import COMPONENT_PACKAGES, names
+    from cl_mlm.config.key_reference import keys
+
+    sections = [key.path.partition(".")[0] for key in keys()]
+    components = [name for kind in COMPONENT_PACKAGES for name in names(kind)]
+    offered = dict.fromkeys([*sections, *components]) if context.params.get("what") == "keys" else ()
+    return [name for name in offered if name.startswith(incomplete)]
+
+
 def complete_key(incomplete: str) -> list[str]:
     """Returns the keys of a config that begin so, each with its `=`."""
     from cl_mlm.config.key_reference import keys

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cl_mlm.cli.arguments import Arms, ConfigFile, Limit, Overrides, with_limit
-from cl_mlm.cli.completion import complete_list, complete_shipped
+from cl_mlm.cli.completion import complete_list, complete_part, complete_shipped
 from cl_mlm.cli.printing import print_lines, shell_line, terminal_width
 
 
@@ -54,7 +54,13 @@ def list_(
         ),
     ] = None,
     part: Annotated[
-        str, typer.Argument(help="Only names that hold this; of keys: a section.", metavar="[PART]", show_default=False)
+        str,
+        typer.Argument(
+            help="Only names that hold this; of keys: a section, a stream, a strategy or an objective.",
+            metavar="[PART]",
+            autocompletion=complete_part,
+            show_default=False,
+        ),
     ] = "",
 ) -> None:
     """Lists what a config may name, or every key that it may have; alone, what there is to list."""

@@ -44,6 +44,7 @@ def overview() -> list[str]:
         *lines,
         "",
         "A section of the keys: cl-mlm list keys training",
+        "Arguments of a stream, strategy or objective: cl-mlm list keys files",
         "A copy of a config: cl-mlm init quickstart",
     ]
 
@@ -53,7 +54,8 @@ def listing(what: str, part: str = "") -> list[str]:
 
     Args:
         what: a key of `LISTS`.
-        part: of `keys`: a section or a part of a key; of the others: a part of a name. Empty: all.
+        part: of `keys`: a section, a part of a key, a stream, strategy or objective, or an argument of one; of the
+            others: a part of a name. Empty: all.
 
     Raises:
         ConfigError: `what` is none of these, or nothing matches `part`.
@@ -61,19 +63,28 @@ def listing(what: str, part: str = "") -> list[str]:
     if what not in LISTS:
         raise ConfigError(f"list: must be one of {', '.join(LISTS)}, got {what!r}{nearest(what, LISTS)}")
     if what == "keys":
-        return [line for key in keys(part) for line in _key_lines(key)]
+        lines = [line for key in keys(part) for line in _key_lines(key)] or [f"{part}: takes no arguments"]
+        return [*lines, *_more_keys(part)]
     known = list(shipped_configs()) if what == "configs" else names(KINDS[what])
     found = [name for name in known if part in name]
     if not found:
         raise ConfigError(f"list {what}: none is called {part!r}{nearest(part, known)}; there are {', '.join(known)}")
     if what == "configs":
         return [f"{name}: {_first_comment(shipped_configs()[name])}" for name in found]
-    return [f"{name}: {_first_line(KINDS[what], name)}{_arguments(KINDS[what], name)}" for name in found]
+    lines = [f"{name}: {_first_line(KINDS[what], name)}{_arguments(KINDS[what], name)}" for name in found]
+    return [*lines, "", f"What the arguments mean: cl-mlm list keys {found[0] if len(found) == 1 else 'NAME'}"]
 
 
 def _key_lines(key: Key) -> list[str]:
     """Returns a key with its default, and indented below it what it means and what is allowed."""
     return [f"{key.path}: {key.default}", f"    {key.help} ({key.allowed})"]
+
+
+def _more_keys(part: str) -> list[str]:
+    """Returns whose arguments are keys, too, where a list of keys holds those of any config."""
+    kinds = {"": [*KINDS], "stream": ["streams", "objectives"], "strategies": ["strategies"]}.get(part, [])
+    named = [f"  {kind}: {', '.join(names(KINDS[kind]))}" for kind in kinds]
+    return ["", "The arguments of each of these: cl-mlm list keys NAME", *named] if named else []
 
 
 def _first_line(kind: str, name: str) -> str:

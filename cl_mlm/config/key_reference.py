@@ -1,22 +1,29 @@
-"""Lists every key of a config with its default, what is allowed and its help: from the schema and the stream keys."""
+"""Lists every key of a config with its default, what is allowed and its help.
+
+The keys that any config may have are those of the schema and the stream keys. Those of a stream, strategy or objective
+are the arguments of its function or class; their help is in its docstring.
+"""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+import inspect
+import re
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from cl_mlm.config.checking import bounds_in_words, describe, section_of
+from cl_mlm.config.components import COMPONENT_PACKAGES, find, names, parameters
 from cl_mlm.config.schema import Config, Overlap
 from cl_mlm.config.stream_keys import LABEL_KEYS, SCENARIO_KEYS
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.stream import Scenario, Withheld
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 # Of the keys that any `stream` section may have; those of single scenarios have their types in `SCENARIO_KEYS`.
 STREAM_KEYS: Final[Mapping[str, tuple[Any, Any, Mapping[str, float], str]]] = {
-    "name": (str, ..., {}, "which stream; its own arguments: `cl-mlm list streams`"),
+    "name": (str, ..., {}, "which stream; its own arguments: `cl-mlm list keys NAME`"),
     "overlap": (Overlap, "error", {}, "what happens to a row that stands in two splits"),
     "labels": (LABEL_KEYS["labels"], "error", {}, "what happens to labels that look the same"),
     "unseen_labels": (LABEL_KEYS["unseen_labels"], "error", {}, "what happens to rows of labels that train lacks"),
@@ -36,6 +43,13 @@ SCENARIO_HELP: Final[Mapping[str, str]] = {
     "evaluate_every": "chunks between two evaluations",
     "blur": "fraction of a stage's rows that have labels of other stages",
 }
+# Where the arguments of a component stand in a config.
+ARGUMENT_PATHS: Final[Mapping[str, str]] = {
+    "stream": "stream.{argument}",
+    "strategy": "strategies.{name}.{argument}",
+    "objective": "stream.options.{argument}",
+}
+ENTRY: Final = re.compile(r"\*{0,2}(\w+)(?: \([^)]*\))?:\s*(.*)")  # of an `Args:` section: `name: text`
 
 
 @dataclass(frozen=True)
@@ -56,18 +70,80 @@ class Key:
 
 
 def keys(part: str = "") -> list[Key]:
-    """Returns the keys below the section `part`, or those whose path holds the word; all where it is empty.
+    """Returns the keys of a part of a config; all that any config may have where it is empty.
+
+    Args:
+        part: a section or key, else a stream, strategy or objective, else a word that paths hold, else an argument of
+            any stream, strategy or objective, by its name or its path.
 
     Raises:
         ConfigError: there is no such key.
     """
     every = list(_section_keys(Config, ""))
-    found = [key for key in every if f"{key.path}.".startswith(f"{part}.")] if part else every
-    found = found or [key for key in every if part in key.path]
+    if not part:
+        return every
+    if found := _below(part, every):
+        return found
+    kinds = [kind for kind in COMPONENT_PACKAGES if part in names(kind)]
+    if kinds:
+        return [key for kind in kinds for key in component_keys(kind, part)]
+    if found := [key for key in every if part in key.path]:
+        return found
+    # Only now, for this imports every component.
+    arguments = [
+        # The path of a strategy's argument names the strategy; many streams have arguments of the same name.
+        key if kind == "strategy" else replace(key, help=f"{key.help}; with {kind} {name}")
+        for kind in COMPONENT_PACKAGES
+        for name in names(kind)
+        for key in component_keys(kind, name)
+    ]
+    found = _below(part, arguments) or [key for key in arguments if key.path.endswith(f".{part}")]
     if not found:
-        names = [name for key in every for name in (key.path.partition(".")[0], key.path, key.path.rpartition(".")[2])]
-        raise ConfigError(f"list keys: no key of a config is called {part!r}{nearest(part, dict.fromkeys(names))}")
+        paths = [key.path for key in (*every, *arguments)]
+        known = [name for path in paths for name in (path.partition(".")[0], path, path.rpartition(".")[2])]
+        known += [name for kind in COMPONENT_PACKAGES for name in names(kind)]
+        raise ConfigError(f"list keys: no key of a config is called {part!r}{nearest(part, dict.fromkeys(known))}")
     return found
+
+
+def component_keys(kind: str, name: str) -> list[Key]:
+    """Returns the arguments of a stream, strategy or objective (`kind`), each by its path in a config.
+
+    Raises:
+        ConfigError: there is no such component.
+    """
+    component = find(kind, name)
+    helps = argument_helps(inspect.getdoc(component) or "")
+    found = []
+    for argument, parameter in parameters(component).items():
+        default = ... if parameter.default is parameter.empty else parameter.default
+        path = ARGUMENT_PATHS[kind].format(name=name, argument=argument)
+        found.append(_key(path, parameter.annotation, default, {}, helps.get(argument, "")))
+    return found
+
+
+def argument_helps(docstring: str) -> dict[str, str]:
+    """Returns what the `Args:` section of a docstring in Google style says of every argument, each in one line.
+
+    Args:
+        docstring: without the indentation of its code, as `inspect.getdoc` gives it.
+    """
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\s*\n)*)", docstring, re.MULTILINE)
+    lines = inspect.cleandoc(f"\n{section[1]}").splitlines() if section else []
+    texts: dict[str, list[str]] = {}
+    said: list[str] = []
+    for line in lines:
+        entry = ENTRY.match(line)
+        if entry:
+            said = texts.setdefault(entry[1], [entry[2]])
+        else:
+            said.append(line.strip())
+    return {name: " ".join(filter(None, words)).rstrip(".") for name, words in texts.items()}
+
+
+def _below(part: str, every: Iterable[Key]) -> list[Key]:
+    """Returns the key with this path, or those of the section with it."""
+    return [key for key in every if f"{key.path}.".startswith(f"{part}.")]
 
 
 def _section_keys(schema: type[Any], prefix: str) -> Iterator[Key]:

@@ -123,6 +123,9 @@ def offers(words, monkeypatch):
         (["cl-mlm", "run", "quickstart", "--arm", "n"], ["naive"]),
         (["cl-mlm", "check", "quickstart", "training.ep"], ["training.epochs="]),
         (["cl-mlm", "list", "k"], ["keys"]),
+        (["cl-mlm", "list", "keys", "tr"], ["training", "tracking"]),
+        (["cl-mlm", "list", "keys", "fil"], ["files"]),
+        (["cl-mlm", "list", "configs", "fil"], []),
         (["cl-mlm", "run", "no-such", "--arm", ""], []),
     ],
 )
