@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from cl_mlm.data.label_forms import form_faults, listing, spellings
 from cl_mlm.data.split_owners import SplitOwner, split_owners
 from cl_mlm.data.tasks import identity, objectives_of
-from cl_mlm.data.unseen_labels import LabelRows, unseen_problems
+from cl_mlm.data.unseen_labels import LabelRows, label_splits, unseen_problems, untrained_stages
 from cl_mlm.errors import nearest
 from cl_mlm.stream import SPLITS, WITHHELD, Stream
 
@@ -123,12 +123,10 @@ def row_problems(stream: Stream, counts: Sequence[LabelRows], after: str, allows
     told = {label for labels in alike.values() for label in labels}
     counts = [{split: _without(num_rows, told) for split, num_rows in own.items()} for own in counts]
     tasks = [identity(stage) for stage in stream.stages]
+    told_whole = [] if allows_unseen else untrained_stages(stream, counts)  # `unseen_problems` tells their labels
     for i, (owner, counts_of_split) in enumerate(zip(owners, counts, strict=True)):
-        problems += [
-            f"{owner.where} {split}{after}: must have rows, got none"
-            for split, rows in owner.splits.items()
-            if not len(rows) and (owner.kind, split) != ("probe", "validation")
-        ]
+        if i not in told_whole:
+            problems += _empty_splits(stream, owner, counts_of_split, after)
         task = identity(owner.item)
         num_before = i if owner.kind == "stage" else len(stream)
         same_task = [stream.stages[j] for j in range(num_before) if tasks[j] == task]
@@ -137,6 +135,25 @@ def row_problems(stream: Stream, counts: Sequence[LabelRows], after: str, allows
         if owner.kind == "probe":
             problems += _unknown_labels(owner, earlier_labels)
     return problems if allows_unseen else problems + unseen_problems(stream, counts, after)
+
+
+def _empty_splits(stream: Stream, owner: SplitOwner, counts: LabelRows, after: str) -> list[str]:
+    """Returns a fault for each split without rows; the first tells labels that only this stage brings, and the way."""
+    problems = [
+        f"{owner.where} {split}{after}: must have rows, got none"
+        for split, rows in owner.splits.items()
+        if not len(rows) and (owner.kind, split) != ("probe", "validation")
+    ]
+    if not problems or owner.kind != "stage" or not owner.item.labels or not any(counts.values()):
+        return problems
+    task = identity(owner.item)
+    others = [stage for stage in stream.stages if stage is not owner.item and identity(stage) == task]
+    if others and all({*owner.item.labels}.isdisjoint(stage.labels) for stage in others):
+        problems[0] += (
+            f"; its labels are {label_splits(owner, counts)}: give them such rows, or put them into a stage with "
+            "others (stream.groups)"
+        )
+    return problems
 
 
 def label_totals(owners: Sequence[SplitOwner], counts: Sequence[LabelRows]) -> list[Counter[str]]:

@@ -54,7 +54,7 @@ def clean(
         overlap: `error` refuses rows in two splits; `drop` removes training rows that occur in a validation or test
             split and validation rows that occur in a test split, never test rows; `keep` only counts.
         unseen_labels: `error` refuses labels of validation and test rows that no training row has, `drop` removes
-            these rows.
+            these rows, and stages of which no label has a training row.
         folds_case: says whether the model's tokenizer folds letter case; asked only where it matters.
 
     Returns:
@@ -88,10 +88,14 @@ def clean(
         after += ["stream.overlap=drop"] if any(dropped.values()) else []
     of_labels = label_rows(stream)
     if unseen_labels == "drop" and not problems:
-        stream, unseen = drop_unseen(stream, of_labels)
-        if any(unseen):
-            scans, of_labels = _left(scans, unseen), label_rows(stream)
+        before = stream
+        stream, unseen, left_out = drop_unseen(stream, of_labels)
+        if stream is not before:
+            # Stages are the first owners.
+            scans = [scan for i, scan in enumerate(_left(scans, unseen)) if i not in left_out]
+            of_labels = label_rows(stream)
             after.append("stream.unseen_labels=drop")
+            problems += [f"{line}, after {' and '.join(after)}" for line in stream_problems(stream)]
     told = f", after {' and '.join(after)}" if after else ""
     problems += row_problems(stream, of_labels, told, allows_unseen=unseen_labels == "drop")
     if problems:
@@ -110,8 +114,8 @@ def with_sound_labels(stream: Stream, unseen_labels: UnseenLabels) -> Stream:
     of_labels = label_rows(stream)
     problems = list(alike_problems(split_owners(stream), of_labels))
     if unseen_labels == "drop":
-        stream, unseen = drop_unseen(stream, of_labels)
-        of_labels = label_rows(stream) if any(unseen) else of_labels
+        stream = drop_unseen(stream, of_labels)[0]
+        of_labels = label_rows(stream)
     elif not problems:
         problems = unseen_problems(stream, of_labels)
     if problems:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.arrow import arrow_batches
 from cl_mlm.data.label_columns import label_counts
-from cl_mlm.data.label_forms import counted, listing
+from cl_mlm.data.label_forms import MOST_LISTED, counted, listing
 from cl_mlm.data.split_owners import SplitOwner, split_owners, without_marked
 from cl_mlm.data.tasks import identity
 from cl_mlm.stream import SPLITS, Stream
@@ -46,13 +46,14 @@ def _label_rows(owner: SplitOwner) -> LabelRows:
 def unseen_labels(stream: Stream, counts: Sequence[LabelRows]) -> list[set[str]]:
     """Returns for each owner its own labels that are in its validation or test rows, and in no row trained for them.
 
-    Of a probe, which no stage trains for, the training rows of all stages of its task count.
+    Of a probe, which no stage trains for, and of a stage without training rows, those of all stages of its task count.
 
     Args:
         stream: with sound rows.
         counts: `label_rows(stream)`.
     """
     owners = split_owners(stream)
+    trained_of_task = _trained(owners, counts)
     columns = iter(stream.columns)
     unseen = []
     for owner, own in zip(owners, counts, strict=True):
@@ -61,16 +62,44 @@ def unseen_labels(stream: Stream, counts: Sequence[LabelRows]) -> list[set[str]]
             continue
         # Owners with test rows come in the order of the columns.
         column = next(columns)
-        stages = column.trained_in or [i for i, s in enumerate(stream.stages) if identity(s) == identity(owner.item)]
-        trained = {label for stage in stages for label in counts[stage]["train"]}
+        own_trained = {label for stage in column.trained_in for label in counts[stage]["train"]}
+        trained = own_trained or trained_of_task[identity(owner.item)]
         scored = {label for split in SPLITS[1:] for label in own[split]}
-        # Without any training row it is an empty split that is told.
+        # Where the whole task has no training row, it is an empty split that is told.
         unseen.append((scored & {*owner.item.labels}) - trained if trained else set())
     return unseen
 
 
+def _trained(owners: Sequence[SplitOwner], counts: Sequence[LabelRows]) -> dict[object, set[str]]:
+    """Returns by task the labels that training rows have."""
+    trained: dict[object, set[str]] = {}
+    for owner, own in zip(owners, counts, strict=True):
+        trained.setdefault(identity(owner.item), set()).update(own.get("train", {}))
+    return trained
+
+
+def untrained_stages(stream: Stream, counts: Sequence[LabelRows]) -> list[int]:
+    """Returns the stages that bring labels of which no training row of their task has one.
+
+    None where these are all stages of the stream, or where columns are given, which name stages by their number.
+
+    Args:
+        stream: with sound rows.
+        counts: `label_rows(stream)`.
+    """
+    if stream.given_columns or stream.measured:
+        return []
+    trained = _trained(split_owners(stream), counts)
+    untrained = []
+    for i, stage in enumerate(stream.stages):
+        of_task = trained[identity(stage)]
+        if stage.labels and of_task and of_task.isdisjoint(stage.labels):
+            untrained.append(i)
+    return untrained if len(untrained) < len(stream) else []
+
+
 def unseen_problems(stream: Stream, counts: Sequence[LabelRows], after: str = "") -> list[str]:
-    """Returns a fault for each split with rows of unseen labels.
+    """Returns a fault for each stage that no training row is for, and for each other split with unseen labels.
 
     Args:
         stream: with sound rows.
@@ -78,7 +107,15 @@ def unseen_problems(stream: Stream, counts: Sequence[LabelRows], after: str = ""
         after: what has dropped rows before, for the messages.
     """
     problems = []
-    for owner, labels, own in zip(split_owners(stream), unseen_labels(stream, counts), counts, strict=True):
+    untrained = untrained_stages(stream, counts)
+    unseen = unseen_labels(stream, counts)
+    for i, (owner, labels, own) in enumerate(zip(split_owners(stream), unseen, counts, strict=True)):
+        if i in untrained:
+            problems.append(
+                f"{owner.where}{after}: train has no row of {label_splits(owner, own)}; give them training rows, or "
+                "leave the stage out with stream.unseen_labels=drop"
+            )
+            continue
         same_task = [stage for stage in stream.stages if identity(stage) == identity(owner.item)]
         known = {label for stage in same_task for label in stage.labels}  # of a probe, others are told as such
         for split in SPLITS[1:]:
@@ -91,20 +128,35 @@ def unseen_problems(stream: Stream, counts: Sequence[LabelRows], after: str = ""
     return problems
 
 
-def drop_unseen(stream: Stream, counts: Sequence[LabelRows]) -> tuple[Stream, list[Marks]]:
-    """Returns the stream without the validation and test rows of unseen labels, and which rows these are.
+def label_splits(owner: SplitOwner, own: LabelRows) -> str:
+    """Returns the owner's labels with their rows of each split: `'a' (train 3, validation 1, test 0)`, five of many."""
+    told = [
+        f"{label!r} ({', '.join(f'{split} {own[split].get(label, 0)}' for split in owner.splits)})"
+        for label in owner.item.labels
+    ]
+    more = f" and {len(told) - MOST_LISTED} more" if len(told) > MOST_LISTED else ""
+    return ", ".join(told[:MOST_LISTED]) + more
 
-    A label that no stage of its task trains is no label of a stage, column or probe any more. The notes say what is
-    gone; where nothing is, the stream is the same object.
+
+def drop_unseen(stream: Stream, counts: Sequence[LabelRows]) -> tuple[Stream, list[Marks], list[int]]:
+    """Returns the stream without the validation and test rows of unseen labels, and what is gone.
+
+    A label that no stage of its task trains is no label of a stage, column or probe any more, and a stage without any
+    such label (`untrained_stages`) is left out; the others keep their names. The notes say what is gone; where nothing
+    is, the stream is the same object.
 
     Args:
         stream: with sound rows.
         counts: `label_rows(stream)`.
+
+    Returns:
+        The stream, the rows that are gone of every one of `split_owners(stream)`, and the stages that are left out.
     """
     owners = split_owners(stream)
     unseen = unseen_labels(stream, counts)
-    if not any(unseen):
-        return stream, [{} for _ in owners]
+    untrained = untrained_stages(stream, counts)
+    if not any(unseen) and not untrained:
+        return stream, [{} for _ in owners], []
     gone = _gone(owners, unseen, counts)
     marks: list[Marks] = []
     dropped: Counter[str] = Counter()
@@ -120,18 +172,25 @@ def drop_unseen(stream: Stream, counts: Sequence[LabelRows]) -> tuple[Stream, li
         return replace(item, labels=tuple(label for label in item.labels if label not in gone[identity(item)]))
 
     cut = without_marked(stream, marks)
+    notes = [
+        f"labels without training rows: {num_dropped['validation']} validation and {num_dropped['test']} test "
+        f"rows dropped, with {counted(dropped)}"
+    ]
+    if untrained:
+        left_out = [f"{stream.stages[i].name!r} with {label_splits(owners[i], counts[i])}" for i in untrained]
+        more = f" and {len(left_out) - MOST_LISTED} more" if len(left_out) > MOST_LISTED else ""
+        notes.append(
+            f"stages left out, as no training row has a label of theirs: {len(untrained)} of {len(stream)}, "
+            f"{'; '.join(left_out[:MOST_LISTED])}{more}"
+        )
     cut = replace(
         cut,
-        stages=tuple(map(without_gone, cut.stages)),
+        stages=tuple(without_gone(stage) for i, stage in enumerate(cut.stages) if i not in untrained),
         given_columns=tuple(map(without_gone, cut.given_columns)),
         probes=tuple(map(without_gone, cut.probes)),
-        notes=(
-            *stream.notes,
-            f"labels without training rows: {num_dropped['validation']} validation and {num_dropped['test']} test "
-            f"rows dropped, with {counted(dropped)}",
-        ),
+        notes=(*stream.notes, *(notes if dropped else notes[1:])),
     )
-    return cut, marks
+    return cut, marks, untrained
 
 
 def _gone(

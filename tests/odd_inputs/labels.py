@@ -8,6 +8,7 @@ from tests.odd_inputs.case import CONFIG, ROWS, Case, Files, data
 
 TEST = ROWS.replace("\na ", "\nb ")
 FOLD, DROP = "stream.labels=fold", "stream.unseen_labels=drop"
+PER_STAGE = "stream.labels_per_stage=null"
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> str:
@@ -101,6 +102,25 @@ CASES = [
         says="test: train has no row of 'plum', test has 1; stream.unseen_labels=drop leaves such rows out",
         command=("check", "config.yaml", "stream.labels_per_stage=5"),
         files=data(test=TEST + "b,plum\n"),
+    ),
+    Case(
+        given="a label in test that train lacks, alone in its stage",
+        says="train has no row of 'plum' (train 0, validation 0, test 1); give them training rows, or leave the stage",
+        command=("check", "config.yaml", "stream.groups=[[red, blue, green, grey], [plum]]", PER_STAGE),
+        files=data(test=TEST + "b,plum\n"),
+    ),
+    Case(
+        given="a label in test that train lacks, alone in its stage, `unseen_labels: drop`",
+        says="stages left out, as no training row has a label of theirs: 1 of 2, 'labels-02' with 'plum'",
+        code=0,
+        command=("check", "config.yaml", "stream.groups=[[red, blue, green, grey], [plum]]", PER_STAGE, DROP),
+        files=data(test=TEST + "b,plum\n"),
+    ),
+    Case(
+        given="a label in train that test lacks, alone in its stage",
+        says="'labels-02' test: must have rows, got none; its labels are 'plum' (train 18, validation 2, test 0)",
+        command=("check", "config.yaml", "stream.groups=[[red, blue, green, grey], [plum]]", PER_STAGE),
+        files=data(train=ROWS + "".join(f"c {i},plum\n" for i in range(20))),
     ),
     Case(
         given="an entity type in test that train lacks, `unseen_labels: drop`",

@@ -118,6 +118,99 @@ def test_a_long_list_of_labels_is_cut():
     assert note.endswith("'f' (1 row) and 2 more")
 
 
+PLUM = {"train": "", "validation": "", "test": "pp"}
+COUNTED = "'p' (train 0, validation 0, test 2)"
+
+
+def two_stages(make, **labels):
+    """Returns a sound stage and a second one with other labels."""
+    first = stage_of(make, validation="ab", test="ab")
+    later = stage_of(make, "two", **labels)
+    # No split is without columns.
+    splits = {split: later.split(split) if labels[split] else first.split(split).select([]) for split in SPLITS}
+    return Stream("s", (first, replace(later, **splits)))
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_a_stage_of_unseen_labels_alone_is_one_fault_with_labels_counts_and_key(make):
+    with pytest.raises(DataError) as caught:
+        clean(two_stages(make, **PLUM), "error")
+    assert caught.value.problems == [
+        f"stage 'two': train has no row of {COUNTED}; give them training rows, or leave the stage out with "
+        "stream.unseen_labels=drop"
+    ]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_drop_leaves_out_a_stage_of_unseen_labels_alone(make):
+    stream = two_stages(make, **PLUM)
+    cleaned, _ = clean(stream, "error", "drop")
+    assert cleaned.fingerprint == Stream("s", stream.stages[:1]).fingerprint
+    assert cleaned.notes[-1] == (
+        f"stages left out, as no training row has a label of theirs: 1 of 2, 'two' with {COUNTED}"
+    )
+
+
+def test_stages_behind_one_that_is_left_out_keep_their_names_and_rows():
+    stream = two_stages(classification, **PLUM)
+    third = stage_of(classification, "three", train="xyxx", validation="xy", test="xy")
+    conflicting = Dataset.from_list([*third.train, {**third.train[0], "label": "y"}])
+    stream = replace(stream, stages=(*stream.stages, replace(third, train=conflicting)))
+    cleaned, _ = clean(stream, "error", "drop")
+    assert [(stage.name, len(stage.train)) for stage in cleaned.stages] == [("one", 2), ("three", 5)]
+    assert any("1 input has several answers in 2 rows" in note for note in cleaned.notes)
+
+
+@pytest.mark.parametrize("has_test", [True, False])
+def test_a_stage_that_dropped_overlap_has_emptied_is_left_out(has_test):
+    stream = two_stages(classification, train="p", validation="", test="p" * has_test)
+    first, later = stream.stages
+    copies = Dataset.from_list([*first.test, {**later.train[0], "label": "a"}])
+    moved = {"test": later.train} if has_test else {}
+    stages = (first if has_test else replace(first, test=copies), replace(later, **moved))
+    cleaned, _ = clean(replace(stream, stages=stages), "drop", "drop")
+    assert [stage.name for stage in cleaned.stages] == ["one"]
+    assert f"'two' with 'p' (train 0, validation 0, test {has_test:d})" in cleaned.notes[-1]
+
+
+def test_what_is_left_is_checked_again():
+    stream = two_stages(classification, train="p", validation="p", test="p")
+    first = replace(stream.stages[0], **dict.fromkeys(("train", "validation"), stream.stages[0].test))
+    no_rows = first.train.select([])
+    stages = (replace(first, train=no_rows, validation=no_rows), stream.stages[1])
+    with pytest.raises(DataError, match=r"'two': the first stage must have at least 2 labels .*unseen_labels=drop"):
+        clean(replace(stream, stages=stages), "error", "drop")
+
+
+def test_a_stream_without_any_training_row_is_not_emptied():
+    stream = two_stages(classification, **PLUM)
+    stages = tuple(replace(stage, train=stage.train.select([])) for stage in stream.stages)
+    with pytest.raises(DataError, match="stage 'one' train: must have rows, got none"):
+        clean(replace(stream, stages=stages), "error", "drop")
+
+
+def test_a_domain_without_training_rows_is_not_left_out():
+    stages = [stage_of(classification, name, train="abc") for name in ("one", "two")]
+    stages[1] = replace(stages[1], train=stages[1].train.select([]))
+    with pytest.raises(DataError) as caught:
+        clean(Stream("s", tuple(stages), "domain_incremental"), "error", "drop")
+    assert caught.value.problems == ["stage 'two' train: must have rows, got none"]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("split", SPLITS[1:])
+def test_a_stage_whose_labels_are_trained_and_not_scored_names_them_and_a_way(make, split):
+    labels = {"train": "pppq", "validation": "pq", "test": "pq"} | {split: ""}
+    with pytest.raises(DataError) as caught:
+        clean(two_stages(make, **labels), "error")
+    counts = {**{"validation": 1, "test": 1}, split: 0}
+    others = f"validation {counts['validation']}, test {counts['test']}"
+    assert caught.value.problems == [
+        f"stage 'two' {split}: must have rows, got none; its labels are 'p' (train 3, {others}), 'q' (train 1, "
+        f"{others}): give them such rows, or put them into a stage with others (stream.groups)"
+    ]
+
+
 def test_labels_are_checked_before_they_become_texts():
     stream = Stream("s", (stage_of(classification),))
     with pytest.raises(DataError, match="train has no row of 'c'"):
