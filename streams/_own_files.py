@@ -83,15 +83,18 @@ def read_own(
         DataError: faults of the files.
     """
     source = find_data(str(path), key)
+    optional = optional_columns(objective, field)
     notes: list[str] = []
     if source.is_file() or is_saved_dataset(source):
-        rows, noted = read_file(source, reading, objective.columns)
+        rows, noted = read_file(source, reading, objective.columns, optional)
         notes += [f"{source.name}: {note}" for note in noted]
         splits = {"train": rows}
         test_fraction = test_fraction or TEST_FRACTION
     else:
         needed = ("train", "test") if test_fraction is None else ("train",)
-        splits = read_splits(source, reading=reading, required=objective.columns, needed=needed, notes=notes)
+        splits = read_splits(
+            source, reading=reading, required=objective.columns, needed=needed, notes=notes, optional=optional
+        )
     if "test" in splits:
         if test_fraction is not None:
             where = key.rpartition(".")[0]
@@ -103,6 +106,12 @@ def read_own(
     origin = source.name if source.is_file() else "train"
     notes.append(f"test carved from {origin}: {100 * test_fraction:g} % of rows")
     return OwnFiles(splits, notes, has_carved_test=True)
+
+
+def optional_columns(objective: Objective, field: str | None) -> list[str]:
+    """Returns the columns that rows must fill where there are such: a second text, and the column that makes stages."""
+    names = [*objective.text_columns, *([] if field is None else [field])]
+    return [name for name in dict.fromkeys(names) if name not in objective.columns]
 
 
 def with_validation(

@@ -15,7 +15,7 @@ from cl_mlm.data import (
     by_labels,
     by_source,
     carve_rows,
-    is_gap,
+    lacks_value,
     pick,
     pick_rows,
     picked_notes,
@@ -29,6 +29,7 @@ from streams._own_files import (
     OwnFiles,
     cut_with_validation,
     fraction_faults,
+    optional_columns,
     read_own,
     validation_note,
     with_validation,
@@ -109,7 +110,7 @@ def hub(
     if path is None:
         names = splits or {split: split for split in SPLITS}
         own = _from_hub(dataset, subset, revision, names, columns or {}, test_fraction)
-        own = _complete(own, rows_objective, missing, test_fraction)
+        own = _complete(own, rows_objective, missing, test_fraction, field)
     else:
         own = read_own(path, reading, rows_objective, test_fraction, field)
     raw, is_carved = own.splits, "validation" not in own.splits
@@ -205,15 +206,19 @@ def _from_hub(
     return OwnFiles(read, [], has_carved_test=False)
 
 
-def _complete(own: OwnFiles, objective: Objective, missing: str, test_fraction: float | None) -> OwnFiles:
+def _complete(
+    own: OwnFiles, objective: Objective, missing: str, test_fraction: float | None, field: str | None
+) -> OwnFiles:
     """Returns rows of the hub without those that lack a value, where they are dropped, and with carved test rows."""
     splits, notes = dict(own.splits), list(own.notes)
     if missing == "drop":
+        needed = [*objective.columns, *optional_columns(objective, field)]
         for split, rows in splits.items():
-            kept = _filled(rows, [name for name in objective.columns if name in rows.column_names])
+            needed_here = [name for name in needed if name in rows.column_names]
+            kept = _filled(rows, needed_here)
             if len(kept) < len(rows):
                 splits[split] = pick(rows, kept)
-                number, names = len(rows) - len(kept), " or ".join(objective.columns)
+                number, names = len(rows) - len(kept), " or ".join(needed_here)
                 first = f"the first is row {_first_gap(kept)}, counted from 0"
                 notes.append(f"{split}: {number:,} row{'s' * (number > 1)} without {names} dropped, {first}")
     if test_fraction is None:
@@ -232,7 +237,7 @@ def _filled(dataset: Dataset, columns: Sequence[str]) -> npt.NDArray[np.int64]:
     good = []
     for table in arrow_batches(dataset):
         values = [table.column(name).to_pylist() for name in columns]
-        good += [not any(map(is_gap, row)) for row in zip(*values, strict=True)]
+        good += [not any(map(lacks_value, columns, row)) for row in zip(*values, strict=True)]
     return np.flatnonzero(good)
 
 

@@ -9,7 +9,7 @@ from cl_mlm.data.hub_access import from_hub
 from cl_mlm.data.label_columns import places, rarest_labels
 from cl_mlm.data.label_forms import label_form, one_spelling
 from cl_mlm.data.ordering import reordered, stage_order
-from cl_mlm.data.row_plan import is_gap
+from cl_mlm.data.row_plan import lacks_value
 from cl_mlm.data.sampling import pick_rows, picked_notes, rows_faults
 from cl_mlm.data.staging import (
     StageFields,
@@ -38,9 +38,9 @@ __all__ = [
     "find_data",
     "find_folder",
     "from_hub",
-    "is_gap",
     "is_saved_dataset",
     "label_form",
+    "lacks_value",
     "one_spelling",
     "pick",
     "pick_rows",

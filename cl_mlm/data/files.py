@@ -51,7 +51,9 @@ def read_table(
     return read_file(path, Reading(columns or {}), required)[0]
 
 
-def read_file(path: Path, reading: Reading, required: Sequence[str]) -> tuple[Dataset, list[str]]:
+def read_file(
+    path: Path, reading: Reading, required: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[Dataset, list[str]]:
     """Returns the rows of a file as a memory-mapped data set, and notes on how it was read.
 
     The file is converted at the first call for its content. Labels that are whole numbers become strings (`3` is
@@ -64,6 +66,7 @@ def read_file(path: Path, reading: Reading, required: Sequence[str]) -> tuple[Da
         reading: columns, separator, encoding, and what becomes of rows with gaps.
         required: our names of columns that every row must fill. In place of `tokens`, `head` and `tail` a file may have
             `text` with character spans, in place of `tokens` and `tags` `text` and `entities` (`char_spans.py`).
+        optional: our names of columns that every row must fill where the file has them.
 
     Raises:
         DataError: up to 20 kinds of fault of the file.
@@ -77,11 +80,11 @@ def read_file(path: Path, reading: Reading, required: Sequence[str]) -> tuple[Da
     if not is_saved and suffix not in FORMATS:
         why = UNREADABLE.get(suffix, f"must end in {', '.join(FORMATS)}, got {path.suffix!r}")
         raise DataError(f"{path}: {why}")
-    entry = cache_folder("tables") / _address(path, reading, required)
+    entry = cache_folder("tables") / _address(path, reading, required, optional)
     if not entry.is_dir():
         is_table = not is_saved and suffix in TABLES and (suffix != ".txt" or {*required} != {"text"})
         separator = _separator(path, reading, required) if is_table else None
-        schema, plan, notes = _scan(path, reading, required, separator)
+        schema, plan, notes = _scan(path, reading, required, optional, separator)
         with building(entry) as folder:
             _write(folder / "table.arrow", schema, plan, rows_of_file(path, reading, separator, FileFaults(path)))
             (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
@@ -98,6 +101,7 @@ def read_splits(
     needed: Sequence[str] = ("train", "test"),
     reading: Reading | None = None,
     notes: list[str] | None = None,
+    optional: Sequence[str] = (),
 ) -> dict[str, Dataset]:
     """Returns the splits of a folder that holds train, validation (valid, dev) and test files of any format.
 
@@ -111,6 +115,7 @@ def read_splits(
         needed: splits that must have a file; others are left out where they have none.
         reading: see `read_file`.
         notes: mutated: gets notes on how files were read.
+        optional: see `read_file`.
 
     Raises:
         DataError: a needed split is missing, a split has two files, or a file has faults; all splits at once.
@@ -125,7 +130,7 @@ def read_splits(
             problems.append(f"{folder}: must have one {split} file, got {', '.join(path.name for path in paths)}")
         elif paths:
             try:
-                splits[split], noticed = read_file(paths[0], reading, required)
+                splits[split], noticed = read_file(paths[0], reading, required, optional)
             except DataError as error:
                 faults_of[str(paths[0])] = error.problems
                 continue
@@ -212,12 +217,12 @@ def _holds(name: str, split: str) -> bool:
     return path.suffix in UNREADABLE and path.name.partition(".")[0] in SPLIT_FILES[split]
 
 
-def _address(path: Path, reading: Reading, required: Sequence[str]) -> str:
+def _address(path: Path, reading: Reading, required: Sequence[str], optional: Sequence[str]) -> str:
     """Returns a hash of the file's content and of how it is read; its path and time do not matter."""
     digest = hashlib.blake2b(digest_size=16)
     for part in [path] if path.is_file() else sorted(path.iterdir()):
         digest.update(bytes.fromhex(file_digest(part)))
-    digest.update(repr((LAYOUT, path.suffix.lower(), *reading.address(), sorted(required))).encode())
+    digest.update(repr((LAYOUT, path.suffix.lower(), *reading.address(), sorted(required), sorted(optional))).encode())
     return digest.hexdigest()
 
 
@@ -239,7 +244,7 @@ def _separator(path: Path, reading: Reading, required: Sequence[str]) -> str | N
 
 
 def _scan(
-    path: Path, reading: Reading, required: Sequence[str], separator: str | None
+    path: Path, reading: Reading, required: Sequence[str], optional: Sequence[str], separator: str | None
 ) -> tuple[pa.Schema, RowPlan, list[str]]:
     """Returns the schema of a file, what is done to its rows, and notes, or raises its faults.
 
@@ -253,7 +258,7 @@ def _scan(
     for raw in _blocks(rows_of_file(path, reading, separator, faults)):
         if plan is None:
             header = "" if separator is None else first_line(path, reading.encoding)
-            plan = plan_rows(raw, reading, required, header, faults)
+            plan = plan_rows(raw, reading, required, header, faults, optional)
         block = plan.prepared(raw, faults, dropped)
         for name in dict.fromkeys(name for _, row in block for name in row):
             merge_type(name, block, types, faults)

@@ -58,12 +58,12 @@ class RowPlan:
         kept: Block = []
         for line, raw in block:
             row = _renamed(raw, self.columns)
-            lacking = [name for name in self.filled if is_gap(row.get(name))]
+            lacking = [name for name in self.filled if lacks_value(name, row.get(name))]
             if lacking and self.drops:
                 dropped.setdefault(" and ".join(lacking), Tally()).add(line)
             elif lacking:
                 for name in lacking:
-                    faults.add(line, f"no {name}", f", got {row[name]!r}" if name in row else "", remedy=DROP)
+                    faults.add(line, f"no {name}", f", got {row[name]!r}"[:300] if name in row else "", remedy=DROP)
             elif self.make is None:
                 kept.append((line, row))
             else:
@@ -74,7 +74,14 @@ class RowPlan:
         return kept
 
 
-def plan_rows(first: Block, reading: Reading, required: Sequence[str], header: str, faults: FileFaults) -> RowPlan:
+def plan_rows(
+    first: Block,
+    reading: Reading,
+    required: Sequence[str],
+    header: str,
+    faults: FileFaults,
+    optional: Sequence[str] = (),
+) -> RowPlan:
     """Returns what is done to the rows of a file; a column that no row has is one fault, with the remedy.
 
     Args:
@@ -83,6 +90,7 @@ def plan_rows(first: Block, reading: Reading, required: Sequence[str], header: s
         required: our names of the columns that rows need.
         header: the first line of a table, which a fault shows; empty: this is none.
         faults: of the file.
+        optional: our names of columns that rows need where the file has them.
     """
     names = list(dict.fromkeys(name for _, row in first for name in row))
     columns = {ours: _name_in(names, theirs) for ours, theirs in reading.columns.items()}
@@ -96,7 +104,8 @@ def plan_rows(first: Block, reading: Reading, required: Sequence[str], header: s
         used = {columns.get(ours, ours) for ours in wanted if ours not in missing}
         example = {name: value for _, row in reversed(first) for name, value in row.items() if value is not None}
         faults.add(first[0][0], _missing_text(missing, columns, names, example, used, header))
-    filled = tuple(name for name in wanted if name not in missing)
+    present = [ours for ours in optional if columns.get(ours, ours) in names]
+    filled = tuple(name for name in dict.fromkeys((*wanted, *present)) if name not in missing)
     return RowPlan(columns, filled, None if missing else make, reading.missing == "drop")
 
 
@@ -129,6 +138,13 @@ def _renamed(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     return renamed | rest
 
 
-def is_gap(value: object) -> bool:
+def lacks_value(name: str, value: Any) -> bool:
+    """Says whether a row has nothing in a column: words and answers must be at least one, labels may be none."""
+    if name == "answers" and isinstance(value, dict):
+        value = value.get("text", value)
+    return _is_gap(value) or (name in ("tokens", "answers") and isinstance(value, list) and not value)
+
+
+def _is_gap(value: object) -> bool:
     """Says whether a value is null, a blank text or not a number."""
     return value is None or (isinstance(value, str) and not value.strip()) or value != value  # noqa: PLR0124

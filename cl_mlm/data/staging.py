@@ -113,7 +113,7 @@ def by_field(
 
     Raises:
         ConfigError: there is no such column, or `order` does not name every value once.
-        DataError: a row without value.
+        DataError: a row without value, or with a blank one.
     """
     splits = given_splits(splits, name)
     for split in SPLITS:
@@ -122,6 +122,8 @@ def by_field(
             allowed = f"allowed: {', '.join(columns)}"
             raise ConfigError(f"stream.field: {split} has no column {field!r}{nearest(field, columns)}; {allowed}")
     coded = {split: column_codes(splits[split], field, f"{name} {split}") for split in SPLITS}
+    if blank := [split for split, (_, names) in coded.items() if any(not value.strip() for value in names)]:
+        raise DataError(f"{name} {' and '.join(blank)}: must have a {field} in every row, got blank ones")
     values = sorted(set().union(*(names for _, names in coded.values())))
     if order is None:
         values = stage_order(values, order_seed)

@@ -126,7 +126,7 @@ def test_columns_may_change_places(tmp_path):
 
 
 def test_other_columns_may_be_required(tmp_path):
-    rows = [{"tokens": ["a", "b"], "tags": ["O", "B-x"]}, {"tokens": [], "tags": []}]
+    rows = [{"tokens": ["a", "b"], "tags": ["O", "B-x"]}, {"tokens": ["c"], "tags": ["O"]}]
     path = json_file(tmp_path / "a.jsonl", rows)
     assert read_table(path, required=("tokens", "tags")).to_list() == rows
 
