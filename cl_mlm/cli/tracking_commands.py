@@ -12,12 +12,13 @@ from cl_mlm.cli.printing import print_lines
 
 def sync(folder: RunArgument) -> None:
     """Sends what an unreachable tracking server has missed."""
-    from cl_mlm.tracking.mlflow_delivery import Link
+    from cl_mlm.tracking.journal import without_credentials
+    from cl_mlm.tracking.mlflow_sender import store_of
     from cl_mlm.tracking.mlflow_sender import sync as send
 
-    num_lines, link = send(folder), Link.load(folder)
-    store = f" to {link.uri}" if link else ""
-    print_lines([f"sent {num_lines} journal lines{store}"])
+    store = store_of(folder)
+    num_lines = send(folder, store)
+    print_lines([f"sent {num_lines} journal lines to {without_credentials(store)}"])
 
 
 def ui(

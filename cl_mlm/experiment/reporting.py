@@ -20,6 +20,7 @@ from cl_mlm.training.hardware import describe_hardware
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cl_mlm.config.schema import Config
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.experiment.record import Record
     from cl_mlm.run_folder import RunFolder
@@ -38,8 +39,7 @@ def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: S
     tags = {f"version/{name}": value for name, value in present.items() if name != "commit"}
     hardware = {f"hardware/{name}": value for name, value in machine.items()}
     overlap = {f"overlap/{name}": count for name, count in prepared.overlap.items()}
-    arm = {} if config.arm is None else {"arm": config.arm}
-    identity = {"stream": stream.name, **prepared.provenance, **arm, "strategies": config.label}
+    identity = {"stream": stream.name, **prepared.provenance, **variant_tags(config)}
     journal.tags({**tags, **identity, **hardware, **overlap, **description(prepared, folder.path.name)})
     journal.tags(origin_tags(), keep=True)
     if notes:
@@ -48,6 +48,12 @@ def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: S
     journal.artifact(folder.config.name)
     journal.artifact(folder.versions.name)
     journal.sync()
+
+
+def variant_tags(config: Config) -> dict[str, str]:
+    """Returns the tags that tell a run, and each of its stages, from others of the experiment."""
+    arm = {} if config.arm is None else {"arm": config.arm}
+    return {**arm, "strategies": config.label, "seed": str(config.seed)}
 
 
 def write_results(

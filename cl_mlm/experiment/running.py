@@ -10,7 +10,7 @@ from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.checkpoint_policy import CheckpointPolicy
 from cl_mlm.experiment.interruption import Interruption
 from cl_mlm.experiment.record import Record
-from cl_mlm.experiment.reporting import write_head, write_results
+from cl_mlm.experiment.reporting import variant_tags, write_head, write_results
 from cl_mlm.experiment.scoring import Scoring
 from cl_mlm.experiment.shared_stages import FOLDER as SHARED_FOLDER
 from cl_mlm.experiment.shared_stages import SharedStages
@@ -114,7 +114,8 @@ class Experiment:
         self.stage_index = stage_index
         run.begin(stage_index)
         self.journal.stage_start(stage_index, self.stage_slugs[stage_index])
-        self.journal.tags({"stage": run.stage.name, "labels": ", ".join(run.stage.labels)}, stage_index)
+        tags = {"stage": run.stage.name, "labels": ", ".join(run.stage.labels), **variant_tags(self.prepared.config)}
+        self.journal.tags(tags, stage_index)
         if is_first:
             with memory_advice(EVALUATION_ADVICE):
                 self.scoring.before_training(run, record)

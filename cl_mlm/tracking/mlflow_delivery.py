@@ -144,7 +144,7 @@ class Delivery:
         is_known = saved is not None and public_uri in (saved.uri, saved.uri_now(folder))
         self._link = replace(saved, uri=public_uri) if saved is not None and is_known else Link(public_uri)
         self._client: MlflowClient | None = None
-        self._source = ""
+        self._source = self._run_name = ""
 
     def send(self) -> int:
         """Sends every whole line that is not sent yet; returns the number of lines.
@@ -199,6 +199,7 @@ class Delivery:
             return None
         # A tag of each MLflow run. By it a journal finds its runs again if `mlflow.json` is lost or not up to date.
         self._source = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=12).hexdigest()
+        self._run_name = head["run_name"]
         client = open_store(self._uri)
         if self._link.run_id and not has_run(client, self._link.run_id):
             self._link = Link(self._link.uri)
@@ -242,14 +243,17 @@ class Delivery:
 
     def _start_stage(self, client: MlflowClient, line: dict[str, Any]) -> None:
         """Creates the child run of a stage if it is missing."""
-        stage, name = line["stage"], line["name"]
+        # MLflow's lists and charts show stages of many runs side by side, each by its name alone.
+        stage, name = line["stage"], f" / {line['name']}"
         if stage not in self._link.children:
             tags = {
                 "mlflow.parentRunId": self._link.run_id,
                 "cl_mlm.stage_index": str(stage),
             }
             source = f"{self._source}/{stage}"
-            self._link.children[stage] = self._run_id(client, name[:KEY_LENGTH], line["time"], source, tags)
+            self._link.children[stage] = self._run_id(
+                client, f"{self._run_name[: KEY_LENGTH - len(name)]}{name}", line["time"], source, tags
+            )
             self._link.save(self._folder)
 
     def _send_chunk(self, client: MlflowClient, lines: list[dict[str, Any]]) -> None:

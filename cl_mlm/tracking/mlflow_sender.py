@@ -135,10 +135,22 @@ class MlflowSender:
             self._closing.wait(seconds)
 
 
+def store_of(folder: Path) -> str:
+    """Returns the address of the store that the run in `folder` was sent to, where that is now.
+
+    Of a run that was sent to none it is the default of `tracking_uri`. It may hold credentials.
+    """
+    link = Link.load(folder)
+    environment = os.environ.get("MLFLOW_TRACKING_URI")
+    # The saved address has no credentials. If the environment has the same address, it is used instead: with them.
+    is_saved = link is not None and without_credentials(environment or "") != link.uri
+    return tracking_uri(link.uri_now(folder) if link is not None and is_saved else None)
+
+
 def sync(folder: Path, uri: str | None = None) -> int:
     """Sends the lines of the run in `folder` that MLflow does not have yet; returns their number.
 
-    The store is `uri`, else the one that the run was sent to before, else the default of `tracking_uri`.
+    The store is `uri`, else the one of `store_of`.
 
     Raises:
         RunFolderError: the journal is missing or damaged.
@@ -147,12 +159,8 @@ def sync(folder: Path, uri: str | None = None) -> int:
     journal = folder / JOURNAL_FILE
     if not journal.exists():
         raise RunFolderError(f"{folder}: must be a run folder, got one without {JOURNAL_FILE}")
-    link = Link.load(folder)
-    environment = os.environ.get("MLFLOW_TRACKING_URI")
-    # The saved address has no credentials. If the environment has the same address, it is used instead: with them.
-    saved_uri = link.uri_now(folder) if link and without_credentials(environment or "") != link.uri else None
     calm_mlflow()
-    return Delivery(folder, journal, tracking_uri(uri or saved_uri)).send()
+    return Delivery(folder, journal, tracking_uri(uri) if uri else store_of(folder)).send()
 
 
 def calm_mlflow() -> None:

@@ -61,9 +61,7 @@ def refuse_missing(uri: str) -> None:
         raise ConfigError(f"{path}: no such file, so there are no runs to show; {HOW_RUNS_GET_THERE}")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            tables = connection.execute(
-                "SELECT name FROM sqlite_master WHERE name IN ('experiments', 'runs')"
-            ).fetchall()
+            tables = connection.execute(TABLES).fetchall()
     except sqlite3.Error as error:
         raise ConfigError(f"{path}: must be an MLflow store, got a file that SQLite cannot read: {error}") from error
     if len(tables) < 2:

@@ -79,6 +79,16 @@ def test_name_description_source_and_commit_stand_where_mlflow_shows_them(tracke
     assert tags.get("mlflow.source.git.commit", "unknown") == commit.rstrip("+")
 
 
+def test_a_stage_says_of_which_arm_it_is_by_its_name_and_tags(tracked):
+    result, client, parent = tracked
+    runs = client.search_runs([parent.info.experiment_id], "tags.arm = 'er small'")
+    stages = {run.info.run_name: run.data.tags for run in runs if run.info.run_id != parent.info.run_id}
+    assert {*stages} == {f"{result.folder.name} / {stage}" for stage in ("labels-01", "labels-02")}
+    for name, tags in stages.items():
+        assert (tags["strategies"], tags["seed"]) == ("replay", "0")
+        assert name.endswith(tags["stage"])
+
+
 @pytest.mark.parametrize(
     ("command", "source"),
     [

@@ -137,7 +137,7 @@ def points_written() -> Callable[[Path], Points]:
         points: dict[tuple[str, str], Any] = {}
         for line, _ in read_lines(folder / "journal.jsonl"):
             if line["kind"] == "stage_start":
-                names[line["stage"]] = line["name"]
+                names[line["stage"]] = f"{folder.name} / {line['name']}"
             if line["kind"] == "metrics":
                 for key, value in line["values"].items():
                     points.setdefault((names[line["stage"]], key), []).append((line["step"], value, line["time"]))

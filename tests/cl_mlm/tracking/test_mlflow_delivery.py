@@ -29,9 +29,18 @@ def test_one_parent_run_has_one_child_per_stage(finished, client_of, runs_of):
     link = Link.load(folder)
     children = [run for run in runs_of(uri) if run.data.tags.get("mlflow.parentRunId") == link.run_id]
     assert {run.info.run_id for run in children} == set(link.children.values())
-    assert {run.info.run_name for run in children} == {"Weather & Sky", "Music"}
-    assert client_of(uri).get_run(link.children[1]).info.run_name == "Music"
+    assert {run.info.run_name for run in children} == {f"{folder.name} / Weather & Sky", f"{folder.name} / Music"}
+    assert client_of(uri).get_run(link.children[1]).info.run_name == f"{folder.name} / Music"
     assert len(runs_of(uri)) == 3
+
+
+def test_stages_of_two_runs_have_names_of_their_own(uri, write_run, runs_of, tmp_path):
+    long = "b" * 249
+    for name in ("naive-seed0-1", long):
+        assert sync(write_run(tmp_path / name), uri) > 0
+    names = [run.info.run_name for run in runs_of(uri)]
+    assert len(names) == len({*names}) == 6
+    assert f"{long[:242]} / Music" in names  # MLflow takes 250 characters
 
 
 def test_states_and_their_times_are_the_journals(finished, client_of):

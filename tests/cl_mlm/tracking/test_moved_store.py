@@ -105,6 +105,13 @@ def test_sync_sends_the_rest_to_the_store_that_was_moved_along(clone, tmp_path):
     assert Link.load(run).uri == f"sqlite:///{moved / 'mlflow.db'}"
 
 
+def test_the_command_names_the_store_that_was_moved_along(clone, tmp_path, cli):
+    moved = clone.rename(tmp_path / "moved")
+    said = cli("sync", str(moved / "runs" / "quickstart" / "run"))
+    assert (said.code, said.out) == (0, f"sent 0 journal lines to sqlite:///{moved / 'mlflow.db'}\n")
+    assert not clone.exists()
+
+
 def test_a_link_of_an_earlier_version_is_read(clone):
     run = clone / "runs" / "quickstart" / "run"
     text = (run / "mlflow.json").read_text()
