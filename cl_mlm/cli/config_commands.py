@@ -26,15 +26,12 @@ def check(
     """Validates config and data and says what a run would do: rows, tokens, steps, memory, disk; trains nothing."""
     from cl_mlm.check.look import early_look
     from cl_mlm.cli.listing import describe
-    from cl_mlm.config.arms import planned
-    from cl_mlm.config.loading import load_config
+    from cl_mlm.config.arms import load_variants, planned
     from cl_mlm.experiment.preparation import prepare
 
     given = with_limit(overrides, limit)
-    runs = (
-        prepare(load_config(config, [*given, *variant.overrides], variant.arm))
-        for variant in planned(config, arms or [], [])
-    )
+    configs = load_variants(config, given, planned(config, arms or [], []), every_arm=True)
+    runs = (prepare(resolved) for resolved in configs)
     if as_json:
         estimates = [early_look(prepared, measure).to_dict() for prepared in runs]
         print(json.dumps(estimates if arms else estimates[0], indent=1))

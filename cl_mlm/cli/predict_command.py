@@ -12,6 +12,7 @@ import typer
 from cl_mlm.cli.arguments import RunArgument
 from cl_mlm.cli.printing import print_lines
 from cl_mlm.errors import ConfigError
+from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +23,14 @@ OUTPUTS = (".csv", ".jsonl")
 def predict(
     folder: RunArgument,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="New texts; words of a row are cut at white space.", metavar="[TEXT]...")
+        list[str] | None,
+        typer.Argument(help="New texts. Where rows are words, a text is cut at blanks.", metavar="[TEXT]..."),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="Rows: .txt (a line a row), .csv, .tsv, .jsonl, .json, .parquet.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of the file; default: UTF-8, or where it is not, that of the run's own files.")
     ] = None,
     stage: Annotated[int, typer.Option(help="The model after this stage, from 0; -1: after the last.")] = -1,
     task: Annotated[str | None, typer.Option(help="Of a run with several objectives, which one.")] = None,
@@ -39,10 +44,15 @@ def predict(
     if bool(texts) == (file is not None):
         given = "both" if texts else "neither"
         raise ConfigError(f"predict: needs texts, or --file with rows: one of the two, got {given}")
+    if encoding is not None and file is None:
+        raise ConfigError(f"--encoding: is that of --file, which is not given; got {encoding!r}")
+    runs = [text for text in texts or () if text.strip() and _is_run(text)]
+    if runs:  # a shell has put several runs in the place of `runs/x/replay-*`
+        raise ConfigError(f"predict: asks one run, got {', '.join([str(folder), *runs])}")
     if output is not None:
         _check_output(output, file)
     result = load_result(folder)
-    rows: Any = texts if file is None else result.read_rows(file, stage, task)
+    rows: Any = texts if file is None else result.read_rows(file, stage, task, encoding)
     answers = result.predict(rows, stage, task=task, column=column, device=device, scores=True)
     table: Mapping[str, Sequence[Any]] = {"text": texts} if texts else rows
     if output is None:
@@ -50,6 +60,13 @@ def predict(
         return
     _write(output, table, answers)
     print_lines([f"written: {output} ({len(answers)} rows)"])
+
+
+def _is_run(text: str) -> bool:
+    try:
+        return RunFolder(Path(text)).config.is_file()
+    except (OSError, ValueError):  # a text that is too long for a path, or holds a zero byte
+        return False
 
 
 def _check_output(output: Path, file: Path | None) -> None:

@@ -33,8 +33,7 @@ def run(
     allow_inexact: AllowInexact = False,
 ) -> None:
     """Runs an experiment; the same command again goes on where it stopped, or says that it is done."""
-    from cl_mlm.config.arms import planned
-    from cl_mlm.config.loading import load_config
+    from cl_mlm.config.arms import load_variants, planned
 
     given = with_limit(overrides, limit)
     variants = planned(config, arms or [], seeds or [])
@@ -47,8 +46,7 @@ def run(
     from cl_mlm.results.comparison import compare
 
     # All variants are read and prepared before the first one trains: a fault in the last must not show after hours.
-    configs = [load_config(config, [*given, *variant.overrides], variant.arm) for variant in variants]
-    runs = [prepare(resolved) for resolved in configs]
+    runs = [prepare(resolved) for resolved in load_variants(config, given, variants)]
     results, command = [], Command(len(runs))
     for number, prepared in enumerate(runs, start=1):
         command.number = number

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Arms name variants of one experiment: a comparison is then one file and one command, and settings of one arm cannot
 # leak into another. The resolved config of a run does not contain them.
 ARMS = "arms"
+DATA_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt", ".xlsx", ".xls")
 
 
 class Whole(dict[str, Any]):
@@ -36,6 +37,11 @@ def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
     if not isinstance(source, Mapping):
         source = config_file(source)
+        if source.suffix.lower() in DATA_FILES:
+            raise ConfigError(
+                f"config: must be a YAML file of settings, got the data file {str(source)!r}; `cl-mlm init own_data` "
+                "writes a config, whose stream.path can name it"
+            )
     try:
         node = OmegaConf.create(dict(source)) if isinstance(source, Mapping) else OmegaConf.load(source)
         values = OmegaConf.to_container(node, resolve=False)

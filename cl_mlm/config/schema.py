@@ -213,9 +213,13 @@ class Config:
 
     @property
     def run_name(self) -> str:
-        """`<arm>-seed<seed>-<hash8>`, or the strategies where there is no arm; the hash is that of the identity."""
+        """`<arm>-seed<seed>-<hash8>`, or the strategies where there is no arm; the hash is that of the identity.
+
+        A smoke run begins with `limit<rows>-`, so that `<arm>-seed<seed>-*` means no smoke run.
+        """
         text = json.dumps(self.identity(), sort_keys=True, default=str)
         name = self.label if self.arm is None else file_name(self.arm)
+        name = name if self.limit is None else f"limit{self.limit}-{name}"
         return f"{name}-seed{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

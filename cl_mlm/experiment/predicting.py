@@ -111,19 +111,34 @@ def _choices(stream: Mapping[str, Any], labels: LabelSpace, column: str | None) 
     return own_labels
 
 
-def rows_of_file(path: Path, task: Mapping[str, Any], stream: Mapping[str, Any]) -> dict[str, list[Any]]:
+def rows_of_file(
+    path: Path, task: Mapping[str, Any], stream: Mapping[str, Any], encoding: str | None = None
+) -> dict[str, list[Any]]:
     """Returns the new rows of a file, whose columns may be named as those of the run's own files.
 
     Args:
         path: of the file.
         task: of `summary["tasks"]`.
         stream: the section of the run's config.
+        encoding: of the file; None: UTF-8 where its bytes are that, else the encoding of the run's own files. A file
+            of another encoding with letters beyond ASCII is hardly ever valid UTF-8.
 
     Raises:
         DataError: the faults of the file.
     """
-    reading = Reading(stream.get("columns") or {}, stream.get("delimiter"), stream.get("encoding"))
+    if encoding is None and not _is_utf8(path):
+        encoding = stream.get("encoding")
+    reading = Reading(stream.get("columns") or {}, stream.get("delimiter"), encoding)
     return new_rows_of_file(path, task["inputs"], task["optional_inputs"], reading)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Says whether all bytes of a file are UTF-8; False where it cannot be read, which is told when it is."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return all(True for _ in file)
+    except (OSError, ValueError):
+        return False
 
 
 def predict_rows(folder: Path, asked: Asked, rows: Any, device: str | None = None) -> list[tuple[Any, float | None]]:

@@ -163,7 +163,9 @@ class Result:
         answers = predict_rows(folder, asked, rows, device)
         return answers if scores else [answer for answer, _ in answers]
 
-    def read_rows(self, path: Path, stage: int = -1, task: str | None = None) -> dict[str, list[Any]]:
+    def read_rows(
+        self, path: Path, stage: int = -1, task: str | None = None, encoding: str | None = None
+    ) -> dict[str, list[Any]]:
         """Returns the new rows of a file as columns: what `predict` reads of it.
 
         Args:
@@ -171,6 +173,7 @@ class Result:
                 have the objective's names, or those of the files that the run was trained on.
             stage: see `predict`.
             task: see `predict`.
+            encoding: of the file; None: UTF-8 where it is that, else that of the files the run was trained on.
 
         Raises:
             DataError: the faults of the file.
@@ -178,7 +181,7 @@ class Result:
         from cl_mlm.experiment.predicting import rows_of_file, task_of_stage
 
         key = task_of_stage(self.summary, self._stage_index(stage), task)
-        return rows_of_file(path, self.summary["tasks"][key], self.summary["settings"]["stream"])
+        return rows_of_file(path, self.summary["tasks"][key], self.summary["settings"]["stream"], encoding)
 
     def pipeline(self, stage: int = -1, task: str | None = None, device: str | None = None) -> Pipeline:
         """Returns a transformers pipeline on the model after `stage`, which cuts texts as the run did.

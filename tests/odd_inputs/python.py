@@ -36,6 +36,18 @@ CASES = [
         files=run(),
     ),
     Case(
+        given="predict: two runs, as a shell makes of `runs/x/replay-*`",
+        says="predict: asks one run, got run, run2",
+        command=("predict", "run", "run2", "a text"),
+        files=run() | {"run2/config.yaml": CONFIG},
+    ),
+    Case(
+        given="predict: `--encoding` without a file",
+        says="--encoding: is that of --file, which is not given; got 'latin-1'",
+        command=("predict", "run", "a text", "--encoding", "latin-1"),
+        files=run(),
+    ),
+    Case(
         given="predict: neither texts nor a file",
         says="predict: needs texts, or --file with rows: one of the two, got neither",
         command=("predict", "run"),

@@ -78,7 +78,7 @@ def test_a_smoke_run_does_not_join_a_later_comparison(said, both, cli):
     assert "smoke runs: " in limited.out
     assert (both.parent / "runs" / "fast" / "compare.png").is_file()
     compared = cli("compare", both.parent / "runs" / "fast")
-    assert "left out, for smoke runs (limit) are no results: 2: er-large-seed0-" in compared.out
+    assert "left out, for smoke runs (limit) are no results: 2: limit8-er-large-seed0-" in compared.out
     for folder in folders(both):
         if json.loads((folder / "summary.json").read_text())["settings"]["limit"]:
             shutil.rmtree(folder)

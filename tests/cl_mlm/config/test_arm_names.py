@@ -57,3 +57,7 @@ def test_a_name_without_letter_and_digit_is_refused(name):
 def test_the_key_does_not_choose_among_declared_arms():
     with pytest.raises(ConfigError, match=r"arm: must not be set where a config has `arms`; --arm chooses .* 'small'"):
         load("arm=small", arms=ARMS)
+
+
+def test_a_smoke_run_is_not_called_like_a_run_of_its_arm():
+    assert load(arms=ARMS, arm="small", limit=20).run_name.startswith("limit20-small-seed0-")
