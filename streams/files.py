@@ -91,7 +91,7 @@ def files(
     options: dict[str, Any] | None = None,
     stages: list[dict[str, Any]] | None = None,
 ) -> Stream:
-    """Returns a stream over the train, validation (valid, dev) and test files of a folder, or over one file.
+    """Returns a stream over the train, validation (valid, dev, eval) and test files of a folder, or over one file.
 
     Files are JSON lines, a JSON array, CSV, TSV or Parquet, or folders that `save_to_disk` of `datasets` has written,
     with the columns that the objective asks for: `text`, optionally `text_pair`, and `label` for classification; where

@@ -108,8 +108,7 @@ def hub(
         problems.append(f"stream.uneven: must be false where stages_by is {stages_by}, got {uneven}")
     _check(stages_by, labels_per_stage, field, splits, rows, test_fraction, problems)
     if path is None:
-        names = splits or {split: split for split in SPLITS}
-        own = _from_hub(dataset, subset, revision, names, columns or {}, test_fraction)
+        own = _from_hub(dataset, subset, revision, splits, columns or {}, test_fraction)
         own = _complete(own, rows_objective, missing, test_fraction, field)
     else:
         own = read_own(path, reading, rows_objective, test_fraction, field)
@@ -185,7 +184,7 @@ def _from_hub(
     dataset: str,
     subset: str | None,
     revision: str,
-    splits: Mapping[str, str],
+    given: Mapping[str, str] | None,
     columns: Mapping[str, str],
     test_fraction: float | None,
 ) -> OwnFiles:
@@ -197,13 +196,16 @@ def _from_hub(
     """
     whole = open_hub(dataset, subset, revision, "stream.dataset", "stream.path names a local copy")
     known = [str(name) for name in whole]
+    splits = given or {split: split for split in SPLITS}
     lacking = {ours: name for ours, name in splits.items() if name not in known}
     told = {ours for ours in lacking if ours == "train" or (ours == "test" and test_fraction is None)}
     if told:
         hint = "; stream.test_fraction=0.2 carves test rows from train" if told == {"test"} else ""
         raise ConfigError(f"stream.splits: {dataset} has {', '.join(known)}, got {', '.join(lacking.values())}{hint}")
     read = {ours: _ours(whole[name], columns) for ours, name in splits.items() if name in known}
-    return OwnFiles(read, [], has_carved_test=False)
+    unread = [name for name in known if name not in splits.values()]
+    notes = [f"not read, as stream.splits does not name them: {', '.join(unread)}"] if unread and given is None else []
+    return OwnFiles(read, notes, has_carved_test=False)
 
 
 def _complete(

@@ -49,6 +49,7 @@ class FileFaults:
         self.path = path
         self.num = 0
         self.unit = "row" if path.suffix.lower() in ROW_FORMATS else "line"
+        self.counts_items = False
         self._of_file: list[str] = []
         self._of_lines: dict[str, Tally] = {}
         self._together: set[str] = set()
@@ -62,7 +63,7 @@ class FileFaults:
             what: the kind of fault, the same words for every line that has it.
             detail: what is special about this line, with the punctuation that goes before it (`, got 3`).
             remedy: of this kind of fault, told once.
-            together: whether two lines are enough to be summed up.
+            together: whether two lines are enough to be summed up, as they are where they have the same detail.
 
         Raises:
             DataError: this is one fault too many.
@@ -85,14 +86,20 @@ class FileFaults:
         told: list[tuple[int, str]] = []
         for what, tally in self._of_lines.items():
             line, detail = tally.first[0]
-            if tally.count <= (1 if what in self._together else SHOWN):
-                lines = [(number, f"{self.path}:{number}: {what}{text}") for number, text in tally.first]
+            is_same = bool(detail) and all(text == detail for _, text in tally.first)
+            if tally.count <= (1 if is_same or what in self._together else SHOWN):
+                place = f"{self.path}: row " if self.counts_items else f"{self.path}:"
+                lines = [(number, f"{place}{number}: {what}{text}") for number, text in tally.first]
                 told += [(lines[0][0], f"{lines[0][1]}{self._remedies[what]}"), *lines[1:]]
             else:
                 example = f"; {self.unit} {line}: {detail.lstrip(':, ')}" if detail else ""
                 places = f"{tally.places(self.unit)}{example}{self._remedies[what]}"
                 told.append((line, f"{self.path}: {what} in {tally.count:,} rows, {places}"))
         return [text for _, text in sorted(told, key=lambda item: item[0])] + self._of_file
+
+    def count_items(self) -> None:
+        """Says that places are the rows of a file that has many of them in one line."""
+        self.unit, self.counts_items = "row", True
 
     def raise_any(self) -> None:
         """Raises DataError where there are faults."""

@@ -104,7 +104,7 @@ def _array_rows(path: Path, encoding: str | None, faults: FileFaults) -> Lines:
         if file.read(1) != "\ufeff":
             file.seek(0)
         try:
-            for number, value, source in array_items(file):
+            for number, value, source in _numbered(array_items(file), faults):
                 row = value
                 text = sound_text(number, source, encoding, faults)
                 if text != source:
@@ -119,9 +119,28 @@ def _array_rows(path: Path, encoding: str | None, faults: FileFaults) -> Lines:
                     continue
                 yield number, row, len(source)
         except ArrayFault as error:
-            faults.add(error.line, "not valid JSON", f": {error}")
+            where = f" in line {error.line}" if faults.counts_items else ""
+            faults.add(None if where else error.line, f"not valid JSON: {error}{where}")
         except UnicodeError as error:
             faults.add(None, f"not {encoding}", f": {error}")
+
+
+def _numbered(items: Iterator[tuple[int, Any, str]], faults: FileFaults) -> Iterator[tuple[int, Any, str]]:
+    """Yields the items of an array with their lines, or with their numbers where the first two are in one line."""
+    first = next(items, None)
+    if first is None:
+        return
+    try:
+        second = next(items, None)
+    except ArrayFault:
+        yield first
+        raise
+    if second is None or second[0] != first[0]:
+        yield from chain([first], [] if second is None else [second], items)
+        return
+    faults.count_items()
+    for number, (_, value, source) in enumerate(chain([first, second], items), 1):
+        yield number, value, source
 
 
 def _table_rows(path: Path, encoding: str | None, separator: str, faults: FileFaults) -> Lines:

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from cl_mlm.data.file_rows import Lines
     from cl_mlm.data.row_plan import RowPlan
 
-SPLIT_FILES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
+SPLIT_FILES = {"train": ("train",), "validation": ("validation", "valid", "dev", "eval"), "test": ("test",)}
+LAST_RESORT = "eval"  # a name of validation files that another one goes before
 SAVED = ("state.json", "dataset_info.json")  # what `datasets` writes into the folder of a data set
+SAVED_DICT = "dataset_dict.json"  # and into that of several
 LAYOUT = 2  # part of every cache address: raise it when the same file gives another table
 
 
@@ -103,7 +105,7 @@ def read_splits(
     notes: list[str] | None = None,
     optional: Sequence[str] = (),
 ) -> dict[str, Dataset]:
-    """Returns the splits of a folder that holds train, validation (valid, dev) and test files of any format.
+    """Returns the splits of a folder that holds train, validation (valid, dev, eval) and test files of any format.
 
     A split may also be a folder that `Dataset.save_to_disk` has written, as in one of `DatasetDict.save_to_disk`. Upper
     and lower case of names do not matter.
@@ -143,6 +145,8 @@ def read_splits(
         raise DataError(problems)
     if notes is not None:
         notes += [f"{', '.join(names)}: {note}" for note, names in notes_of.items()]
+        if unread := _unread(folder):
+            notes.append(f"not read, as they are no split: {', '.join(unread)}")
     return splits
 
 
@@ -153,13 +157,26 @@ def split_paths(folder: Path) -> dict[str, list[Path]]:
     for path in folder.iterdir():
         name = path.name.lower()
         stem = name if is_saved_dataset(path) else path.stem.lower()
-        is_readable = is_saved_dataset(path) or (path.is_file() and path.suffix.lower() in FORMATS)
-        if stem in split_of and is_readable:
+        if stem in split_of and _is_rows(path):
             found[split_of[stem]].append(path)
     order = {suffix: i for i, suffix in enumerate((*FORMATS, ""))}
     for split, stems in SPLIT_FILES.items():
         found[split].sort(key=lambda path: (stems.index(path.stem.lower()), order[path.suffix.lower()], path.name))
+        usual = [path for path in found[split] if path.stem.lower() != LAST_RESORT]
+        found[split] = usual or found[split]
     return found
+
+
+def _unread(folder: Path) -> list[str]:
+    """Returns the sorted names of what could be read in a folder, and is no split."""
+    known = {path for paths in split_paths(folder).values() for path in paths}
+    known |= {folder / name for name in (*SAVED, SAVED_DICT)}
+    rest = [path for path in folder.iterdir() if path not in known and not path.name.startswith(".")]
+    return sorted(path.name for path in rest if _is_rows(path))
+
+
+def _is_rows(path: Path) -> bool:
+    return is_saved_dataset(path) or (path.is_file() and path.suffix.lower() in FORMATS)
 
 
 def is_saved_dataset(path: Path) -> bool:

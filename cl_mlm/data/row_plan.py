@@ -63,7 +63,8 @@ class RowPlan:
                 dropped.setdefault(" and ".join(lacking), Tally()).add(line)
             elif lacking:
                 for name in lacking:
-                    faults.add(line, f"no {name}", f", got {row[name]!r}"[:300] if name in row else "", remedy=DROP)
+                    got = f", got {row[name]!r}"[:300] if name in row else ""
+                    faults.add(line, f"no {name}", got, remedy=DROP, together=True)
             elif self.make is None:
                 kept.append((line, row))
             else:

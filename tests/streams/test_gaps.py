@@ -58,7 +58,7 @@ def test_every_file_of_a_folder_is_told(tmp_path):
         files(path=str(tmp_path), stages_by="field", field="domain")
     told = "".join(caught.value.problems)
     assert "train.jsonl: no domain in 6 rows" in told
-    assert "test.jsonl:1: no domain, got None; missing: drop" in told
+    assert "test.jsonl: no domain in 2 rows, at lines 1, 6; line 1: got None; missing: drop" in told
 
 
 def test_columns_that_nothing_reads_may_have_gaps(tmp_path):

@@ -110,3 +110,19 @@ def test_a_hub_out_of_reach_is_told_with_the_way_round(monkeypatch):
         DataError, match=r"nobody/reviews at main: cannot be read from the hub: HF_HUB_OFFLINE is set.*; stream.path"
     ):
         hub(dataset="nobody/reviews", revision="main")
+
+
+def test_splits_that_are_not_read_are_noted(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test", "odd"):
+        rows = [{"text": f"{split} {i}", "label": "ab"[i % 2]} for i in range(20)]
+        Dataset.from_list(rows).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        + "".join(f"  - {{split: {split}, path: data/{split}-*}}\n" for split in ("train", "test", "odd"))
+        + "---\n"
+    )
+    given = {"dataset": str(tmp_path), "revision": "main"}
+    assert hub(**given).notes[0] == "not read, as stream.splits does not name them: odd"
+    named = hub(**given, splits={"train": "train", "test": "test"})
+    assert not any(note.startswith("not read") for note in named.notes)

@@ -202,9 +202,8 @@ def test_every_fault_of_json_lines_is_named_with_its_line_at_once(tmp_path):
     assert faults(path) == [
         "F:2: not valid JSON: Expecting ',' delimiter at column 27",
         "F:3: must be a JSON object, got list",
-        "F:4: no label; missing: drop leaves such rows out",
+        "F: no label in 2 rows, at lines 4, 6; missing: drop leaves such rows out",
         "F:5: no text, got ' '; missing: drop leaves such rows out",
-        "F:6: no label, got None",
         "F:7: column 'text' must be string as in line 1, got int64 5",
         f'F:8: not UTF-8: byte 0xe9 at position 11, in \'{{"text": "\ufffd", "label\'; {hint}',
         "F:9: not valid text: half a surrogate pair",

@@ -124,3 +124,28 @@ def test_the_splits_of_a_folder_tell_the_same_fault_once(tmp_path):
     (problem,) = caught.value.problems
     assert problem.startswith(f"{tmp_path}/train.csv:2: no column 'text' and no 'label'; columns: utterance, intent; ")
     assert problem.endswith("(the same in 2 more: dev.csv, test.csv)")
+
+
+def test_blanks_of_one_column_are_one_kind_of_fault(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n,a\nx,\n ,a\n")
+    assert faults(path) == [
+        "F: no text in 2 rows, at lines 2, 4; line 2: got ''; missing: drop leaves such rows out",
+        "F:3: no label, got ''; missing: drop leaves such rows out",
+    ]
+
+
+def test_the_same_fault_of_few_spans_is_one_line(tmp_path):
+    path = json_file(tmp_path / "a.jsonl", [{"text": "x y", "head": [0, 1], "tail": [2, 99], "label": "a"}] * 3)
+    (fault,) = faults(path, required=("tokens", "head", "tail", "label"))
+    assert fault.startswith("F: spans do not fit in 3 rows, at lines 1, 2, 3; line 1: tail must have 0 <= start")
+
+
+def test_rows_of_an_array_in_one_line_are_told_by_their_number(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([GOOD, GOOD, GAPS[0]]))
+    assert faults(path) == ["F: row 3: no label, got None; missing: drop leaves such rows out"]
+    path.write_text(json.dumps([GOOD, GOOD, *GAPS]))
+    assert faults(path)[0].startswith("F: no label in 5 rows, first at rows 3, 4, 5; row 3: got None")
+    path.write_text(json.dumps([GOOD, GOOD])[:-1] + "\n, 7x]")
+    assert any("in line 2" in fault for fault in faults(path))

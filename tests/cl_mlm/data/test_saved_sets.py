@@ -21,7 +21,7 @@ def dataset(name="x", codes=(1, 0)):
     return Dataset.from_dict({"text": [f"{name} {i}" for i in range(len(codes))], "label": [*codes]}, features=FEATURES)
 
 
-@pytest.mark.parametrize("validation", ["validation", "dev", "valid"])
+@pytest.mark.parametrize("validation", ["validation", "dev", "valid", "eval"])
 def test_a_saved_dict_of_data_sets_is_a_folder_of_splits_with_names_of_classes(tmp_path, validation):
     names = ("train", validation, "test")
     DatasetDict({name: dataset(name) for name in names}).save_to_disk(str(tmp_path / "saved"))
@@ -110,3 +110,17 @@ def test_a_file_is_found_as_given_or_in_the_data_folder(tmp_path, monkeypatch):
         find_folder("a.csv")
     with pytest.raises(ConfigError, match=r"^stream.path: must be a folder or file, got 'b.csv'; looked in"):
         find_data("b.csv")
+
+
+@pytest.mark.parametrize("name", ["eval", "Eval"])
+def test_eval_is_the_validation_split_where_no_other_is(tmp_path, name):
+    for split in ("train", "test", name):
+        (tmp_path / f"{split}.csv").write_text(f"text,label\n{split},a\n")
+    notes = []
+    assert read_splits(tmp_path, notes=notes)["validation"]["text"][:] == [name]
+    assert notes == []
+    (tmp_path / "dev.csv").write_text("text,label\ndev,a\n")
+    (tmp_path / "extra.jsonl").write_text("{}\n")
+    (tmp_path / "notes.md").write_text("no rows")
+    assert read_splits(tmp_path, notes=notes)["validation"]["text"][:] == ["dev"]
+    assert notes == [f"not read, as they are no split: {name}.csv, extra.jsonl"]
