@@ -142,7 +142,7 @@ class RunEstimate:
                 "scenario": stream.scenario,
                 "fingerprint": stream.fingerprint,
                 "labels": len(stream.labels),
-                "notes": list(stream.notes),
+                "notes": [*stream.notes, *self.prepared.notes],
                 "overlap": self.prepared.overlap,
             },
             "stages": [self._stage(i) for i in range(len(stream))],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cl_mlm.check.token_lengths import SplitAddress
     from cl_mlm.strategy import Strategy
 
+SHOWN_DIGITS = 16  # of a fingerprint, as in tables of runs; JSON has all
 MOST_LINES = 30  # of a table; of a longer one the first and the last lines are printed
 FIRST_LINES, LAST_LINES = 10, 5
 REGIMES = {
@@ -35,7 +36,7 @@ def look_lines(estimate: RunEstimate, width: int | None = None) -> list[str]:
     lines = [
         f"{config.experiment}: {config.label}, model {config.model.name}, {config.finetuning.mode} fine-tuning",
         f"stream {stream.name}: {len(stream)} stages, {len(stream.labels)} labels, {stream.scenario}",
-        f"fingerprint {stream.fingerprint}",
+        f"fingerprint {stream.fingerprint[:SHOWN_DIGITS]}",
         "",
         *_stage_table(estimate, width),
         "",
@@ -43,14 +44,16 @@ def look_lines(estimate: RunEstimate, width: int | None = None) -> list[str]:
     for part in estimate.row_parts:
         lines += [*_token_table(estimate, part, width), ""]
     lines.append("overlap: " + ", ".join(f"{name} {count}" for name, count in estimate.prepared.overlap.items()))
-    lines += [f"note: {note}" for note in (*stream.notes, *ceiling_notes(estimate.ceilings or {}))]
+    notes = (*stream.notes, *estimate.prepared.notes, *ceiling_notes(estimate.ceilings or {}))
+    lines += [f"note: {note}" for note in notes]
     lines += [*_prompting_lines(estimate), _step_line(estimate)]
     if estimate.memory is not None:
         lines += [_memory_line(estimate, estimate.memory), *_time_lines(estimate), *estimate.disk]
     if estimate.lengths is None:
         unknown = "tokens, memory and disk" if estimate.memory is None else "tokens"
-        lines.append(f"{unknown}: not known: {estimate.unreachable}")
-    return [*lines, f"run folder: {estimate.folder}", "good to run"]
+        lines.append(f"{unknown}: not known without the model")
+    provided = f", if the model can be had: {estimate.unreachable}" if estimate.unreachable else ""
+    return [*lines, f"run folder: {estimate.folder}", f"good to run{provided}"]
 
 
 def _stage_table(estimate: RunEstimate, width: int | None) -> list[str]:

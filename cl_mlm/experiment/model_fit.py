@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cl_mlm.tokens.encoding import EncodedRows
 
 SHORTEST = 4  # of `training.max_length`
+TARGET_OPTIONS = ("max_new_tokens", "max_target_length")
 UNKNOWN = "\ua66e"  # a letter that no vocabulary of words or subwords has
 OR_ANOTHER = f", or another special token to stand for it ({', '.join(STAND_INS)})"
 
@@ -74,12 +75,13 @@ def with_length(config: Config, stream: Stream) -> Config:
                 f"training.max_length: must be a number for {config.model.name!r}, whose weights, config and tokenizer "
                 "set no limit, got null"
             )
-        own.append(length - task.objective.extra_length(model.tokenizer, model.kind))
-    if min(own) < SHORTEST:
-        raise ConfigError(
-            f"training.max_length: null leaves {max(0, min(own))} tokens for a row, and {SHORTEST} are the least; the "
-            "options of the objective take the rest of what the model can read"
-        )
+        extra = task.objective.extra_length(model.tokenizer, model.kind)
+        own.append(length - extra)
+        if own[-1] < SHORTEST:
+            raise ConfigError(
+                f"training.max_length: null leaves {max(0, own[-1])} tokens for a row, and {SHORTEST} are the least: "
+                f"this model can read {length} tokens, {_too_much(task.objective, model, length)}"
+            )
     return replace(config, training=replace(config.training, max_length=min(own)))
 
 
@@ -102,6 +104,34 @@ def length_faults(config: Config, stream: Stream) -> list[str]:
     except ConfigError as error:
         return [*faults, *error.problems]
     return faults
+
+
+def length_notes(config: Config, stream: Stream) -> list[str]:
+    """Returns where rows are longer than a model's config says, though no table of positions ends there.
+
+    That is so with rotary and relative positions. Only configs that state `max_position_embeddings` count, as those of
+    Llama and DeBERTa; T5's relative positions end nowhere. `[]` where the model is out of reach.
+    """
+    tasks, notes = tasks_of(stream), []
+    for task in tasks:
+        try:
+            model = _task_model(config, task.objective, task.labels.names)
+        except UnreachableModelError:
+            return []
+        stated, max_length = getattr(model.settings, "max_position_embeddings", None), config.training.row_length
+        extra = task.objective.extra_length(model.tokenizer, model.kind)
+        if model.limits.input is not None or not isinstance(stated, int) or not 0 < stated < max_length + extra:
+            continue
+        found = _encoded(config, stream, tasks, task, model.tokenizer)
+        lengths = [_tokens_read(rows, split, task.objective, model, max_length) for split, rows in found]
+        longest = max((int(sizes.max(initial=0)) for sizes in lengths), default=0)
+        if longest > stated:
+            where = "" if len(tasks) == 1 else f"objective {task.key}: "
+            notes.append(
+                f"{where}rows up to {longest:,} tokens, the model's config states {stated:,} positions "
+                "(max_position_embeddings): beyond them its quality is not known"
+            )
+    return notes
 
 
 def prompt_faults(config: Config, prompting: Prompting, objective: Objective) -> list[str]:
@@ -161,13 +191,22 @@ def _tokenizer_faults(model: TaskModel, objective: Objective) -> list[str]:
             faults.append(f"model.name: a decoder that classifies needs a tokenizer with a pad_token{OR_ANOTHER}")
     elif model.kind == "sequence" and settings.is_encoder_decoder:
         if settings.eos_token_id not in [*chain(*frame(tokenizer))]:  # as a word of a text, it would not end every row
-            faults.append(
-                "model.name: an encoder-decoder that classifies needs a tokenizer that puts the model's end token "
-                f"(eos_token_id {settings.eos_token_id}) behind every row, which this one does not"
-            )
+            faults.append(f"model.name: an encoder-decoder that classifies needs {_missing_end(settings, tokenizer)}")
         elif tokenizer.pad_token is None and padding(tokenizer) == settings.eos_token_id:
             faults.append(f"model.name: an encoder-decoder that classifies needs a pad_token{OR_ANOTHER} but the end's")
     return faults
+
+
+def _missing_end(settings: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns what a tokenizer, or a config, lacks so that the model's end token stands behind every row."""
+    if tokenizer.eos_token is None:
+        return "a tokenizer with an eos_token that it puts behind every row; this one has no eos_token"
+    if settings.eos_token_id is None:
+        return f"an eos_token_id in its config.json, that of the tokenizer's eos_token {tokenizer.eos_token!r}"
+    return (
+        f"a tokenizer that puts the model's end token (eos_token_id {settings.eos_token_id}) behind every row, "
+        f"which this one does not: its eos_token {tokenizer.eos_token!r} is token {tokenizer.eos_token_id}"
+    )
 
 
 def _is_decoder(settings: PretrainedConfig) -> bool:
@@ -197,22 +236,28 @@ def _task_faults(config: Config, stream: Stream, tasks: Tasks, task: Task, model
     largest = len(tokenizer) - 1 if model.kind == "masked" else padding(tokenizer)
     for split, rows in _encoded(config, stream, tasks, task, tokenizer):
         largest = max(largest, rows.largest)
-        # A row that becomes several windows has them end to end.
-        lengths = {name: np.minimum(sizes, max_length) for name, sizes in rows.column_lengths.items()}
-        lengths |= {name: sizes for name, sizes in rows.column_lengths.items() if name != "input_ids"}
-        is_written = written and split != "train"
-        inputs.append(objective.input_length(lengths, tokenizer, model.kind, written if is_written else None))
-        if not is_written and "target_ids" in lengths:
-            targets.append(lengths["target_ids"])
+        inputs.append(_tokens_read(rows, split, objective, model, max_length))
+        if not (written and split != "train") and "target_ids" in rows.column_lengths:
+            targets.append(rows.column_lengths["target_ids"])
     if largest >= vocabulary:
         faults.append(f"model.name: its tokenizer gives tokens up to {largest}, but its vocab_size is {vocabulary}")
     empty = int((np.concatenate(inputs) == 0).sum())
     if empty:
         faults.append(f"model.name: its tokenizer has no token for unknown words, which leaves {empty} rows empty")
-    faults += _input_faults(np.concatenate(inputs), limits.input, extra, max_length)
+    faults += _input_faults(np.concatenate(inputs), objective, model, max_length)
     if targets:
         faults += _target_faults(np.concatenate(targets), limits.target)
     return faults
+
+
+def _tokens_read(
+    rows: EncodedRows, split: str, objective: Objective, model: TaskModel, max_length: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Returns the tokens that a model reads of every row in one sequence, (R,); of scored rows it writes the target."""
+    # A row that becomes several windows has them end to end.
+    lengths = rows.column_lengths | {"input_ids": np.minimum(rows.column_lengths["input_ids"], max_length)}
+    written = objective.written_length(model.tokenizer) if split != "train" else 0
+    return objective.input_length(lengths, model.tokenizer, model.kind, written or None)
 
 
 def _encoded(
@@ -237,8 +282,9 @@ def _encoded(
 
 
 def _input_faults(
-    lengths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: int | None, extra: int, max_length: int
+    lengths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], objective: Objective, model: TaskModel, max_length: int
 ) -> list[str]:
+    limit, extra = model.limits.input, objective.extra_length(model.tokenizer, model.kind)
     if limit is None or lengths.max(initial=0) <= limit:
         return []
     longer = int((lengths > limit).sum())
@@ -249,11 +295,29 @@ def _input_faults(
             f"got {max_length}"
         ]
     room = limit - extra
-    advice = f"must be at most {room}, or null" if room >= SHORTEST else "cannot be small enough"
+    if room < SHORTEST:
+        return [
+            f"training.max_length: cannot be small enough: this model can read {limit} tokens, "
+            f"{_too_much(objective, model, limit)}; {found}; got {max_length}"
+        ]
     return [
-        f"training.max_length: {advice}: this model can read {limit} tokens, of which separator and target take up to "
-        f"{extra} (stream.options.max_new_tokens, max_target_length); {found}; got {max_length}"
+        f"training.max_length: must be at most {room}, or null: this model can read {limit} tokens, of which separator "
+        f"and target take up to {extra} (stream.options.max_new_tokens, max_target_length); {found}; got {max_length}"
     ]
+
+
+def _too_much(objective: Objective, model: TaskModel, limit: int) -> str:
+    """Returns which options of an objective leave too little for a row, and what fits; `limit`: tokens read at once."""
+    options = objective.options()
+    least = type(objective)(**options | {"max_new_tokens": 2, "max_target_length": None})
+    separator = least.extra_length(model.tokenizer, model.kind) - 2
+    fitting = limit - SHORTEST - separator
+    taken = f"of which stream.options.separator takes {separator} and the target up to "
+    taken += str(objective.extra_length(model.tokenizer, model.kind) - separator)
+    if fitting < 2:
+        return f"{taken}; the separator must take at most {limit - SHORTEST - 2}"
+    too_large = [f"stream.options.{name}" for name in TARGET_OPTIONS if (options[name] or 0) > fitting]
+    return f"{taken}; {' and '.join(too_large)} must be at most {fitting}, which leaves {SHORTEST} for a row"
 
 
 def _target_faults(lengths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: int | None) -> list[str]:

@@ -21,7 +21,7 @@ from cl_mlm.experiment.composition import (
     composition_faults,
     make_strategies,
 )
-from cl_mlm.experiment.model_fit import length_faults, prompt_faults, with_length
+from cl_mlm.experiment.model_fit import length_faults, length_notes, prompt_faults, with_length
 from cl_mlm.experiment.provenance import components, provenance
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
@@ -52,6 +52,7 @@ class Prepared:
         objective: the first stage's; `objectives_of(stream)` gives all.
         overlap: counts of rows found in two splits, and of rows dropped.
         prompting: what is prompted before training and after every stage; None: nothing.
+        notes: what of the rows does not suit the model, in words; no fault.
     """
 
     config: Config
@@ -60,6 +61,7 @@ class Prepared:
     objective: Objective
     overlap: dict[str, int]
     prompting: Prompting | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_joint(self) -> bool:
@@ -106,7 +108,8 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     if problems:
         raise ConfigError(problems)
     prompting = _prompting(resolved, ready, objectives)
-    return Prepared(resolved, ready, tuple(built), objectives[0], overlap, prompting)
+    notes = tuple(length_notes(resolved, ready))
+    return Prepared(resolved, ready, tuple(built), objectives[0], overlap, prompting, notes)
 
 
 def option_faults(stream: Stream, max_length: int) -> list[str]:

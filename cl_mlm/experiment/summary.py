@@ -79,7 +79,7 @@ def _stream_section(prepared: Prepared, ceilings: Ceilings) -> dict[str, Any]:
         **choices,
         "overlap": prepared.overlap,
         "split_digests": stream.split_digests,
-        "notes": [*stream.notes, *ceiling_notes(ceilings)],
+        "notes": [*stream.notes, *prepared.notes, *ceiling_notes(ceilings)],
     }
 
 

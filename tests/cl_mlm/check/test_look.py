@@ -159,11 +159,20 @@ def test_memory_is_said_to_be_without_activations(look):
 def test_a_model_out_of_reach_is_said_and_the_rest_is_told(look):
     found = look("model.name=some/where")
     lines = look_lines(found)
-    (line,) = [line for line in lines if "not known" in line]
-    assert line.startswith("tokens, memory and disk: not known: model.name: cannot load 'some/where'")
-    assert lines[-1] == "good to run"
+    assert "tokens, memory and disk: not known without the model" in lines
+    assert lines[-1].startswith("good to run, if the model can be had: model.name: cannot load 'some/where'")
     assert found.to_dict()["stages"][0]["rows"] == {"train": 16, "validation": 8, "test": 12}
     assert found.to_dict()["memory"] is None
+
+
+def test_nothing_is_provided_where_the_model_is_there(look):
+    assert look_lines(look())[-1] == "good to run"
+
+
+def test_the_fingerprint_fits_a_narrow_terminal(look):
+    found = look()
+    assert f"fingerprint {found.prepared.stream.fingerprint[:16]}" in look_lines(found, 60)
+    assert len(found.to_dict()["stream"]["fingerprint"]) == 64
 
 
 def test_a_model_without_tokenizer_is_said(look, model_folder, tmp_path):
@@ -172,7 +181,8 @@ def test_a_model_without_tokenizer_is_said(look, model_folder, tmp_path):
     (folder / "tokenizer.json").unlink()
     lines = look_lines(look(f"model.name={folder}"))
     assert [line for line in lines if line.startswith("memory: ")]
-    assert [line for line in lines if line.startswith("tokens: not known: model.name: cannot load")]
+    assert "tokens: not known without the model" in lines
+    assert lines[-1].startswith("good to run, if the model can be had: model.name: cannot load")
 
 
 def test_a_model_out_of_reach_cannot_be_timed(look):

@@ -1,11 +1,14 @@
 """Rows longer than a model can read are refused before its weights are loaded; null takes the model's own length."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 import cl_mlm
+from cl_mlm.check.look import early_look
+from cl_mlm.check.look_text import look_lines
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.preparation import prepare
@@ -82,8 +85,6 @@ def test_a_decoder_needs_room_for_separator_and_answer(settings):
     assert fault.startswith("training.max_length: must be at most 118, or null: this model can read 140 tokens, of ")
     assert cl_mlm.run(settings("text_to_text", "gpt2", max_length=118, options=options), progress=False).is_new
     assert prepare(load_config(settings("text_to_text", "gpt2", max_length=None, options=options))).config.training
-    wide = settings("text_to_text", "gpt2", max_length=8, options={"max_new_tokens": 150})
-    assert faults(wide)[0].startswith("training.max_length: cannot be small enough: this model can read 140 tokens")
 
 
 def test_targets_of_a_decoder_count_in_training(settings):
@@ -162,9 +163,31 @@ def test_null_is_refused_where_nothing_names_a_length(settings, tmp_path):
     assert fault.endswith("got null")
 
 
-def test_null_is_refused_where_the_answer_takes_all(settings):
-    (fault,) = faults(settings("text_to_text", "gpt2", max_length=None, options={"max_new_tokens": 138}))
-    assert fault.startswith("training.max_length: null leaves ")
+@pytest.mark.parametrize("max_length", [None, 200])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"max_new_tokens": 138}, "max_new_tokens"),
+        ({"max_new_tokens": 8, "max_target_length": 150}, "max_target_length"),
+        ({"max_new_tokens": 145, "max_target_length": 150}, "max_new_tokens and stream.options.max_target_length"),
+    ],
+)
+def test_options_that_leave_no_room_are_named_with_what_fits(max_length, options, named, settings):
+    options = {"separator": "xyz", **options}
+    (fault,) = faults(settings("text_to_text", "gpt2", max_length=max_length, options=options))
+    start = (
+        "null leaves " if max_length is None else "cannot be small enough: this model can read 140 tokens, of which "
+    )
+    assert fault.startswith(f"training.max_length: {start}")
+    assert f"; stream.options.{named} must be at most 135, which leaves 4 for a row" in fault
+    fitting = {name: value if name == "separator" else min(value, 135) for name, value in options.items()}
+    prepared = prepare(load_config(settings("text_to_text", "gpt2", max_length=None, options=fitting)))
+    assert prepared.config.training.max_length == 4
+
+
+def test_a_separator_that_leaves_no_room_is_named(settings):
+    (fault,) = faults(settings("text_to_text", "gpt2", max_length=None, options={"separator": "xyz " * 140}))
+    assert fault.endswith("; the separator must take at most 134")
 
 
 @pytest.mark.parametrize(
@@ -183,3 +206,35 @@ def test_prompts_must_fit_too(model, prompting, fault, settings, stream_of):
     section = {"template": "{{ text }} is" + mask, "verbaliser": words, "data": stream_of("classification")}
     config = settings(kind, model, num_words=6, max_length=64, options=options)
     assert fault in faults(config | {"prompting": section | prompting})
+
+
+def few_positions(model_folder, folder, kind, **values):
+    """Copies a model, with other values in its config."""
+    shutil.copytree(model_folder(kind), folder)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | values))
+    return {"name": str(folder)}
+
+
+@pytest.mark.parametrize("kind", ["classification", "text_to_text"])
+def test_rows_beyond_the_positions_that_a_rotary_model_states_are_told(kind, settings, model_folder, tmp_path):
+    model = few_positions(model_folder, tmp_path / "model", "llama", max_position_embeddings=32)
+    config = settings(kind, "llama", num_words=30, max_length=128) | {"model": model}
+    (note,) = prepare(load_config(config)).notes
+    said = (
+        r"rows up to \d+ tokens, the model's config states 32 positions \(max_position_embeddings\): beyond them its "
+    )
+    assert re.fullmatch(said + "quality is not known", note)
+    assert note in cl_mlm.run(config, progress=False).summary["stream"]["notes"]
+    assert f"note: {note}" in look_lines(early_look(prepare(load_config(config))))
+    assert note in early_look(prepare(load_config(config))).to_dict()["stream"]["notes"]
+    if kind == "classification":
+        config["training"]["max_length"] = None
+        assert prepare(load_config(config)).notes == ()
+
+
+def test_nothing_is_told_of_short_rows_nor_of_relative_positions_without_a_length(settings, model_folder, tmp_path):
+    model = few_positions(model_folder, tmp_path / "model", "llama", max_position_embeddings=32)
+    assert prepare(load_config(settings("classification", "llama", num_words=3) | {"model": model})).notes == ()
+    t5 = few_positions(model_folder, tmp_path / "t5", "t5", n_positions=32)
+    assert prepare(load_config(settings("classification", "t5", num_words=60) | {"model": t5})).notes == ()

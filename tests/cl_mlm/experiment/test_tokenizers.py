@@ -39,6 +39,7 @@ SECTIONS = {
 NO_END = "model.name: a model that writes needs a tokenizer with an eos_token or a sep_token, got neither"
 NO_PAD = "model.name: a decoder that classifies needs a tokenizer with a pad_token, or another special token to stand"
 NO_UNKNOWN = "model.name: its tokenizer has no token for unknown words"
+NO_EOS = "model.name: an encoder-decoder that classifies needs a tokenizer with an eos_token that it puts behind every"
 NO_FRAME = "model.name: an encoder-decoder that classifies needs a tokenizer that puts the model's end token (eos_tok"
 
 
@@ -108,7 +109,7 @@ def refusal(kind, family, tokens):
         return NO_END
     if kind in CLASSIFYING and is_decoder and not tokens:
         return NO_PAD
-    return NO_FRAME if kind in CLASSIFYING and is_writer else ""
+    return NO_EOS if kind in CLASSIFYING and is_writer else ""
 
 
 RUNS = [
@@ -131,6 +132,7 @@ def test_every_objective_runs_on_every_family_or_is_refused_by_name(kind, family
     found = outcome(kind, model_with(family, tokens))
     assert found.startswith(refused)
     assert bool(found) == bool(refused), found
+    assert "None" not in found
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
@@ -138,6 +140,9 @@ def test_an_encoder_decoder_that_classifies_keeps_its_end_token_to_itself(family
     frame = "$A <eos_token>"
     assert outcome("classification", model_with(family, ("unk_token", "eos_token"), frame)) == ""
     assert outcome("classification", model_with(family, ("pad_token", "eos_token"), frame)) == ""
+    bare = outcome("classification", model_with(family, ("unk_token", "eos_token")))
+    assert bare.startswith(NO_FRAME)
+    assert bare.endswith("which this one does not: its eos_token '<eos_token>' is token 1")
     alone = outcome("classification", model_with(family, ("eos_token",), frame))
     assert alone.startswith("model.name: an encoder-decoder that classifies needs a pad_token, or another special to")
 
