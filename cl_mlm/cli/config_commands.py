@@ -8,7 +8,8 @@ import typer
 
 from cl_mlm.cli.arguments import Arms, ConfigFile, Limit, Overrides, with_limit
 from cl_mlm.cli.completion import complete_list, complete_part, complete_shipped
-from cl_mlm.cli.printing import print_lines, shell_line, terminal_width
+from cl_mlm.cli.printing import print_lines, shell_line
+from cl_mlm.results.terminal_text import terminal_width
 
 
 def check(

@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import sys
-import textwrap
 from typing import TYPE_CHECKING
+
+from cl_mlm.results.terminal_text import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TextIO
 
     from cl_mlm.experiment.result import Result
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Prints every line, wrapped between words where it is wider than the terminal; none is read as markup."""
-    width = terminal_width()
+TO_COPY = ("run: ", "report: ", "model: ", "UI: ", "next: ")  # paths and commands are there to be copied
+CEILING = "a perfect model"  # in the notes on the data that say how much a model can reach
+
+
+def print_lines(lines: Iterable[str], stream: TextIO | None = None, whole: tuple[str, ...] = ()) -> None:
+    """Prints every line, wrapped between words where it is wider than the terminal; none is read as markup.
+
+    Args:
+        lines: what is printed; each may hold line breaks.
+        stream: None: standard output.
+        whole: lines that begin like one of these are not wrapped, such as `TO_COPY`.
+    """
+    width = terminal_width(stream)
     for text in lines:
         for line in text.split("\n"):
-            print(line if width is None else wrapped(line, width))
-
-
-def terminal_width() -> int | None:
-    """Returns the columns of the terminal; None where the output goes elsewhere, such as to `grep` or a file."""
-    if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
-        return max(20, shutil.get_terminal_size().columns)
-    return None
-
-
-def wrapped(line: str, width: int) -> str:
-    """Returns a line broken between words, continued two columns further in; a path that is wider stays whole."""
-    if len(line) <= width:
-        return line
-    indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.fill(
-        line.strip(),
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+            print(line if line.startswith(whole) else wrapped(line, width), file=stream, flush=stream is not None)
 
 
 def shell_line(*words: str) -> str:
@@ -77,16 +64,25 @@ def print_result(result: Result) -> None:
     )
 
 
-def result_line(result: Result) -> str:
-    """Returns the main figures of one run among several; the comparison of all runs follows."""
+def result_line(result: Result, told: set[str] | None = None) -> str:
+    """Returns the main figures of one run among several; the comparison of all runs follows.
+
+    Args:
+        result: of the run.
+        told: notes that runs before it had, too, and that are not told again; mutated: its own are added.
+    """
     from cl_mlm.results.run_report import hundredths
 
     metrics, cost = result.summary["metrics"], result.summary["cost"]
     accuracy, forgetting = hundredths(metrics["average_accuracy"]), hundredths(metrics["forgetting"])
     state = f"{cost['train_seconds'] + cost['eval_seconds']:.0f} s" if result.is_new else "already finished"
+    ceilings = [note for note in result.summary["stream"].get("notes") or () if CEILING in note]
     lines = [
         f"{result.folder}: average accuracy {accuracy} %, forgetting {forgetting}, {state}",
         *(f"flag: {flag}" for flag in result.summary["flags"]),
+        *(f"data: {note}" for note in ceilings if told is None or note not in told),
         *(f"warning: {warning}" for warning in result.warnings),
     ]
+    if told is not None:
+        told.update(ceilings)
     return "\n  ".join(lines)

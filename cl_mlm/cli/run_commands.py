@@ -6,14 +6,15 @@ How a run goes on is told on standard error, what it has found on standard outpu
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cl_mlm.cli.arguments import AllowInexact, Arms, ConfigFile, Limit, Overrides, RunArgument, with_limit
-from cl_mlm.cli.printing import print_lines, print_result, result_line
+from cl_mlm.cli.printing import TO_COPY, print_lines, print_result, result_line, shell_line
 from cl_mlm.cli.result_commands import print_comparison
 from cl_mlm.cli.run_lines import closing_lines, compare_command, next_command, opening_lines
 
@@ -37,8 +38,7 @@ def run(
 
     given = with_limit(overrides, limit)
     variants = planned(config, arms or [], seeds or [])
-    for line in opening_lines(config, given, variants):
-        print(line, file=sys.stderr, flush=True)
+    print_lines(opening_lines(config, given, variants), sys.stderr)
     # Only now, for they import torch, which takes seconds.
     from cl_mlm.experiment.preparation import prepare
     from cl_mlm.experiment.progress import Command
@@ -48,14 +48,15 @@ def run(
     # All variants are read and prepared before the first one trains: a fault in the last must not show after hours.
     runs = [prepare(resolved) for resolved in load_variants(config, given, variants)]
     results, command = [], Command(len(runs))
+    told: set[str] = set()
     for number, prepared in enumerate(runs, start=1):
-        command.number = number
-        with _interruptible():
+        command.number, command.folder = number, None
+        with _interruptible(lambda: command.folder):
             result = run_prepared(prepared, again=again, allow_inexact=allow_inexact, progress=command)
         if len(runs) == 1:
             print_result(result)
         else:
-            print_lines([f"[{number}/{len(runs)}] {result_line(result)}"])
+            print_lines([f"[{number}/{len(runs)}] {result_line(result, told)}"])
         results.append(result)
     if len(runs) > 1 or "all" in (arms or []):
         for folder in sorted({result.folder.parent for result in results}):
@@ -68,7 +69,7 @@ def resume(folder: RunArgument, allow_inexact: AllowInexact = False) -> None:
     """Goes on with an interrupted run from its last checkpoint."""
     from cl_mlm.experiment.resuming import resume_run
 
-    with _interruptible():
+    with _interruptible(lambda: folder):
         result = resume_run(folder, allow_inexact=allow_inexact)
     print_result(result)
     _print_closing([result], compare_command(result))
@@ -78,7 +79,7 @@ def rerun(folder: RunArgument) -> None:
     """Runs a finished run again from its resolved config and says whether the accuracy matrix is equal."""
     from cl_mlm.experiment.resuming import rerun_run
 
-    with _interruptible():
+    with _interruptible(lambda: None, shell_line("cl-mlm", "rerun", str(folder))):
         is_equal, lines = rerun_run(folder)
     print_lines(lines)
     if not is_equal:
@@ -86,15 +87,24 @@ def rerun(folder: RunArgument) -> None:
 
 
 def _print_closing(results: Sequence[Result], following: str) -> None:
-    for line in closing_lines(results, following):
-        print(line)  # never wrapped: commands and paths are there to be copied
+    print_lines(closing_lines(results, following), whole=TO_COPY)
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Says on Ctrl-C that what was measured is kept; typer alone would end the command without a word."""
+def _interruptible(folder: Callable[[], Path | None], same: str = "the same command") -> Iterator[None]:
+    """Says on Ctrl-C that what was measured is kept; typer alone would end the command without a word.
+
+    Args:
+        folder: returns that of the run in training; None: none is known.
+        same: what goes on where no folder is known.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
-        print("interrupted: what was measured is kept; the same command goes on from there", file=sys.stderr)
+        from cl_mlm.run_folder import RunFolder
+
+        lines, place = [f"interrupted: what was measured is kept; {same} goes on from there"], folder()
+        if place is not None and RunFolder(place).config.is_file():
+            lines = [f"{lines[0]}, or for this run alone:", f"next: {shell_line('cl-mlm', 'resume', str(place))}"]
+        print_lines(lines, sys.stderr, TO_COPY)
         raise typer.Exit(INTERRUPTED) from error

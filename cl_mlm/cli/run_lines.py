@@ -86,7 +86,8 @@ def closing_lines(results: Sequence[Result], following: str) -> list[str]:
     if len(results) == 1:
         lines = [
             f"run: {folders[0].path}",
-            f"report: {folders[0].figures} (and per_class.csv, summary.json beside it)",
+            f"report: {folders[0].figures}",
+            "  beside it: per_class.csv, summary.json",
         ]
         kept = "model: not kept (checkpoint.keep_stages=none)" if places[0] is None else f"model: {places[0]}"
     else:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from cl_mlm.experiment.stage_steps import stage_steps
+from cl_mlm.results.terminal_text import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,11 +38,13 @@ class Command:
         num_runs: how many there are.
         number: of the present one, from 1.
         spent: seconds of each run that this command has trained.
+        folder: of the present run; None: before the first one.
     """
 
     num_runs: int = 1
     number: int = 1
     spent: list[float] = field(default_factory=list)
+    folder: Path | None = None
 
     def later_seconds(self, present: float) -> float:
         """Returns the seconds that the runs after the present one will take; `present`: what that one will take."""
@@ -109,6 +112,7 @@ class Progress:
         self._prepared, self._folder = prepared, folder
         self._is_shown = shown is not False
         self._command = shown if isinstance(shown, Command) else Command()
+        self._command.folder = folder
         stages = range(len(prepared.stream))
         self._steps = stage_steps(prepared) if self._is_shown else [None for _ in stages]
         self._pace = Pace(self._steps, [prepared.stream.is_measured(i) for i in stages])
@@ -120,8 +124,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
-        for line in self._head():
-            self._say(line)
+        self._say(self._head())
+        self._say(f"  in {self._folder}", is_path=True)
         if self._is_live:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -194,8 +198,8 @@ class Progress:
         taken = duration(train_seconds + eval_seconds)
         self._say(f"  stage {self._stage}: {', '.join([*shown, taken])}; {self._left_in_words(left)}")
 
-    def _head(self) -> list[str]:
-        """Returns what runs, where it is computed, how much it is, and where it is written."""
+    def _head(self) -> str:
+        """Returns what runs, where it is computed, and how much it is."""
         training, stream = self._prepared.config.training, self._prepared.stream
         number = f"[{self._command.number}/{self._command.num_runs}] " if self._command.num_runs > 1 else ""
         counted = [steps for steps in self._steps if steps is not None]
@@ -204,11 +208,13 @@ class Progress:
         threads = "1 thread" if training.threads == 1 else f"{training.threads} threads"
         stages = "1 stage" if len(stream) == 1 else f"{len(stream)} stages"
         where = f"{training.device}, {training.precision}, {threads}"
-        return [f"{number}{self._folder.name}: {where}; {stages}, {at_most}{steps}", f"  in {self._folder}"]
+        return f"{number}{self._folder.name}: {where}; {stages}, {at_most}{steps}"
 
-    def _say(self, line: str) -> None:
+    def _say(self, line: str, *, is_path: bool = False) -> None:
+        """Shows a line, wrapped where it is wider than the terminal; a path is there to be copied and stays whole."""
         if not self._is_shown:
             return
+        line = line if is_path else wrapped(line, terminal_width(sys.stderr))
         self._last_sign = time.monotonic()
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -50,7 +50,7 @@ def test_a_password_of_the_store_is_not_shown(cli, fast, write_config, tmp_path)
 
 def ends(said):
     """Returns the last lines of a command by their names."""
-    return dict(line.split(": ", 1) for line in said.out.splitlines()[-5:])
+    return dict(line.strip().split(": ", 1) for line in said.out.splitlines()[-6:])
 
 
 def test_the_last_lines_say_where_everything_is_and_what_may_come_next(cli, fast, write_config, tmp_path, monkeypatch):
@@ -60,7 +60,8 @@ def test_the_last_lines_say_where_everything_is_and_what_may_come_next(cli, fast
     last = ends(said)
     assert said.code == 0
     assert Path(last["run"], "summary.json").is_file()
-    assert last["report"].startswith(f"{last['run']}/figures")
+    assert last["report"] == f"{last['run']}/figures"
+    assert all(Path(last["run"], name).is_file() for name in last["beside it"].split(", "))
     assert Path(last["model"], "config.json").is_file()
     assert shlex.split(last["UI"]) == ["cl-mlm", "ui", "--experiment", "fast", "--uri", fast["tracking"]["uri"]]
     assert shlex.split(last["next"]) == ["cl-mlm", "run", str(config), "training.steps=2"]
@@ -108,7 +109,35 @@ def test_what_a_run_prints_fits_a_narrow_terminal(cli, fast, write_config, tmp_p
     monkeypatch.setenv("COLUMNS", "60")
     said = cli("run", write_config(tmp_path / "a.yaml", fast), "training.steps=2", "--limit", "5")
     assert said.code == 0
-    to_copy = ("run: ", "report: ", "model: ", "UI: ", "next: ")  # whole, however long
-    printed = [line for line in said.out.splitlines() if not line.startswith(to_copy)]
+    to_copy = ("  in ", "run: ", "report: ", "model: ", "UI: ", "next: ")  # whole, however long
+    shown = [*said.out.splitlines(), *said.err.splitlines()]
+    printed = [line for line in shown if not line.startswith(to_copy)]
+    assert any(line.startswith("report: ") and " " not in line.removeprefix("report: ") for line in shown)
     assert [line for line in printed if len(line) > 60 and " " in line.strip()] == []
     assert "…" not in said.out
+
+
+def test_of_several_runs_too_all_but_paths_and_commands_fits(cli, fast, write_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    config = write_config(tmp_path / "a.yaml", fast)
+    said = cli("run", config, "training.steps=1", "--limit", "5", "--seed", "0", "--seed", "1")
+    shown = [line for line in (said.out + said.err).splitlines() if not line.startswith(("  in ", "UI: ", "next: "))]
+    assert said.code == 0
+    assert [line for line in shown if len(line) > 60 and " " in line.strip()] == []
+
+
+def test_what_a_perfect_model_reaches_is_told_once_of_several_runs(tmp_path):
+    from cl_mlm.cli.printing import result_line
+
+    def finished(notes):
+        metrics = {"average_accuracy": 0.5, "forgetting": 0.1}
+        cost = {"train_seconds": 1.0, "eval_seconds": 1.0}
+        summary = {"metrics": metrics, "cost": cost, "flags": [], "stream": {"notes": notes}}
+        return SimpleNamespace(folder=tmp_path, summary=summary, is_new=True, warnings=[])
+
+    told = set()
+    ceiling = "column 'a': a perfect model reaches 0.900 (f1): 1 of 10 test rows cannot be right"
+    other = ceiling.replace("0.900", "0.800")
+    assert f"\n  data: {ceiling}" in result_line(finished(["carved", ceiling]), told)
+    assert result_line(finished(["carved", ceiling, other]), told).splitlines()[1:] == [f"  data: {other}"]
+    assert "data: " not in result_line(finished(["carved"]), told)

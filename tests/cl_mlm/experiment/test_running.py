@@ -284,7 +284,8 @@ class TestStopping:
         said = cli("run", config)
         folder = only_run(config.parent / "runs")
         assert said.code == 130
-        assert "interrupted: what was measured is kept" in said.err
+        assert "interrupted: what was measured is kept; the same command goes on from there" in said.err
+        assert said.err.endswith(f"\nnext: cl-mlm resume {folder}\n")
         assert "Traceback" not in said.err
         assert sorted(path.name for path in (folder / "stages").iterdir()) == ["000"]
         assert [states_of(folder, stage)[-1] for stage in (0, 1, None)] == ["FINISHED", "KILLED", "KILLED"]
