@@ -14,6 +14,7 @@ import sys
 import sysconfig
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.compiled_code import CodeDigest, code_within, functions_of
@@ -21,11 +22,12 @@ from cl_mlm.config.compiled_code import CodeDigest, code_within, functions_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from importlib.machinery import ModuleSpec
-    from types import CodeType, ModuleType
+    from types import CodeType
 
     from cl_mlm.config.compiled_code import Place
 
 SOURCE_PACKAGES = ("cl_mlm", "streams", "strategies")
+VALUE = "value of "  # begins the names of the parts that are values of globals
 INSTALLED = ("site-packages", "dist-packages")
 # Name of a loaded module -> its spec, which a reload replaces, and the digest of its file when it was first seen.
 _SEEN: dict[str, tuple[ModuleSpec, str]] = {}
@@ -34,7 +36,8 @@ _SEEN: dict[str, tuple[ModuleSpec, str]] = {}
 def own_source(components: Iterable[Any]) -> dict[str, str]:
     """Returns a digest (12 hexadecimal digits) of every part of the own code of components, by name.
 
-    A part is the file of a module, named by the module, or code without a file, named by the component. Of a loaded
+    A part is the file of a module, named by the module; or code without a file, named by the component; or the value of
+    a global that such code names (`value of __main__.RATE`), other than a class, function or module. Of a loaded
     module the file counts as it was when it was loaded, even if it has been edited since.
 
     Args:
@@ -62,6 +65,7 @@ def _parts(components: Iterable[Any]) -> dict[str, tuple[str, Path | None]]:
         named = [*sorted(code.modules), *sorted(code.imports if code.has_more else ())]
         for name, path in _imported(named).items():
             found[name] = _digest_of(name, path), path
+        found |= {f"{VALUE}{name}": (digest, None) for name, digest in code.values().items()}
         if code.has_more:
             found[f"{component.__module__}.{component.__qualname__}"] = code.hexdigest(), None
     return dict(sorted(found.items()))
@@ -135,7 +139,13 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _asked_for(name: str, path: Path) -> Iterator[str]:
-    """Yields what the import statements of a file may mean, those in functions too; `from a import b` means two."""
+    """Yields what the imports of a file may mean, those in functions too, and the modules that it holds once loaded.
+
+    `from a import b` means two. Of `import_module` and `__import__` names that are written out count.
+    """
+    if name in sys.modules:
+        held = [*vars(sys.modules[name]).values()]
+        yield from (value.__name__ for value in held if isinstance(value, ModuleType))
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):  # told when it is imported
@@ -145,10 +155,25 @@ def _asked_for(name: str, path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".") if node.level else []
-            base = ".".join([*above[: len(above) + 1 - max(1, node.level)], *filter(None, [node.module])])
+            base = _absolute(package, node.level, node.module or "")
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
+            for given in [*node.args[:1], *(word.value for word in node.keywords if word.arg == "name")]:
+                if isinstance(given, ast.Constant) and isinstance(given.value, str):
+                    inner = given.value.lstrip(".")
+                    yield _absolute(package, len(given.value) - len(inner), inner)
+
+
+def _absolute(package: str, level: int, module: str) -> str:
+    """Returns the absolute name of a module that a module of `package` imports; `level` dots precede its name."""
+    above = package.split(".") if level else []
+    return ".".join([*above[: len(above) + 1 - max(1, level)], *filter(None, [module])])
+
+
+def _called(call: ast.Call) -> str:
+    """Returns the last part of the name of what is called."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
 def _digest_of(name: str, path: Path) -> str:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.components import find
-from cl_mlm.config.own_source import own_source
+from cl_mlm.config.own_source import VALUE, own_source
 from cl_mlm.data.tasks import objectives_of
 from cl_mlm.models.stored_files import model_digest
 from cl_mlm.storage.versions import versions
@@ -36,7 +36,8 @@ DATA = {
 }
 PROJECT_SOURCE = "version/source"
 OWN_SOURCE = "own_source"
-OWN = "source of "  # begins the lines about own code
+SOURCE = "source of "
+OWN = (SOURCE, VALUE)  # begin the lines about own code
 
 
 def provenance(
@@ -97,7 +98,8 @@ def other_source(tags: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     for name in sorted({*then_own, *now_own}):
         before, after = (side.get(name, "not there") for side in (then_own, now_own))
         if before != after:
-            lines.append(f"{OWN}{name} {before} then, {after} now")
+            told = name if name.startswith(VALUE) else f"{SOURCE}{name}"
+            lines.append(f"{told} {before} then, {after} now")
     before = tags.get(PROJECT_SOURCE, "not recorded")
     if before != now[PROJECT_SOURCE]:
         lines.append(f"source {before} then, {now[PROJECT_SOURCE]} now")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from cl_mlm.experiment.result import Result
@@ -33,12 +34,16 @@ def run_prepared(
     from cl_mlm.experiment.run_choice import choose_folder
 
     choice = choose_folder(prepared, again, allow_inexact)
+    is_command = not (progress is None or isinstance(progress, bool))
     for warning in choice.warnings:
-        log.warning(warning)
+        if not is_command:
+            log.warning(warning)
+        elif not choice.is_finished:  # else it is told with the result, at once
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
     if choice.is_finished:
         return Result(choice.folder, read_summary(choice.folder), is_new=False, warnings=choice.warnings)
     result = run_in(prepared, choice.folder, allow_inexact=allow_inexact, progress=progress)
-    result.warnings[:0] = choice.warnings
+    result.warnings[:0] = [] if is_command else choice.warnings
     return result
 
 

@@ -18,6 +18,7 @@ class Mine(Strategy):
     def after_step(self, run):
         return 1
 """
+IMPORTED = 'from importlib import import_module\ndef f(): return import_module(".inner", __package__)'
 
 
 @pytest.fixture
@@ -64,7 +65,24 @@ def test_a_module_that_the_file_imports_counts_too(write, line):
     assert [name for name in before if before[name] != after[name]] == ["helping"]
 
 
-@pytest.mark.parametrize("line", ["from . import inner", "from .inner import rate", "from mypack.inner import rate"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        'import importlib\nhelp = importlib.import_module("helping")',
+        'from importlib import import_module\ndef f(): return import_module(name="helping")',
+        'help = __import__("helping")',
+        'import importlib\nhelp = importlib.import_module("help" + "ing")',
+    ],
+)
+def test_a_module_that_the_file_imports_by_a_call_counts_too(write, line):
+    before = own_source([write(mine_a=f"{line}\n{MINE}", helping="rate = 1\n")])
+    after = own_source([write(mine_a=f"{line}\n{MINE}", helping="rate = 2\n")])
+    assert [name for name in before if before[name] != after[name]] == ["helping"]
+
+
+@pytest.mark.parametrize(
+    "line", ["from . import inner", "from .inner import rate", "from mypack.inner import rate", IMPORTED]
+)
 def test_a_module_beside_it_in_a_package_counts_too(write, line):
     before = own_source([write(mypack__mine=f"{line}\n{MINE}", mypack__inner="rate = 1\n")])
     after = own_source([write(mypack__mine=f"{line}\n{MINE}", mypack__inner="rate = 2\n")])

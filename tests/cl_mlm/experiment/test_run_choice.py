@@ -144,6 +144,26 @@ def test_an_edited_class_of_a_notebook_makes_a_new_run(quick, name):
     assert_anew(first, cl_mlm.run(quick, strategies=[cell("2")()]), f"source of {name}.Mine ")
 
 
+def test_an_edited_hook_behind_a_decorator_of_torch_makes_a_new_run(quick):
+    def cell(value):
+        scope = {"__name__": "__main__"}
+        source = MINE.replace("1", value).replace("    def", "    @torch.no_grad()\n    def")
+        exec(f"import torch\n{source}", scope)
+        return [scope["Mine"]()]
+
+    first = cl_mlm.run(quick, strategies=cell("1"))
+    assert not cl_mlm.run(quick, strategies=cell("1")).is_new
+    assert_anew(first, cl_mlm.run(quick, strategies=cell("2")), "source of __main__.Mine ")
+
+
+def test_a_global_that_the_run_itself_changes_is_named(quick):
+    scope = {"__name__": "__main__"}
+    exec(MINE.replace("self.last = 1", "HISTORY.append(1)").replace("class", "HISTORY = []\nclass"), scope)
+    first, second = (cl_mlm.run(quick, strategies=[scope["Mine"]()]) for _ in range(2))
+    assert_anew(first, second, "beside it: value of __main__.HISTORY ")
+    assert "source of" not in warned(second)
+
+
 def test_an_edited_function_that_builds_the_stream_makes_a_new_run(quick, module):
     module("factory_a", FACTORY)
     quick["stream"] = {"name": "factory_a.mine", "path": quick["stream"]["path"]}
@@ -280,8 +300,9 @@ def test_the_command_line_says_what_has_changed(cli, quick, write_config, tmp_pa
     edit(tmp_path / "weather")
     said = cli("run", config)
     assert said.code == 0
-    assert "warning: " in said.out
-    assert "a new run is made beside it: rows of labels-01 (train): fingerprint" in said.out
+    (line,) = [line for line in (said.out + said.err).splitlines() if "a new run is made beside it" in line]
+    assert line.startswith("warning: ")
+    assert "a new run is made beside it: rows of labels-01 (train): fingerprint" in line
     assert "already finished" in cli("run", config).out
 
 
