@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
-from cl_mlm.data.in_memory import given_splits
+from cl_mlm.data.in_memory import check_arguments, given_splits
 from cl_mlm.data.label_forms import cut_spellings, with_forms
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.scores.bio import only, types_of
@@ -63,6 +63,9 @@ def by_types(
         ConfigError: the types cannot be cut like that, or the scenario does not go with stages by entity type.
         DataError: faults of rows.
     """
+    numbers = {"types_per_stage": types_per_stage, "order_seed": order_seed}
+    flags = {"uneven": uneven, "mask_others": mask_others}
+    check_arguments(name, scenario, notes, numbers=numbers, flags=flags, groups=groups)
     fields: StageFields = {"objective": "tagging", "task": "tagging", **stage_fields}
     objective = make_objective(fields["objective"], fields.get("options", {}))
     _check(objective, scenario, mask_others)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from cl_mlm.arrow import arrow_batches, pick
 from cl_mlm.config.components import make_objective
-from cl_mlm.data.in_memory import as_dataset, given_splits
+from cl_mlm.data.given_labels import no_value, with_text_labels
+from cl_mlm.data.in_memory import as_dataset, check_arguments, given_splits
 from cl_mlm.data.label_columns import places
 from cl_mlm.data.label_forms import cut_spellings, label_form, with_forms
 from cl_mlm.data.ordering import check_once, stage_order
@@ -56,7 +57,7 @@ def by_labels(
 
     Args:
         splits: `train`, `validation` and `test` with the column `label`; a data set each, or a list of dicts, a dict of
-            columns, or a pandas frame.
+            columns, or a pandas frame. Whole numbers become strings, class numbers of `datasets` their names.
         name: the stream's name.
         labels_per_stage: how many labels a stage brings; must divide their number. Labels that look the same
             (`label_form`) count once and come in one stage. Rows with a label that no stage
@@ -69,10 +70,12 @@ def by_labels(
         stage_fields: further fields of every `Stage`.
 
     Raises:
-        ConfigError: the labels cannot be cut like that.
-        DataError: a row without label, or labels that are no strings.
+        ConfigError: the labels cannot be cut like that, or an argument is of another type.
+        DataError: a row without label, or labels that are no strings and no whole numbers.
     """
-    splits = given_splits(splits, name, ["label"])
+    numbers = {"labels_per_stage": labels_per_stage, "order_seed": order_seed}
+    check_arguments(name, scenario, notes, numbers=numbers, flags={"uneven": uneven}, groups=groups)
+    splits = with_text_labels(given_splits(splits, name, ["label"]), name)
     coded = {split: column_codes(splits[split], "label", f"{name} {split}") for split in SPLITS}
     objective = make_objective(stage_fields.get("objective", "classification"), stage_fields.get("options", {}))
     unlearned = {label_form(label) for label in objective.unlearned}
@@ -115,7 +118,8 @@ def by_field(
         ConfigError: there is no such column, or `order` does not name every value once.
         DataError: a row without value, or with a blank one.
     """
-    splits = given_splits(splits, name)
+    check_arguments(name, scenario, notes, numbers={"order_seed": order_seed}, order=order)
+    splits = _given(splits, name, stage_fields)
     for split in SPLITS:
         columns = splits[split].column_names
         if field not in columns:
@@ -163,9 +167,10 @@ def by_source(
     Raises:
         DataError: a row without label, or labels that are no strings.
     """
+    check_arguments(name, scenario, notes)
     if not isinstance(parts, Mapping):
         raise DataError(f"{name}: must be given a mapping from stages to their splits, got {type(parts).__name__}")
-    parts = {stage: given_splits(splits, f"{name} {stage}") for stage, splits in parts.items()}
+    parts = {stage: _given(splits, f"{name} {stage}", stage_fields) for stage, splits in parts.items()}
     stages = tuple(
         Stage(
             name=stage,
@@ -178,6 +183,13 @@ def by_source(
         for stage, splits in parts.items()
     )
     return Stream(name, stages, scenario, tuple(notes))
+
+
+def _given(splits: Any, where: str, fields: StageFields) -> dict[str, Dataset]:
+    """Returns train, validation and test as data sets, with labels as strings where the objective has labels."""
+    given = given_splits(splits, where)
+    objective = make_objective(fields.get("objective", "classification"), fields.get("options", {}))
+    return with_text_labels(given, where) if "label" in objective.columns else given
 
 
 def carve_validation(
@@ -261,7 +273,7 @@ def column_codes(dataset: Dataset, column: str, where: str) -> tuple[Indices, tu
     if dataset._indices is not None:  # the table holds more rows, in another order, than the data set shows
         codes = codes[dataset._indices.column(0).to_numpy()]
     if (codes < 0).any():
-        raise DataError(f"{where}: {int((codes < 0).sum())} rows have no {column}, first row {int(codes.argmin())}")
+        raise DataError(no_value(where, column, np.flatnonzero(codes < 0).tolist()))
     used = sorted(names[code] for code in np.unique(codes))
     position = {value: i for i, value in enumerate(used)}
     sorted_code = np.array([position.get(value, -1) for value in names], dtype=np.int64)
