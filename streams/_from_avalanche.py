@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.data import carve_validation
+from cl_mlm.data import carve_validation, label_form
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import SPLITS, Scenario, Stage, Stream
 
@@ -48,7 +48,7 @@ def from_avalanche(
 
     Raises:
         ConfigError: this is no benchmark, or `labels` are too few or name two classes alike.
-        DataError: rows are no texts, or streams do not fit each other.
+        DataError: rows are no texts, streams do not fit each other, or labels look the same.
     """
     streams = _streams(benchmark)
     names = labels if labels is not None else getattr(benchmark, "label_names", None)
@@ -74,7 +74,27 @@ def from_avalanche(
             notes = [f"validation carved from train: {100 * validation_fraction:g} % of rows"]
         train, validation, test = (splits[split] for split in SPLITS)
         stages.append(Stage(titles[i], train, validation, test, stage_labels))
+    _check_spellings({label for stage in stages for label in stage.labels})
     return Stream(name, tuple(stages), scenario or _scenario(read["train"], tasks), tuple(notes))
+
+
+def _check_spellings(labels: set[str]) -> None:
+    """Refuses labels that look the same: the platform's way out, `labels: fold`, is no key of this stream.
+
+    Raises:
+        DataError: see above.
+    """
+    by_form: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_form.setdefault(label_form(label), []).append(label)
+    problems = [
+        f"benchmark: labels must not look the same, got {' and '.join(map(ascii, alike))}; mend the classes in the "
+        "benchmark, or its names of the classes (label_names, stream.labels)"
+        for alike in by_form.values()
+        if len(alike) > 1
+    ]
+    if problems:
+        raise DataError(problems[:MAX_PROBLEMS])
 
 
 Columns = dict[str, list[Any]]  # text, text_pair, class and task; each (rows,)

@@ -176,6 +176,12 @@ def test_names_that_do_not_fit_are_refused(labels, said):
         from_avalanche(both(((0, 1), None)), labels=labels)
 
 
+@pytest.mark.parametrize(("classes", "labels"), [((0, 1), ["red", "red\u00a0"]), (("red", "red\u00a0"), None)])
+def test_labels_that_look_the_same_are_told_with_a_way_that_this_stream_has(classes, labels):
+    with pytest.raises(DataError, match=r"benchmark: labels must .* 'red' and 'red\\xa0'; mend the .*stream.labels"):
+        from_avalanche(both((classes, None)), labels=labels)
+
+
 def test_what_is_no_benchmark_is_refused():
     with pytest.raises(ConfigError, match="must be an Avalanche benchmark with the streams train and test, got dict"):
         from_avalanche({})
