@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 # Names that data sets in use have for our columns; the first one that a file has is proposed.
 SYNONYMS = {
     "text": "sentence utterance content body query message review tweet comment document input question text_a "
-    "sentence1 premise sms request",
+    "sentence1 premise sms request sent",
     "text_pair": "sentence2 hypothesis text_b question2 passage",
-    "label": "intent category class target topic sentiment label_name label_text class_name relation tag y",
+    "label": "intent category class target topic sentiment label_name label_text class_name relation rel tag y",
     "labels": "label intents categories classes targets topics tags",
     "value": "score label rating target similarity",
     "tokens": "words",
@@ -58,6 +58,8 @@ def remedy(
     texts = [name for name in open_names if _can_be_text(name, example.get(name))]
     if len(lacking) == 1 and lacking[0] in OF_TEXT and len(texts) == 1 and (guesses or len(open_names) == 1):
         guesses[lacking[0]] = texts[0]
+    if len(open_names) < len(missing) - len(guesses) and len(names) < len(missing) + len({*used}):
+        return "these are too few columns"
     kept = {ours: theirs for ours, theirs in given.items() if ours not in missing}
     choice = ", ".join(map(yaml_name, open_names[:MOST_SHOWN])) or "none is left"
     pairs = [f"{ours}: {yaml_name(theirs)}" for ours, theirs in kept.items()]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.data.char_spans import SpanFault, relation_row, tagging_row
-from cl_mlm.data.column_names import MOST_SHOWN, remedy
+from cl_mlm.data.column_names import MOST_SHOWN, OF_TEXT, remedy
 from cl_mlm.data.file_faults import Tally
+from cl_mlm.data.file_format import SEPARATORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -100,14 +101,55 @@ def plan_rows(
         has_all = {columns.get(name, name) for name in theirs} <= {*names}
         if ours <= {*required} and has_all and not {columns.get(name, name) for name in ours - theirs} <= {*names}:
             wanted, make = [*sorted(theirs), *(name for name in required if name not in ours)], maker
+    example = {name: value for _, row in reversed(first) for name, value in row.items() if value is not None}
     missing = [ours for ours in wanted if columns.get(ours, ours) not in names]
+    has_words = any(isinstance(value, list) and all(isinstance(x, str) for x in value) for value in example.values())
+    for ours, theirs, _ in SPAN_FORMS if "tokens" in missing and not has_words and not header else ():
+        if ours <= {*required} and any(isinstance(value, str) for value in example.values()):
+            wanted = [
+                *sorted(theirs, key=["text", "head", "tail", "entities"].index),
+                *(name for name in required if name not in ours),
+            ]
+            missing = [name for name in wanted if columns.get(name, name) not in names]
+    if form := _odd_form(first, wanted, columns, missing, faults):
+        faults.add(None, form)
+        faults.raise_any()
     if missing:
         used = {columns.get(ours, ours) for ours in wanted if ours not in missing}
-        example = {name: value for _, row in reversed(first) for name, value in row.items() if value is not None}
-        faults.add(first[0][0], _missing_text(missing, columns, names, example, used, header))
+        if header and len(names) == 1 < len(wanted):
+            faults.add(first[0][0], _one_column(names[0], reading, header))
+        else:
+            faults.add(first[0][0], _missing_text(missing, columns, names, example, used, header))
     present = [ours for ours in optional if columns.get(ours, ours) in names]
     filled = tuple(name for name in dict.fromkeys((*wanted, *present)) if name not in missing)
     return RowPlan(columns, filled, None if missing else make, reading.missing == "drop")
+
+
+def _odd_form(
+    first: Block, wanted: Sequence[str], columns: Mapping[str, str], missing: Sequence[str], faults: FileFaults
+) -> str:
+    """Returns that a JSON file is one object around its rows, or one of columns; empty: it is not."""
+    if len(first) > 1 or faults.path.suffix.lower() not in (".json", ".jsonl"):
+        return ""
+    rule = "must hold one JSON object a line, or an array of objects; got one object"
+    row = first[0][1]
+    inside = [name for name, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(missing) == len(wanted) and len(inside) == 1:
+        return f"{rule} with the rows under {inside[0]!r}: write that list alone"
+    texts = [row.get(columns.get(name, name)) for name in wanted if name in OF_TEXT]
+    if texts and all(isinstance(value, list) for value in texts):
+        return f"{rule} of columns ({', '.join(map(repr, row))}): write one object a row"
+    return ""
+
+
+def _one_column(name: str, reading: Reading, header: str) -> str:
+    """Returns that the columns of a table are not told apart."""
+    likely = next((character for character in SEPARATORS if character in name), None)
+    if reading.delimiter is not None:
+        use = f"; the file seems to use {likely!r}" if likely else ""
+        return f"stream.delimiter {reading.delimiter!r} splits nothing: one column only, {name!r}{use}"
+    hint = "the separator is none of , ; tab |: set delimiter"
+    return f"one column only: {name!r}; {hint}; the first line is {header!r}"
 
 
 def _missing_text(
@@ -120,9 +162,12 @@ def _missing_text(
 ) -> str:
     wanted = " and no ".join(repr(columns.get(ours, ours)) for ours in missing)
     listed = ", ".join(names[:MOST_SHOWN]) + (f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else "")
-    line = f"; the first line is {header!r}" if header else ""
     given = {ours: theirs for ours, theirs in columns.items() if theirs in names or ours in missing}
-    return f"no column {wanted}; columns: {listed}; {remedy(missing, given, names, example, used)}{line}"
+    advice = remedy(missing, given, names, example, used)
+    has_guess = bool(used) or ("set columns" in advice and advice.count("<one of") < len(missing))
+    headless = "" if has_guess else "a table needs a header, and "
+    line = f"; {headless}the first line is {header!r}" if header else ""
+    return f"no column {wanted}; columns: {listed}; {advice}{line}"
 
 
 def _name_in(names: Sequence[str], theirs: str) -> str:

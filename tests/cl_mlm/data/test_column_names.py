@@ -73,3 +73,36 @@ def test_the_setting_that_is_proposed_reads_the_file(tmp_path, monkeypatch, suff
     assert "no column 'text' and no 'label'; columns: id, utterance, intent; set columns: {text: " in problem
     columns = yaml.safe_load(problem.partition("set columns: ")[2].partition("}")[0] + "}")
     assert len(read_file(path, Reading(columns), ("text", "label"))[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "text:label\nx y:a\n", "one column only: 'text:label'; the separator is none of , ; tab |: set del"),
+        ("a.csv", "red thing,red\nblue thing,blue\n", "a table needs a header, and the first line is 'red thing,red'"),
+        ("a.json", '{"data": [{"text": "x", "label": "a"}]}', "one object with the rows under 'data': write"),
+        (
+            "a.json",
+            '{"text": ["x"], "label": ["a"]}',
+            "one object of columns ('text', 'label'): write one object",
+        ),
+    ],
+)
+def test_a_file_of_another_form_is_told_what_is_expected(tmp_path, monkeypatch, name, content, said):
+    monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as caught:
+        read_file(tmp_path / name, Reading(), ("text", "label"))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("label", ["label", "rel"])
+def test_a_text_with_spans_is_proposed_as_text_and_can_be_read_so(tmp_path, monkeypatch, label):
+    monkeypatch.setenv("CL_MLM_CACHE", str(tmp_path / "cache"))
+    path, required = tmp_path / "a.jsonl", ("tokens", "head", "tail", "label")
+    path.write_text(json.dumps({"sent": "Anna met Bob", "e1": [0, 4], "e2": [9, 12], label: "a"}) + "\n")
+    with pytest.raises(DataError) as caught:
+        read_file(path, Reading(), required)
+    columns = yaml.safe_load(str(caught.value).partition("set columns: ")[2])
+    assert columns == {"text": "sent", "head": "e1", "tail": "e2"} | ({"label": "rel"} if label == "rel" else {})
+    assert read_file(path, Reading(columns), required)[0][0]["tokens"] == ["Anna", "met", "Bob"]
