@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,9 @@ def compare_command(result: Result) -> str:
 
 
 def _finished(experiment: Path) -> list[Path]:
-    return [*experiment.glob("*/summary.json")]
+    """Returns the summaries of the full runs of an experiment: smoke runs are compared among themselves only."""
+    found = {path: json.loads(path.read_text(encoding="utf-8")) for path in experiment.glob("*/summary.json")}
+    return [path for path, summary in found.items() if not summary["settings"].get("limit")]
 
 
 def _last_model(result: Result) -> Path | None:

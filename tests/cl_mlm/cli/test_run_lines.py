@@ -1,5 +1,6 @@
 """Rules of the first and the last lines of a command that trains."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -80,8 +81,9 @@ def test_a_model_that_is_not_kept_is_said_to_be_gone(cli, fast, write_config, tm
 
 def result(folder, seed=0, limit=None):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text("{}")
-    return SimpleNamespace(folder=folder, summary={"seed": seed, "settings": {"limit": limit}})
+    summary = {"seed": seed, "settings": {"limit": limit}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return SimpleNamespace(folder=folder, summary=summary)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,12 @@ def test_the_next_command_follows_from_what_was_run(tmp_path, arms, overrides, r
     results = [result(tmp_path / "runs" / f"run-{k}", seed) for k, seed in enumerate(runs)]
     command = next_command(Path("quickstart"), overrides, arms, results)
     assert command == expected.format(tmp_path / "runs")
+
+
+def test_a_smoke_run_is_no_run_to_compare_with(tmp_path):
+    result(tmp_path / "runs" / "smoke", limit=5)
+    one = result(tmp_path / "runs" / "full")
+    assert next_command(Path("quickstart"), [], [], [one]) == "cl-mlm run quickstart --arm all"
 
 
 def test_after_a_second_run_they_are_compared(tmp_path):
