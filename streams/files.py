@@ -280,7 +280,8 @@ def _of_entries(
             faults.append(error)
             continue
         splits = own.splits
-        read_notes += [f"{entry['path']}: {note}" for note in own.notes]
+        file_name = f"{Path(entry['path']).name}: "  # what notes on one file begin with
+        read_notes += [f"{entry['path']}: {note.removeprefix(file_name)}" for note in own.notes]
         if "validation" not in splits:
             carved.append(entry["path"])
             splits = with_validation(splits, fraction, rows_objective, spread=own.has_carved_test)

@@ -101,3 +101,9 @@ def test_a_stage_has_no_blank_name():
     splits = {split: Dataset.from_list(rows("")) for split in ("train", "validation", "test")}
     with pytest.raises(DataError, match="must have a domain in every row, got blank ones"):
         by_field(splits, "domain", name="s")
+
+
+def test_notes_name_the_file_of_a_stage_once(tmp_path):
+    (tmp_path / "a.csv").write_text("text;label\n" + "".join(f"{'pq'[i % 2]} {i};{'pq'[i % 2]}\n" for i in range(20)))
+    notes = files(path=str(tmp_path), stages_by="files", stages=[{"path": "a.csv"}]).notes
+    assert notes[0] == "a.csv: columns are separated by ';'"
