@@ -95,8 +95,10 @@ def check_once(key: str, what: str, given: Sequence[str], known: Sequence[str]) 
     Raises:
         ConfigError: every name that is unknown, given twice, or missing.
     """
+    has_zeros = any(name.isdigit() and name.startswith("0") for name in known)  # such as 010, which YAML reads as 8
     problems = [
         f"{key}: no {what} is called {name!r}{nearest(name, known)}"
+        + ("; quote names that begin with 0, as in '010': YAML reads a number" if has_zeros and name.isdigit() else "")
         for name in dict.fromkeys(given)
         if name not in known
     ]

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_mlm.data.label_forms import case_note, cut_spellings, form_faults, label_form, one_spelling
+from cl_mlm.data.ordering import check_once
 from cl_mlm.errors import ConfigError
 
 
@@ -97,3 +98,8 @@ def test_labels_that_differ_in_case_only_are_noted():
         "labels that differ in upper and lower case only: 'REFUND' (1 row) and 'Refund' (3 rows) and 'refund' (40 rows)"
     ]
     assert case_note({"refund": 40, "book": 2}) == []
+
+
+def test_numbers_that_yaml_reads_as_others_are_to_be_quoted():
+    with pytest.raises(ConfigError, match=r"no label is called '8'.*; quote names that begin with 0"):
+        check_once("stream.groups", "label", ["8", "12"], ["010", "12"])
