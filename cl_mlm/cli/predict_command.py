@@ -24,7 +24,7 @@ def predict(
     folder: RunArgument,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="New texts. Where rows are words, a text is cut at blanks.", metavar="[TEXT]..."),
+        typer.Argument(help="New texts; tagging cuts them at blanks.", metavar="[TEXT]..."),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="Rows: .txt (a line a row), .csv, .tsv, .jsonl, .json, .parquet.")

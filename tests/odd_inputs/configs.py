@@ -29,7 +29,7 @@ CASES = [
     ),
     Case(
         given="a file of rows in place of a config",
-        says="must be a YAML file of settings, got the data file 'data/train.csv'; `cl-mlm init own_data` writes a config",
+        says="must be a YAML file of settings, got the data file 'data/train.csv'; `cl-mlm init own_data`",
         command=("check", "data/train.csv"),
         files=data(),
     ),
