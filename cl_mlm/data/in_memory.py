@@ -129,7 +129,7 @@ def as_dataset(rows: Any, where: str) -> Dataset:
         raise DataError([f"{where}: {line.removeprefix('rows: ')}" for line in error.problems]) from error
     is_iterable = isinstance(rows, Iterable) and not isinstance(rows, str | bytes | Mapping)
     if columns is None and is_iterable and not hasattr(rows, "column_names"):
-        table = list(rows)
+        table: list[Any] = list(rows)
         odd = [i for i, row in enumerate(table) if not isinstance(row, Mapping)]
         if odd:
             raise DataError(f"{where}: a row must be a dict, got {_short(table[odd[0]])} as row {odd[0]}")

@@ -266,13 +266,12 @@ class KeptPredictor:
         """Returns what a column holds for every row of the batch, (R,)."""
         return [self._rows[column][i] for i in batch.ids.tolist()]
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Returns a context in which the model runs in the run's precision; fp16, which no CPU has, is fp32 there."""
         precision, kind = self._asked.settings["training"]["precision"], self._backbone.model.device.type
         if precision not in AUTOCAST or (precision == "fp16" and kind == "cpu"):
             return nullcontext()
-        context: AbstractContextManager[None] = torch.autocast(kind, dtype=AUTOCAST[precision])
-        return context
+        return torch.autocast(kind, dtype=AUTOCAST[precision])
 
 
 def task_of_stage(summary: Mapping[str, Any], stage: int, task: str | None) -> str:
