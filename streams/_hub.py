@@ -29,12 +29,12 @@ def open_hub(dataset: str, subset: str | None, revision: str | None, key: str, r
     """
     from datasets import load_dataset
 
-    def load() -> DatasetDict:
+    def read() -> DatasetDict:
         whole: DatasetDict = load_dataset(dataset, subset, revision=revision)
         return whole
 
     try:
-        return load() if Path(dataset).exists() else from_hub(load)
+        return read() if Path(dataset).exists() else from_hub(read)
     except (OSError, RuntimeError) as error:  # the hub's own errors are kinds of OSError; RuntimeError: a script
         at = "its newest revision" if revision is None else revision
         reason = (str(error) or type(error).__name__).splitlines()[0]

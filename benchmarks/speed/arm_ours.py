@@ -41,7 +41,7 @@ class Ours:
         folder = RunFolder(work.new_folder("ours"))
         self.folder = folder.path
         self.journal = Journal(folder.journal)
-        self.experiment = Experiment(prepared, folder, self.journal, Progress("", enabled=False))
+        self.experiment = Experiment(prepared, folder, self.journal, Progress(prepared, folder.path, False))
         write_head(prepared, folder, self.journal, ())
         self.run, _ = self.experiment._restore()
         self.journal.stage_start(self.stage, self.experiment.stage_slugs[self.stage])

@@ -200,7 +200,7 @@ def _is_loaded(name: str, path: Path) -> bool:
     if type(getattr(module.__spec__, "loader", None)) is not SourceFileLoader:
         return True
     try:
-        compiled = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        compiled = SourceFileLoader(name, str(path)).source_to_code(path.read_bytes(), str(path))
     except (OSError, SyntaxError, ValueError):
         return False
     known = {_code_digest(code) for code in code_within(compiled)}

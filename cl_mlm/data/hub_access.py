@@ -28,34 +28,34 @@ class HubUnreachableError(OSError):
     """The hub does not answer, or is not to be asked, and the cache does not hold what is wanted."""
 
 
-def from_hub(load: Callable[[], T]) -> T:
-    """Returns `load()`, which reads something from the hub or its cache.
+def from_hub(read: Callable[[], T]) -> T:
+    """Returns `read()`, which reads something from the hub or its cache.
 
     A hub that does not answer is asked once more; then the cache alone is read.
 
     Raises:
         HubUnreachableError: it says why, and names the switch that keeps the hub from being asked.
-        Exception: whatever else `load` raises.
+        Exception: whatever else `read` raises.
     """
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
-        return _from_cache(load, f"{SWITCH} is set, and the cache does not hold it; unset {SWITCH} to ask the hub")
+        return _from_cache(read, f"{SWITCH} is set, and the cache does not hold it; unset {SWITCH} to ask the hub")
     silent = (
         f"{constants.ENDPOINT} does not answer, asked twice, and the cache does not hold it; "
         f"{SWITCH}=1 reads the cache without asking"
     )
     if not _answers(int(time.monotonic() // 60)):
         with _offline():
-            return _from_cache(load, silent)
+            return _from_cache(read, silent)
     try:
-        return load()
+        return read()
     except Exception as error:
         if not _is_connection_fault(error):
             raise
     time.sleep(PAUSE_SECONDS)
     try:
-        return load()
+        return read()
     except Exception as error:
         if not _is_connection_fault(error):
             raise
@@ -96,9 +96,9 @@ def _offline() -> Iterator[None]:
             place.HF_HUB_OFFLINE = value
 
 
-def _from_cache(load: Callable[[], T], reason: str) -> T:
+def _from_cache(read: Callable[[], T], reason: str) -> T:
     try:
-        return load()
+        return read()
     except OSError as error:
         # A name that no repository can have is wrong whether the hub answers or not.
         if any(type(each).__name__ == "HFValidationError" for each in _chain(error)):

@@ -34,23 +34,23 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     if config.name in TINY:
         return letter_tokenizer(config.name)
 
-    def load() -> PreTrainedTokenizerBase:
+    def read() -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             config.name, revision=config.revision, trust_remote_code=False
         )
         return tokenizer
 
-    return from_folder_or_hub(config.name, load)
+    return from_folder_or_hub(config.name, read)
 
 
-def from_folder_or_hub(name: str, load: Callable[[], T]) -> T:
-    """Returns `load()`, which reads a model, config or tokenizer: from the folder `name`, or from the hub.
+def from_folder_or_hub(name: str, read: Callable[[], T]) -> T:
+    """Returns `read()`, which reads a model, config or tokenizer: from the folder `name`, or from the hub.
 
     Raises:
         UnreachableModelError: it cannot be loaded, or the hub is out of reach.
     """
     try:
-        return load() if Path(name).is_dir() else from_hub(load)
+        return read() if Path(name).is_dir() else from_hub(read)
     except (OSError, ValueError) as error:
         raise cannot_load(name, error) from error
 

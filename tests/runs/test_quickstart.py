@@ -20,7 +20,8 @@ def smoke_run(cli, arm, output):
     """Runs arms of the quickstart on 20 rows a split; returns the strategies of the runs it has made."""
     path, settings = ROOT / "configs" / "quickstart.yaml", ("training.threads=1", "training.device=cpu")
     assert cli("run", path, "--arm", arm, "--limit", "20", f"output={output}", *settings).code == 0
-    return sorted(path.name.partition("-")[0] for path in (output / "quickstart").iterdir() if path.is_dir())
+    folders = [path.name for path in (output / "quickstart").iterdir() if path.is_dir()]
+    return sorted(name.removeprefix("limit20-").partition("-")[0] for name in folders)
 
 
 def test_a_smoke_run_of_the_quickstart_ends_well(cli, own_store, tmp_path):
