@@ -15,9 +15,8 @@ ConfigFile = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    # The backslash keeps Rich from reading `[replay]` as markup.
     typer.Argument(
-        help=r"key.path=value, such as seed=1 or 'strategies=\[replay]'.",
+        help="key.path=value, such as seed=1 or 'strategies=[replay]'.",
         metavar="[KEY=VALUE]...",
         autocompletion=complete_key,
     ),
