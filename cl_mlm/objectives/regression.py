@@ -72,9 +72,10 @@ class Regression(Objective):
         bad = [i for i, value in enumerate(rows["value"]) if _number(value) is None]
         if bad:
             value = rows["value"][bad[0]]
+            has_comma = isinstance(value, str) and _number(value.replace(",", ".")) is not None
             problems.append(
                 f"{where}: value must be a number of at most {LARGEST:g} in size, got {value!r} in row {bad[0]} "
-                f"({len(bad)} such rows)"
+                f"({len(bad)} such rows){'; write a point for the decimal comma' if has_comma else ''}"
             )
         return problems
 

@@ -120,6 +120,11 @@ def test_a_value_that_is_no_finite_number_is_named_with_its_row(wrong):
     assert OBJECTIVE.validate(rows, "here") == [expected]
 
 
+def test_a_decimal_comma_is_told():
+    problems = OBJECTIVE.validate({"text": ["a", "b"], "value": ["1.5", "2,5"]}, "here")
+    assert problems[0].endswith("got '2,5' in row 1 (1 such rows); write a point for the decimal comma")
+
+
 def test_faults_of_texts_and_a_missing_value_are_named():
     problems = OBJECTIVE.validate({"text": [""]}, "here")
     assert problems[0].startswith("here: text must be a non-empty string, got '' in row 0")
