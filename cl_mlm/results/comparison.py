@@ -279,10 +279,10 @@ def make_table(runs: Sequence[RunSummary]) -> StreamTable:
     return StreamTable(first.stream, first.fingerprint, names, tuple(sorted(groups, key=_rank)), first.limit)
 
 
-def _rank(group: Group) -> tuple[bool, float]:
-    """Returns what groups are sorted by; one whose average accuracy is undefined comes last."""
+def _rank(group: Group) -> tuple[bool, float, str]:
+    """Returns what groups are sorted by; one whose average accuracy is undefined comes last, equal ones by name."""
     mean = group.metric(RANKED_BY)[0]
-    return is_undefined(mean), -mean
+    return is_undefined(mean), 0.0 if is_undefined(mean) else -mean, group.label
 
 
 def _table_key(run: RunSummary) -> tuple[object, ...]:
