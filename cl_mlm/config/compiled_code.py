@@ -287,7 +287,7 @@ def _kept(value: Any, is_own: bool) -> list[Any]:
 def _text(value: Any) -> str:
     try:
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-    except Exception:
+    except Exception:  # a class may show its objects badly; its type counts all the same
         return ""
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from cl_mlm.errors import ConfigError
 
-PROJECT = ("cl_mlm", "streams", "strategies")
+SOURCE_PACKAGES = ("cl_mlm", "streams", "strategies")  # of this project
+INSTALLED = ("site-packages", "dist-packages")
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 NAMED = ("name", "objective")  # keys of a stream section that may name code
 
@@ -56,12 +57,16 @@ def find_own_modules(values: Mapping[str, Any], config_folder: Path | None) -> l
 
 def own_folder(module: str) -> list[str]:
     """Returns the folder where Python finds a module of one's own; none where it is installed, or not to be found."""
-    file = _known_file(module)
-    if file is None or module == "__main__" or module.partition(".")[0] in PROJECT:
-        return []
-    folder = _folder(file.absolute(), module)
-    installed = {"site-packages", "dist-packages"} & {*folder.parts}
-    return [] if installed or folder == Path(sysconfig.get_paths()["stdlib"]) else [str(folder)]
+    file = None if module == "__main__" else _known_file(module)
+    return [str(_folder(file.absolute(), module))] if file is not None and is_own(file.absolute()) else []
+
+
+def is_own(file: Path) -> bool:
+    """Says whether a file belongs neither to Python, nor to an installed package, nor to this project."""
+    project = Path(__file__).parents[2]
+    python = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    foreign = [*(project / name for name in SOURCE_PACKAGES), *python]
+    return not any(part in INSTALLED for part in file.parts) and not any(file.is_relative_to(one) for one in foreign)
 
 
 def _modules(values: Mapping[str, Any]) -> Iterator[str]:
@@ -111,6 +116,6 @@ def _known_file(module: str) -> Path | None:
         return None if file is None else Path(file)
     try:
         spec = importlib.util.find_spec(module)
-    except Exception:
+    except Exception:  # a package of the user's fails while it is imported, which is told where the name is looked up
         return None
     return None if spec is None or spec.origin in (None, "built-in", "frozen") else Path(str(spec.origin))

@@ -11,13 +11,13 @@ import ast
 import hashlib
 import importlib.util
 import sys
-import sysconfig
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.compiled_code import CodeDigest, code_within, functions_of
+from cl_mlm.config.own_modules import SOURCE_PACKAGES, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
     from cl_mlm.config.compiled_code import Place
 
-SOURCE_PACKAGES = ("cl_mlm", "streams", "strategies")
 VALUE = "value of "  # begins the names of the parts that are values of globals
-INSTALLED = ("site-packages", "dist-packages")
 # Name of a loaded module -> its spec, which a reload replaces, and the digest of its file when it was first seen.
 _SEEN: dict[str, tuple[ModuleSpec, str]] = {}
 
@@ -80,19 +78,11 @@ def _place_of(module: ModuleType) -> Place:
     path = _origin(getattr(module, "__spec__", None))
     if path is None:
         return module.__name__.partition(".")[0] not in sys.stdlib_module_names
-    return path if _is_own(path) else False
+    return path if is_own(path) else False
 
 
 def _origin(spec: ModuleSpec | None) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
-
-
-def _is_own(path: Path) -> bool:
-    """Says whether a file belongs neither to Python, nor to an installed package, nor to this project."""
-    project = Path(__file__).parents[2]
-    python = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
-    foreign = [*(project / name for name in SOURCE_PACKAGES), *python]
-    return not any(part in INSTALLED for part in path.parts) and not any(path.is_relative_to(one) for one in foreign)
 
 
 def _imported(names: Iterable[str]) -> dict[str, Path]:
@@ -121,7 +111,7 @@ def _files(name: str) -> dict[str, Path]:
         if spec is None:
             candidates = [*(place / part / "__init__.py" for place in places), *(p / f"{part}.py" for p in places)]
             file = next((path for path in candidates if path.is_file()), None)
-        if file is not None and _is_own(file):
+        if file is not None and is_own(file):
             found[module] = file
         inner = spec.submodule_search_locations if spec is not None else None
         places = [place / part for place in places] if spec is None else [Path(place) for place in inner or ()]
