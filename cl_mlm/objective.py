@@ -148,6 +148,8 @@ class Objective(ABC):
         varies: a row is another one in every epoch (`varied`).
         min_labels: labels that the first stage must bring at least; 0: rows have no labels.
         packs: what is trained on and scored are blocks of tokens of several rows (`encode_split`).
+        choice_metric: the name of the metric that is `score`, where a model can choose every row's answer, whatever
+            encoding cuts from the row; None: `attainable` tells what it can reach.
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("sequence",)
@@ -160,6 +162,7 @@ class Objective(ABC):
     varies: ClassVar[bool] = False
     min_labels: ClassVar[int] = 0
     packs: ClassVar[bool] = False
+    choice_metric: ClassVar[str | None] = None
 
     @property
     def name(self) -> str:
@@ -360,7 +363,8 @@ class Objective(ABC):
             max_length: tokens of a sequence at most.
             own_labels: those of the rows' column.
         """
-        return None
+        metric = self.choice_metric
+        return None if metric is None else Attainable.whole(self.references(rows), metric, is_general=True)
 
     @abstractmethod
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.objective import Attainable, Encoded, Objective, Predictor, RawRows
+from cl_mlm.objective import Encoded, Objective, Predictor, RawRows
 from cl_mlm.scores.labels import accuracy, macro_f1, per_class
 from cl_mlm.tokens.class_choice import choice_losses, choice_sites, most_probable
 from cl_mlm.tokens.text_rows import (
@@ -37,6 +37,7 @@ class Classification(Objective):
     """
 
     min_labels: ClassVar[int] = 2
+    choice_metric: ClassVar[str | None] = "accuracy"
     reject: str | None = None  # for a subclass with a constructor of its own: it rejects nothing
     reject_below: float = 0.5
 
@@ -103,18 +104,6 @@ class Classification(Objective):
         is_sure = highest >= self.reject_below
         labels = [label if sure else self.reject for label, sure in zip(labels, is_sure.tolist(), strict=True)]
         return Predictions(labels, highest.where(is_sure, 1 - highest), of_target)
-
-    @override
-    def attainable(
-        self,
-        rows: RawRows,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Mapping[str, int],
-        max_length: int,
-        own_labels: Sequence[str],
-    ) -> Attainable:
-        """Returns the references: whatever is cut from a text, the model may choose any label."""
-        return Attainable.whole(self.references(rows), "accuracy", is_general=True)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

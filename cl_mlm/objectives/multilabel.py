@@ -9,7 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.objective import Attainable, Encoded, Objective, Predictor, ProblemType, RawRows
+from cl_mlm.objective import Encoded, Objective, Predictor, ProblemType, RawRows
 from cl_mlm.scores.labels import per_class
 from cl_mlm.tokens.text_rows import collate_texts, encode_texts, text_columns, text_faults, text_keys
 
@@ -34,6 +34,7 @@ class Multilabel(Objective):
     sites_per_row: ClassVar[Literal["none", "one", "many"]] = "many"
     is_binary: ClassVar[bool] = True
     min_labels: ClassVar[int] = 1
+    choice_metric: ClassVar[str | None] = "micro F1"
 
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
@@ -160,18 +161,6 @@ class Multilabel(Objective):
     def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
         """Returns new rows without labels."""
         return {**rows, "labels": [[]] * len(rows["text"])}
-
-    @override
-    def attainable(
-        self,
-        rows: RawRows,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Mapping[str, int],
-        max_length: int,
-        own_labels: Sequence[str],
-    ) -> Attainable:
-        """Returns the references: whatever is cut from a text, the model may choose any label."""
-        return Attainable.whole(self.references(rows), "micro F1", is_general=True)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import numpy as np
 from typing_extensions import override
 
 from cl_mlm.batch import Batch, Outputs, Predictions, Sites
-from cl_mlm.objective import Attainable, Encoded, Head, Objective, Predictor, RawRows
+from cl_mlm.objective import Encoded, Head, Objective, Predictor, RawRows
 from cl_mlm.scores.labels import accuracy, macro_f1, per_class
 from cl_mlm.tokens.class_choice import choice_losses, choice_sites, most_probable
 from cl_mlm.tokens.text_rows import collate_texts, number_targets, text_faults
@@ -41,6 +41,7 @@ class Relation(Objective):
     columns: ClassVar[tuple[str, ...]] = ("tokens", "head", "tail", "label")
     text_columns: ClassVar[tuple[str, ...]] = ("tokens",)
     min_labels: ClassVar[int] = 2
+    choice_metric: ClassVar[str | None] = "accuracy"
 
     @override
     def validate(self, rows: RawRows, where: str) -> list[str]:
@@ -113,18 +114,6 @@ class Relation(Objective):
         """Returns the most probable allowed class of every row; a reference that the model lacks has probability 0."""
         indices, highest, of_target = most_probable(run.forward(batch), batch)
         return Predictions([run.classes[i] for i in indices.tolist()], highest, of_target)
-
-    @override
-    def attainable(
-        self,
-        rows: RawRows,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Mapping[str, int],
-        max_length: int,
-        own_labels: Sequence[str],
-    ) -> Attainable:
-        """Returns the references: whatever is cut from a text, the model may choose any label."""
-        return Attainable.whole(self.references(rows), "accuracy", is_general=True)
 
     @override
     def score(self, predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

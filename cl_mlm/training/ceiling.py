@@ -131,7 +131,8 @@ def _ceiling(
 ) -> Ceiling | None:
     objective, dataset = task.objective, column.split(split).with_format(None)
     # Where the answer is not known, no row is read.
-    if type(objective).attainable is Objective.attainable or not len(dataset):
+    is_known = objective.choice_metric is not None or type(objective).attainable is not Objective.attainable
+    if not is_known or not len(dataset):
         return None
     positions = np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_ROWS)).round().astype(np.int64).tolist()
     is_sample = len(positions) < len(dataset)
