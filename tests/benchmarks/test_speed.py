@@ -247,3 +247,21 @@ def test_rows_to_encode_are_about_twenty_tokens_and_the_second_time_is_told(tmp_
 )
 def test_a_whole_name_means_one_row_and_a_beginning_all_that_have_it(only, expected):
     assert chosen(arguments(["--only", only]), [*all_rows()]) == expected
+
+
+def test_our_arm_trains_a_step_by_the_products_own_parts(tmp_path, fresh_process):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from benchmarks.speed.arm_ours import Ours
+    from benchmarks.speed.workload import Workload
+    from cl_mlm.models.tiny import letter_tokenizer
+
+    tokenizer = letter_tokenizer("tiny")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **size)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    arm = Ours(Workload("short", tmp_path, str(tmp_path / "model"), threads=1, rows=8))
+    arm.use(epochs=1, steps=1)
+    assert arm.train() == 8
+    arm.close()

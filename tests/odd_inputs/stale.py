@@ -84,7 +84,7 @@ CASES = [
     ),
     Case(
         "the same with `--again`",
-        "-2",
+        "-2/figures",
         0,
         (*RUN, "--again"),
         data(),
