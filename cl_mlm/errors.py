@@ -1,11 +1,17 @@
-"""Errors that a user can cause; the command line prints them without a traceback and exits with 2."""
+"""Errors that a user can cause; the command line prints them without a traceback and exits with their `exit_code`."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
 class ClMlmError(Exception):
-    """Base of every error that a user can cause."""
+    """Base of every error that a user can cause.
+
+    Attributes:
+        exit_code: with which the command line ends: 2, or 1 where training had begun and the config is not at fault.
+    """
+
+    exit_code: int = 2
 
 
 class ConfigError(ClMlmError):
@@ -42,6 +48,18 @@ class TrainingError(ClMlmError):
 
 class RunFolderError(ClMlmError):
     """A run folder that is missing, damaged, or in use."""
+
+
+class StorageError(ClMlmError):
+    """A place that cannot be written: the disk is full, a quota is used up, the folder is read-only or gone.
+
+    Attributes:
+        exit_code: 2 before training, 1 once it has begun.
+    """
+
+    def __init__(self, message: str, *, has_trained: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = 1 if has_trained else 2
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
