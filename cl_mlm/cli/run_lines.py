@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,8 +126,17 @@ def compare_command(result: Result) -> str:
 
 def _finished(experiment: Path) -> list[Path]:
     """Returns the summaries of the full runs of an experiment: smoke runs are compared among themselves only."""
-    found = {path: json.loads(path.read_text(encoding="utf-8")) for path in experiment.glob("*/summary.json")}
-    return [path for path, summary in found.items() if not summary["settings"].get("limit")]
+    from cl_mlm.results.summary_file import read_summary_file
+
+    found = []
+    for path in experiment.glob("*/summary.json"):
+        try:
+            summary = read_summary_file(path)
+        except ClMlmError:  # the comparison names it
+            continue
+        if not summary["settings"].get("limit"):
+            found.append(path)
+    return found
 
 
 def _last_model(result: Result) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from cl_mlm.errors import RunFolderError
 from cl_mlm.metrics import FloatArray, as_matrix
 from cl_mlm.results.prompt_tables import mean_scores
 from cl_mlm.results.run_report import probe_changes
+from cl_mlm.results.summary_file import read_summary_file
 from cl_mlm.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 3
 NUMBERED: Final = re.compile(r"(.+-[0-9a-f]{8})-(\d+)")  # one more run of a config; see `storage.run_lookup`
-REQUIRED: Final = ("label", "seed", "settings", "stream", "columns", "home", "accuracy_matrix", "metrics", "cost")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +119,10 @@ def load_run(folder: Path) -> RunSummary:
     """Returns the finished run in `folder`.
 
     Raises:
-        RunFolderError: its summary is missing, is no JSON, or lacks a key; the message names the file.
+        RunFolderError: its summary is missing, or damaged; the message names the file.
     """
     path = RunFolder(folder).summary
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: cannot be read: {error}") from error
-    missing = [key for key in REQUIRED if key not in summary] if isinstance(summary, dict) else list(REQUIRED)
-    if missing:
-        raise RunFolderError(f"{path}: must have the keys {missing}")
+    summary = read_summary_file(path)
     try:
         return _parse(folder, summary)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import re
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.results.summary_file import read_summary_file
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.tracking.slugs import slug
 
@@ -84,11 +84,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: it is missing or damaged.
     """
-    path = RunFolder(folder).summary
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: cannot be read as a summary: {error}") from error
+    return read_summary_file(RunFolder(folder).summary)
 
 
 @contextmanager

@@ -1,24 +1,25 @@
 """The MLflow store, arms, and comparing runs."""
 
 import json
+import math
 
 from tests.odd_inputs.case import CONFIG, Case, data
 
 ARMS = CONFIG + "arms: {small: {training: {steps: 1}}, //: {}}\n"
 
 
-def summary(label="naive", limit=None, rows="a", **more):
+def summary(label="naive", limit=None, rows="a", seed=0, **more):
     """Returns the `summary.json` of a finished run, as far as a comparison reads it."""
     values = {
         "label": label,
-        "seed": 0,
+        "seed": seed,
         "settings": {"strategies": {label: {}}, "limit": limit},
         "stream": {"name": "toy", "fingerprint": rows * 64, "stages": ["one"]},
         "columns": ["one"],
         "home": [0],
         "accuracy_matrix": [[0.5]],
-        "metrics": {"average_accuracy": 0.5},
-        "cost": {},
+        "metrics": {"average_accuracy": 0.5, "forgetting": None},
+        "cost": {"train_seconds": 1.0, "eval_seconds": 1.0},
     }
     return json.dumps({**values, **more})
 
@@ -115,5 +116,23 @@ CASES = [
         says="summary.json: is damaged",
         command=("compare", "runs"),
         files={"runs/1/summary.json": summary(home=[0, 1])},
+    ),
+    Case(
+        given="`compare` of a summary with NaN among its scores",
+        says="summary.json: cannot be read as a summary: must hold no NaN",
+        command=("compare", "runs"),
+        files={"runs/1/summary.json": summary(accuracy_matrix=[[math.nan]]), "runs/2/summary.json": summary()},
+    ),
+    Case(
+        given="`compare` of a summary whose scores are texts",
+        says="accuracy_matrix: row 0, column 0 must be a score of 0-1 or null, got '0.5'",
+        command=("compare", "runs"),
+        files={"runs/1/summary.json": summary(accuracy_matrix=[["0.5"]]), "runs/2/summary.json": summary()},
+    ),
+    Case(
+        given="`predict` with a run whose summary is a list",
+        says="summary.json: is damaged: must be an object, got [1, 2]",
+        command=("predict", "runs/1", "a text"),
+        files={"runs/1/summary.json": "[1, 2]", "runs/1/config.yaml": CONFIG},
     ),
 ]

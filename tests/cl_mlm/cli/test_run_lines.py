@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from cl_mlm.cli.run_lines import next_command
+from tests.odd_inputs.tracking import summary
 
 ROOT = Path(__file__).parents[3]
 LIGHT = """
@@ -81,9 +82,9 @@ def test_a_model_that_is_not_kept_is_said_to_be_gone(cli, fast, write_config, tm
 
 def result(folder, seed=0, limit=None):
     folder.mkdir(parents=True, exist_ok=True)
-    summary = {"seed": seed, "settings": {"limit": limit}}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return SimpleNamespace(folder=folder, summary=summary)
+    (folder / "summary.json").write_text(summary(seed=seed, limit=limit))
+    values = json.loads((folder / "summary.json").read_text())
+    return SimpleNamespace(folder=folder, summary=values)
 
 
 @pytest.mark.parametrize(
@@ -149,3 +150,11 @@ def test_what_a_perfect_model_reaches_is_told_once_of_several_runs(tmp_path):
     assert f"\n  data: {ceiling}" in result_line(finished(["carved", ceiling]), told)
     assert result_line(finished(["carved", ceiling, other]), told).splitlines()[1:] == [f"  data: {other}"]
     assert "data: " not in result_line(finished(["carved"]), told)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": 3}', "7"])
+def test_a_damaged_run_beside_it_is_none_to_compare_with(tmp_path, text):
+    one = result(tmp_path / "runs" / "whole")
+    result(tmp_path / "runs" / "damaged")
+    (tmp_path / "runs" / "damaged" / "summary.json").write_text(text)
+    assert next_command(Path("quickstart"), [], [], [one]) == "cl-mlm run quickstart --arm all"

@@ -111,7 +111,7 @@ def test_what_is_no_finished_run_is_told(copied, result, tmp_path):
     (copied / "journal.jsonl").write_text("".join(journal[:finished]))
     assert f"is not finished; `cl-mlm resume {copied}` goes on with it" in refused(copied)
     (copied / "summary.json").write_text('{"label": 1}')
-    assert "summary.json: must have the keys" in refused(copied)
+    assert "summary.json: is damaged: must have the keys" in refused(copied)
     (copied / "summary.json").write_text("{")
     assert "summary.json: cannot be read" in refused(copied)
     (copied / "summary.json").unlink()

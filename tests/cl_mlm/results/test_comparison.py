@@ -279,8 +279,8 @@ def test_a_missing_folder_is_an_error(tmp_path):
     ("text", "fault"),
     [
         ('{"label": ', "cannot be read"),
-        ("[]", "must have the keys"),
-        ('{"label": "naive"}', r"must have the keys \['seed'"),
+        ("[]", "is damaged: must be an object"),
+        ('{"label": "naive"}', r"is damaged: must have the keys \['seed'"),
     ],
 )
 def test_a_broken_summary_is_an_error_that_names_the_file(tmp_path, text, fault):
