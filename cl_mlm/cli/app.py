@@ -18,7 +18,7 @@ from cl_mlm.cli.result_commands import compare, prompt
 from cl_mlm.cli.run_commands import rerun, resume, run
 from cl_mlm.cli.tracking_commands import sync, ui
 from cl_mlm.errors import ClMlmError
-from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.credentials import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ def opening_lines(config: Path, overrides: Sequence[str], variants: Sequence[Var
 
     from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
     from cl_mlm.config.shipped import config_file
-    from cl_mlm.tracking.journal import without_credentials
+    from cl_mlm.tracking.credentials import without_credentials
     from cl_mlm.tracking.mlflow_sender import tracking_uri
     from cl_mlm.tracking.slugs import slug
 
@@ -79,7 +79,7 @@ def _text(value: Any) -> str | None:
 def closing_lines(results: Sequence[Result], following: str) -> list[str]:
     """Returns where the report, the model and the UI of a command's runs are, and the command that may come next."""
     from cl_mlm.run_folder import RunFolder
-    from cl_mlm.tracking.journal import without_credentials
+    from cl_mlm.tracking.credentials import without_credentials
 
     folders = [RunFolder(result.folder) for result in results]
     places = [_last_model(result) for result in results]

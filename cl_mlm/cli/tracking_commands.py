@@ -12,7 +12,7 @@ from cl_mlm.cli.printing import print_lines
 
 def sync(folder: RunArgument) -> None:
     """Sends what an unreachable tracking server has missed."""
-    from cl_mlm.tracking.journal import without_credentials
+    from cl_mlm.tracking.credentials import without_credentials
     from cl_mlm.tracking.mlflow_sender import store_of
     from cl_mlm.tracking.mlflow_sender import sync as send
 

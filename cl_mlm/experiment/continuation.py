@@ -17,7 +17,8 @@ from cl_mlm.experiment.provenance import other_data, other_source
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.state_files import MANIFEST
 from cl_mlm.storage.versions import versions
-from cl_mlm.tracking.journal import read_lines, without_credentials
+from cl_mlm.tracking.credentials import cleaned, without_credentials
+from cl_mlm.tracking.journal import read_lines
 from cl_mlm.training.hardware import describe_hardware
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _changes(params: Mapping[str, Any], tags: Mapping[str, str], prepared: Prepa
 def _compare_settings(changes: Changes, params: Mapping[str, Any], config: Config) -> None:
     """Adds the settings that differ; where results are written, tracked and kept may change at any time."""
     identity = config.identity()
-    now = json.loads(without_credentials(json.dumps(flat(identity), default=str)), parse_constant=str)
+    now = cleaned(json.loads(json.dumps(flat(identity), default=str), parse_constant=str))
     then = {key: value for key, value in params.items() if key.partition(".")[0] not in BESIDE_IDENTITY}
     # Of these every key is written: one that a side lacks, where it has others of its section, its source did not know.
     sections = {"", *(identity.keys() - {"strategies"}), *(f"strategies.{name}" for name in config.strategies)}

@@ -14,7 +14,7 @@ from cl_mlm.experiment.summary import summary
 from cl_mlm.results.run_report import write_run_report
 from cl_mlm.storage.state_files import write_text_whole
 from cl_mlm.storage.versions import versions
-from cl_mlm.tracking.journal import Journal, without_credentials
+from cl_mlm.tracking.credentials import cleaned
 from cl_mlm.training.hardware import describe_hardware
 
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.experiment.record import Record
     from cl_mlm.run_folder import RunFolder
+    from cl_mlm.tracking.journal import Journal
     from cl_mlm.training.ceiling import Ceilings
 
 
 def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: Sequence[str]) -> None:
     """Writes the resolved config and what identifies the run; the same again when a run is resumed."""
     config, stream = prepared.config, prepared.stream
-    write_text_whole(folder.config, without_credentials(OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))))
+    write_text_whole(folder.config, OmegaConf.to_yaml(OmegaConf.create(cleaned(config.to_dict()))))
     journal.start(config.experiment, folder.path.name)
     journal.status("RUNNING")
     journal.params(flat(config.to_dict()))
@@ -65,9 +66,8 @@ def write_results(
     ceilings: Ceilings,
 ) -> dict[str, Any]:
     """Writes the summary, tables and figures, hands them to the journal, and returns the summary."""
-    results = summary(prepared, record, folder.path.name, ceilings)
-    text = without_credentials(json.dumps(results, indent=1, allow_nan=False))
-    write_text_whole(folder.summary, text + "\n")
+    results: dict[str, Any] = cleaned(summary(prepared, record, folder.path.name, ceilings))
+    write_text_whole(folder.summary, json.dumps(results, indent=1, allow_nan=False) + "\n")
     paths = [folder.summary, *write_run_report(folder, results), *write_per_class(folder, prepared.stream)]
     for path in paths:
         journal.artifact(path.relative_to(folder.path))

@@ -19,11 +19,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from cl_mlm.errors import RunFolderError
+from cl_mlm.tracking.credentials import cleaned, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -141,8 +141,8 @@ class Journal:
         """
         new = {key: value for key, value in values.items() if key not in self._params}
         if new:
-            text = without_credentials(json.dumps(new, default=str))
-            self._write({"kind": "params", "values": json.loads(text, parse_constant=str)})
+            plain = json.loads(json.dumps(new, default=str), parse_constant=str)
+            self._write({"kind": "params", "values": cleaned(plain)})
 
     def tags(self, values: Mapping[str, object], stage: int | None = None, *, keep: bool = False) -> None:
         """Writes the tags that are new or changed, as `str`; with `keep` the new ones only."""
@@ -267,14 +267,6 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
                 raise RunFolderError(f"{path}: bytes {offset}-{end} must be a journal line, got {raw[:60]!r}")
             yield line, end
             offset = end
-
-
-def without_credentials(text: str) -> str:
-    """Returns `text` without the user names, passwords and secret query arguments of the addresses in it."""
-    # A database address may have a slash in its password; in a web address the first slash ends the host.
-    text = re.sub(r"(?<!http)(?<!https)://[^\s/:@\"']*:[^\s\"']*@", "://", text)
-    text = re.sub(r"://[^/\s]*@", "://", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]*", r"\1***", text)
 
 
 def _cut_torn_line(path: Path) -> None:

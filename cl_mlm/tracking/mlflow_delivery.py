@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.tracking.journal import read_lines, without_credentials
+from cl_mlm.tracking.credentials import without_credentials
+from cl_mlm.tracking.journal import read_lines
 from cl_mlm.tracking.mlflow_store import (
     experiment_id,
     has_run,

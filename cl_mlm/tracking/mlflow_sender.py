@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from cl_mlm.errors import ClMlmError, ConfigError, RunFolderError
-from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.credentials import address_fault, without_credentials
 from cl_mlm.tracking.mlflow_delivery import Delivery, Link
 from cl_mlm.tracking.mlflow_store import TrackingError, sqlite_path
 
@@ -27,7 +27,8 @@ def tracking_uri(configured: str | None) -> str:
     It is `configured`, else `$MLFLOW_TRACKING_URI`, else `mlflow.db` in the working folder.
 
     Raises:
-        ConfigError: it is MLflow's file store, which stores a point sent twice twice and is no longer maintained.
+        ConfigError: it is MLflow's file store, which stores a point sent twice twice and is no longer maintained; or an
+            address that nobody can connect to.
     """
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     key = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
@@ -37,6 +38,8 @@ def tracking_uri(configured: str | None) -> str:
             f"{key}: must be a server (http://host:5000) or a database (sqlite:///mlflow.db, postgresql://...), "
             f"not a folder, got {without_credentials(uri)!r}"
         )
+    if fault := address_fault(uri):
+        raise ConfigError(f"{key}: {fault}, got {without_credentials(uri)!r}")
     path = sqlite_path(uri)
     return uri if path is None else uri.replace(uri.partition("?")[0], f"sqlite:///{path.absolute()}", 1)
 

@@ -25,11 +25,10 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 from cl_mlm.errors import ClMlmError
 from cl_mlm.tracking.artifact_folder import adopt_artifacts, artifact_folder
-from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.credentials import secrets_of, without_credentials
 from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ def tracking_error(uri: str, error: Exception) -> TrackingError:
     """Returns a failure of the store at `uri` as a TrackingError: one line, without credentials."""
     network = _innermost_os_error(error)
     text = str(network or error).strip()
-    password = urlsplit(uri).password
-    for secret in {password, unquote(password)} if password else ():
+    for secret in secrets_of(uri):
         text = text.replace(secret, "***")
     line = without_credentials(text.splitlines()[0] if text else type(error).__name__)
     line = line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 3]}..."

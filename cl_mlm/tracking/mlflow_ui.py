@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cl_mlm.errors import ClMlmError, ConfigError, nearest
-from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.credentials import without_credentials
 from cl_mlm.tracking.mlflow_store import is_server, open_store, quiet, sqlite_path, tracking_error
 
 if TYPE_CHECKING:

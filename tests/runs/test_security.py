@@ -16,7 +16,7 @@ import cl_mlm
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.storage.run_lookup import run_folder
-from cl_mlm.tracking.journal import without_credentials
+from cl_mlm.tracking.credentials import without_credentials
 from cl_mlm.tracking.slugs import slug, slugs
 
 CANARY = "canary8b1f"
@@ -245,6 +245,9 @@ def test_no_password_of_a_tracking_address_is_written_or_said(
         "tracking.uri=[postgresql://user:{canary}@host/db]",
         "training.epochs=postgresql://user:{canary}@host/db",
         "tracking.uri=file://user:{canary}@host/db",
+        "tracking.uri=http://user:{canary}/x@host",
+        "tracking.uri='http://user:{canary}#x@host'",
+        "tracking.uri='postgresql://user:x {canary}@y@host/db'",
         "model.name=https://user:{canary}@host/db",
     ],
 )

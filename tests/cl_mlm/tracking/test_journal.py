@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.tracking.journal import Journal, read_lines, without_credentials
+from cl_mlm.tracking.credentials import without_credentials
+from cl_mlm.tracking.journal import Journal, read_lines
 
 
 def started(path: Path) -> Journal:
