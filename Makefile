@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEFAULT := "not slow and not gpu and not network and not real_model"
 TIMES ?= 200
 
-.PHONY: demo test unit-test coverage lint docs bench ui slow-test kill-test clean
+.PHONY: demo test unit-test coverage lint docs bench ui slow-test kill-test mutants clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cl_mlm needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -33,6 +33,9 @@ slow-test: $(STAMP)
 
 kill-test: $(STAMP)
 	$(BIN)/python tests/kill --times $(TIMES) --seed 0 --jobs 2
+
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants --times 150 --seed 0 --jobs 2
 
 # All four say what they find, also where the first has found something.
 lint: $(STAMP)
