@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def inventory(self) -> Path:
+        """What a finished run has written, with lengths and digests; see `storage.inventory`."""
+        return self.path / "files.json"
+
+    @property
     def per_class(self) -> Path:
         """Precision, recall and F1 of every label under the final model."""
         return self.path / "per_class.csv"

@@ -12,10 +12,10 @@ from cl_mlm.experiment.mlflow_tags import description, origin_tags
 from cl_mlm.experiment.predictions import write_per_class
 from cl_mlm.experiment.summary import summary
 from cl_mlm.results.run_report import write_run_report
-from cl_mlm.storage.state_files import write_text_whole
 from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.credentials import cleaned
 from cl_mlm.training.hardware import describe_hardware
+from cl_mlm.whole_files import write_text_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,9 +5,7 @@ A folder appears whole or not at all: it is written beside its place, checksumme
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,21 +14,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from cl_mlm.whole_files import digest_of, flush
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 MANIFEST = "manifest.json"
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Writes a file, UTF-8, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_entry(final: Path, state: Mapping[str, Any]) -> None:
@@ -68,13 +58,13 @@ def write_folder_whole(final: Path, fill: Callable[[Path], None]) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-    manifest = {str(path.relative_to(temporary)): _digest(path) for path in files}
+    manifest = {str(path.relative_to(temporary)): digest_of(path) for path in files}
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in [*files, temporary / MANIFEST]:
-        _flush(path)
+        flush(path)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    _flush(folder)
+    flush(folder)
     return final
 
 
@@ -91,7 +81,7 @@ def damage(folder: Path) -> str | None:
     for name, digest in manifest.items():
         if name not in own:
             return f"{folder / name}: is missing"
-        if _digest(own[name]) != digest:
+        if digest_of(own[name]) != digest:
             return f"{own[name]}: is damaged (its checksum differs)"
     return None
 
@@ -137,16 +127,3 @@ def state_bytes(value: Any) -> int:
     tensors: dict[str, torch.Tensor] = {}
     split_state(value, "", tensors)
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

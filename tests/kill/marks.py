@@ -48,7 +48,7 @@ MARKS = (
     Mark("checkpoint", "cl_mlm.storage.checkpoint:write_folder_whole", share=4),
     Mark("checkpoint", "cl_mlm.storage.state_files:write_folder_whole", share=4),
     Mark("checkpoint", "cl_mlm.storage.state_files:save_file"),
-    Mark("checkpoint", "cl_mlm.storage.state_files:_flush"),
+    Mark("checkpoint", "cl_mlm.storage.state_files:flush"),
     Mark("checkpoint", "pathlib:Path.rename"),
     Mark("tracking", "cl_mlm.tracking.journal:Journal._write", share=8),
     Mark("tracking", "mlflow:MlflowClient.create_run"),
