@@ -15,6 +15,7 @@ from cl_mlm.config.schema import BESIDE_IDENTITY
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.provenance import other_data, other_source
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.run_lookup import read_summary
 from cl_mlm.storage.state_files import MANIFEST
 from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.credentials import cleaned, without_credentials
@@ -124,6 +125,20 @@ def check_continuation(folder: Path, prepared: Prepared, allow_inexact: bool) ->
 def find_changes(folder: Path, prepared: Prepared) -> Changes:
     """Returns what differs between the start of the run in `folder` and now; nothing where it never started."""
     return _changes(*_written(folder), prepared)
+
+
+def edited_settings(folder: Path, config: Config) -> Changes:
+    """Returns in which settings a config differs from the one that the run in `folder` was started with.
+
+    The journal holds that one; where it is missing, the summary does. Nothing differs where neither is there.
+    """
+    changes, params = Changes(), _written(folder)[0]
+    if not params and RunFolder(folder).summary.is_file():
+        summary = read_summary(folder)
+        params = flat({"seed": summary["seed"], **summary["settings"]})
+    if params:
+        _compare_settings(changes, params, config)
+    return changes
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

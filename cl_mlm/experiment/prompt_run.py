@@ -107,10 +107,12 @@ def _config(
 ) -> Config:
     from cl_mlm.config.layers import read_layer
     from cl_mlm.config.loading import load_config
+    from cl_mlm.experiment.kept_config import kept_config
 
+    # Strategies play no part in a prompt, and their code may be out of reach; the summary names what matters.
+    is_finished = RunFolder(folder).summary.is_file()
+    kept_config(folder, without_strategies=is_finished, needs_stream=needs_stream)
     path = RunFolder(folder).config
-    if not path.is_file():
-        raise RunFolderError(f"{folder}: holds no run (no config.yaml)")
     layers: list[str | Mapping[str, Any]] = []
     if config is not None:
         given = read_layer(config)
@@ -118,8 +120,7 @@ def _config(
     layers += [text if text.startswith(f"{SECTION}.") else f"{SECTION}.{text}" for text in overrides]
     if shots:
         layers.append({SECTION: {"shots": list(shots)}})
-    if RunFolder(folder).summary.is_file():
-        # Strategies play no part in a prompt, and their code may be out of reach; the summary names what matters.
+    if is_finished:
         layers.append({"strategies": []})
     found = load_config(path, layers, needs_stream=needs_stream)
     if found.prompting is None:

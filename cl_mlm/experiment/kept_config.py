@@ -1,0 +1,48 @@
+"""The config of a run folder: refused where it was edited after the run had started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cl_mlm.config.loading import load_config
+from cl_mlm.errors import RunFolderError
+from cl_mlm.experiment.continuation import edited_settings, listed
+from cl_mlm.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cl_mlm.config.schema import Config
+
+STRATEGIES = "strategies"
+
+
+def kept_config(
+    folder: Path, *, is_place_free: bool = False, without_strategies: bool = False, needs_stream: bool = True
+) -> Config:
+    """Returns the config of the run in `folder`.
+
+    Args:
+        folder: the run folder.
+        is_place_free: settings that say where a run is computed may have been edited.
+        without_strategies: leaves the strategies out, whose code may be out of reach.
+        needs_stream: see `load_config`.
+
+    Raises:
+        ConfigError: the file has faults.
+        RunFolderError: there is none, or it is not the one that the run was started with; each edited key is named.
+    """
+    path = RunFolder(folder).config
+    if not path.is_file():
+        raise RunFolderError(f"{folder}: holds no run (no config.yaml)")
+    config = load_config(path, [{STRATEGIES: []}] if without_strategies else [], needs_stream=needs_stream)
+    changes = edited_settings(folder, config)
+    lines = changes.settings + ([] if is_place_free else changes.place)
+    if without_strategies:
+        lines = [line for line in lines if not line.startswith(STRATEGIES)]
+    if lines:
+        raise RunFolderError(
+            listed(f"{path}: was edited after the run had started, so it is not the config of this run:", lines)
+            + f"\nset it back; or `cl-mlm run {path}` makes a run of its own with what it says now"
+        )
+    return config
