@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEFAULT := "not slow and not gpu and not network and not real_model"
 TIMES ?= 200
+FAULTS ?= 100
 
-.PHONY: demo test unit-test coverage lint docs bench ui slow-test kill-test mutants clean
+.PHONY: demo test unit-test coverage lint docs bench ui slow-test kill-test fault-test mutants clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cl_mlm needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -33,6 +34,10 @@ slow-test: $(STAMP)
 
 kill-test: $(STAMP)
 	$(BIN)/python tests/kill --times $(TIMES) --seed 0 --jobs 2
+
+# Damages folders of runs and gives the command again: repaired to the bit, or refused by name.
+fault-test: $(STAMP)
+	$(BIN)/python tests/faults --times $(FAULTS) --seed 0 --jobs 2
 
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants --times 150 --seed 0 --jobs 2

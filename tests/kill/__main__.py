@@ -8,7 +8,6 @@ reached after the drawn delay depends on the machine all the same.
 """
 
 import argparse
-import importlib
 import json
 import os
 import shutil
@@ -23,18 +22,8 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_NUM_THREADS="
 from account import markdown, table
 from marks import MARKS, PHASES
 from trial import Trial, attempt, play
-from world import ARMS, World, in_child
+from world import ARMS, World, import_everything, in_child
 
-IMPORTS = (
-    "cl_mlm.experiment.running",
-    "cl_mlm.experiment.preparation",
-    "datasets",
-    "matplotlib.pyplot",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "pyarrow.parquet",
-    "safetensors.torch",
-    "transformers.models.bert.modeling_bert",
-)
 LONGEST_ROW = 4  # kills of one run
 MOST_TRIALS = 20  # times the number of kills: a kill that never happens must not be drawn for ever
 
@@ -63,15 +52,6 @@ def main():
     if options.markdown:
         options.markdown.write_text(markdown(kills, options, seconds))
     shutil.rmtree(world.root)
-
-
-def import_everything():
-    """Imports what a run imports, so that a forked process need not."""
-    import torch
-
-    for name in IMPORTS:
-        importlib.import_module(name)
-    torch.set_num_threads(1)
 
 
 def whole(world, arm, name):

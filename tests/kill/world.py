@@ -1,5 +1,6 @@
 """What is run: five arms of a small experiment, in a folder of their own each, with an MLflow store beside."""
 
+import importlib
 import json
 import os
 import shutil
@@ -23,6 +24,16 @@ WORDS = {
     "quiet": "whisper library night hush",
 }
 COPIES = {"train": 8, "validation": 4, "test": 6}
+IMPORTS = (
+    "cl_mlm.experiment.running",
+    "cl_mlm.experiment.preparation",
+    "datasets",
+    "matplotlib.pyplot",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pyarrow.parquet",
+    "safetensors.torch",
+    "transformers.models.bert.modeling_bert",
+)
 
 
 # Strategies and training settings; early stopping keeps a state of its own.
@@ -120,6 +131,15 @@ class World:
     def _run_folder(self, folder):
         (found,) = (path for path in folder.glob("runs/kill/*") if path.is_dir())
         return found
+
+
+def import_everything():
+    """Imports what a run imports, so that a forked process need not."""
+    import torch
+
+    for name in IMPORTS:
+        importlib.import_module(name)
+    torch.set_num_threads(1)
 
 
 def in_child(work, log):

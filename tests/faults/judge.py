@@ -1,0 +1,125 @@
+"""One trial: a copy of a run is damaged, the user's command is given again, and what comes of it is judged."""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from random import Random
+
+from bases import ALL, command, run_folder
+from damages import KINDS, draw
+from verdict import compare
+
+# Not part of what a run has found: the lock, and what was delivered where.
+BESIDE = (".lock", "mlflow.json")
+WAYS_OUT = ("--again", "delete", "resume", "sync", "restore", "rerun", "cl-mlm ")
+REPAIRED, REFUSED, HARMLESS, FAILED = "repaired", "refused", "harmless", "FAILED"
+
+
+@dataclass
+class Outcome:
+    """What came of a damage.
+
+    Attributes:
+        verdict: one of REPAIRED, REFUSED, HARMLESS and FAILED.
+        is_named: whether `cl-mlm verify` named the damage; None: not asked.
+        faults: why it failed.
+    """
+
+    number: int
+    base: str
+    kind: str
+    target: str
+    detail: str
+    command: str
+    verdict: str
+    is_named: bool | None = None
+    faults: list[str] = field(default_factory=list)
+    text: str = ""
+
+    def to_json(self):
+        """Returns the outcome as a text."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def play(bases, number, seed, home, kind=None, among=ALL):
+    """Damages a copy of a run, gives the command again and returns the outcome."""
+    random = Random(f"{seed} {number}")
+    kind = kind or [*KINDS][number % len(KINDS)]
+    damage = None
+    while damage is None:  # a run that was killed early has no summary, no predictions
+        base = random.choice(among)
+        for one in base.family:
+            bases.make(one)
+        shutil.rmtree(home, ignore_errors=True)
+        bases.copy(base, home)
+        folder = run_folder(home)
+        damage = draw(random, kind, folder, run_folder(bases.home(base.twin)))
+    after = _content(folder / damage.target)
+    asked = random.choice((["run", "config.yaml"], ["resume", folder.relative_to(home).as_posix()]))
+    verified = verify(home, folder)
+    code, text = command(home, asked)
+    outcome = Outcome(
+        number, base.name, damage.kind, damage.target, damage.detail, asked[0], FAILED, text=f"{text}\n[exit {code}]"
+    )
+    named = names(verified[1], damage.target) and verified[0] != 0
+    outcome.is_named = named
+    whole = run_folder(bases.home(base.whole))
+    outcome.verdict, outcome.faults = _judge(folder, whole, damage.target, code, text, named, after)
+    outcome.text += f"\n--- verify ---\n{verified[1]}\n[exit {verified[0]}]"
+    return outcome
+
+
+def verify(home, folder):
+    """Gives `cl-mlm verify` the run: `(exit code, what it said)`."""
+    return command(home, ["verify", folder.relative_to(home).as_posix()])
+
+
+def _judge(folder, whole, target, code, text, is_named, after):
+    """Returns the verdict, and why it failed."""
+    if "Traceback (most recent call last)" in text:
+        return FAILED, ["a traceback"]
+    is_beside = target in BESIDE or target.startswith(".lock")
+    if code == 2:
+        faults = []
+        if not names(text, target):
+            faults.append("refused, and the damage is not named")
+        if not any(way in text for way in WAYS_OUT):
+            faults.append("refused without a way out")
+        if not is_named:
+            faults.append("refused, and verify does not name the damage")
+        return (FAILED, faults) if faults else (REFUSED, [])
+    if code != 0:
+        return FAILED, [f"ended with {code}"]
+    beside = [path.name for path in folder.parent.iterdir() if path.is_dir() and path != folder]
+    if beside:
+        return FAILED, [f"a new run beside it: {', '.join(beside)}"]
+    try:
+        faults = compare(whole, folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        faults = [f"cannot be compared: {error!r}"]
+    if faults:
+        return FAILED, [f"{len(faults)} differences", *faults[:8]]
+    if is_beside:
+        return HARMLESS, []
+    if _content(folder / target) == after and _content(whole / target) != after:
+        # Only clock and machine can differ here: what the comparison leaves out.
+        return (HARMLESS, []) if is_named else (FAILED, ["left as it is, and verify does not name it"])
+    return REPAIRED, []
+
+
+def names(text, target):
+    """Says whether a message names what is damaged: the file, or its checkpoint."""
+    parts = target.split("/")
+    wanted = {target, parts[-1]}
+    if parts[0] in ("stages", "steps") and len(parts) > 1:
+        wanted.add("/".join(parts[:2]))
+    flat = re.sub(r"\s+", " ", text)
+    return any(re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", flat) for word in wanted)
+
+
+def _content(path):
+    """Returns the bytes of a file, the names of a folder, None of what is not there."""
+    if path.is_dir():
+        return sorted(p.relative_to(path).as_posix() for p in path.rglob("*"))
+    return path.read_bytes() if path.exists() else None
