@@ -17,8 +17,8 @@ from cl_mlm.models.positions import PositionLimits, own_length, position_limits
 from cl_mlm.models.size import without_weights
 from cl_mlm.models.tokenizers import STAND_INS, give_padding, load_tokenizer
 from cl_mlm.prompting.reader import prompt_length
-from cl_mlm.tokens.encoding import encode_rows
 from cl_mlm.tokens.frames import frame, has_tokens, known_text
+from cl_mlm.tokens.row_groups import encode_group, row_groups
 from cl_mlm.tokens.text_rows import padding
 
 if TYPE_CHECKING:
@@ -266,18 +266,18 @@ def _encoded(
     """Yields the rows of one task that a run trains on or scores, encoded, with their split."""
     scored = {*config.evaluation.splits, *(["validation"] if config.training.patience else [])}
     for split in ("train", *sorted(scored)):
-        for i, owner in enumerate(stream.owners(split)):
-            rows = owner.split(split)
-            if tasks.keys_of(split)[i] == task.key and len(rows):
-                names = (task.labels.index, config.training.row_length, f"{stream.fingerprint}/{i}/{split}")
+        owners = stream.owners(split)
+        for group in row_groups(stream, split, tasks):
+            if tasks.keys_of(split)[group.start] == task.key and any(len(owners[i].split(split)) for i in group):
                 try:
-                    yield split, encode_rows(rows, task.objective, tokenizer, *names)
+                    yield split, encode_group(stream, split, group, tasks, tokenizer, config.training.row_length)
                 except Exception as error:
                     if type(error) is not Exception:  # the Rust library raises nothing more special
                         raise
+                    names = " to ".join(dict.fromkeys(repr(owners[i].name) for i in (group[0], group[-1])))
                     raise ConfigError(
                         "model.name: its tokenizer has no token for unknown words, which split "
-                        f"{split!r} of {owner.name!r} holds: {error}"
+                        f"{split!r} of {names} holds: {error}"
                     ) from error
 
 

@@ -1,7 +1,11 @@
-"""Encoded rows of a split, reached by row id; the rows of a stage or column are encoded when they are first needed."""
+"""Encoded rows of a split, reached by row id; the rows of a stage or column are encoded when they are first needed.
+
+Rows of short stages are encoded together with their neighbours': see `row_groups.py`.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +13,7 @@ import numpy as np
 import torch
 
 from cl_mlm.stream import Stream, pack_row_ids, unpack_row_ids
-from cl_mlm.tokens.encoding import EncodedRows, encode_rows
+from cl_mlm.tokens.row_groups import encode_group, row_groups
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
     from cl_mlm.batch import Batch
     from cl_mlm.task import LabelSpace, Task, Tasks
+    from cl_mlm.tokens.encoding import EncodedRows
+
+MOST_OPEN = 500  # groups of rows that are mapped into memory at once; the system allows a process 65,530 mappings
 
 
 class SplitRows:
@@ -39,21 +46,26 @@ class SplitRows:
     ) -> None:
         self._stream, self._split, self._owners = stream, split, stream.owners(split)
         self._tasks, self._tokenizer, self._max_length = tasks, tokenizer, max_length
-        self._encoded_rows: dict[int, EncodedRows] = {}
+        self._groups = row_groups(stream, split, tasks)
+        sizes = np.array([len(owner.split(split)) for owner in self._owners], dtype=np.int64)
+        self._group_of = np.repeat(np.arange(len(self._groups)), [len(group) for group in self._groups])
+        starts = np.cumsum(sizes) - sizes  # of every owner among all rows, then within its group
+        self._starts = starts - starts[[group.start for group in self._groups]][self._group_of]
+        self._open: OrderedDict[int, EncodedRows] = OrderedDict()  # by group, the last used last
 
     def ids(self, owner: int) -> npt.NDArray[np.int64]:
         """Returns the ids of all rows of an owner, (N,); where its objective packs, of its blocks."""
         packs = self._task_of_owner(owner).objective.packs
-        rows = self._encoded(owner) if packs else self._owners[owner].split(self._split)
+        rows = self._encoded(int(self._group_of[owner])) if packs else self._owners[owner].split(self._split)
         return pack_row_ids(owner, np.arange(len(rows)))
 
     def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Returns the tokens of every row, (N,)."""
-        owners, positions = unpack_row_ids(ids)
+        groups, places = self._places(ids)
         lengths = np.zeros(len(ids), dtype=np.int32)
-        for owner in np.unique(owners).tolist():
-            where = owners == owner
-            lengths[where] = self._encoded(owner).lengths[positions[where]]
+        for group in np.unique(groups).tolist():
+            where = groups == group
+            lengths[where] = self._encoded(group).lengths[places[where]]
         return lengths
 
     def collate(self, ids: npt.NDArray[np.int64]) -> Batch:
@@ -62,11 +74,12 @@ class SplitRows:
         Raises:
             ValueError: they are of several tasks.
         """
-        owners, positions = unpack_row_ids(ids)
+        owners, _ = unpack_row_ids(ids)
         task = self._only_task(owners)
         encoded: dict[str, list[object]] = {}
-        for place, (owner, position) in enumerate(zip(owners.tolist(), positions.tolist(), strict=True)):
-            row = self._encoded(owner).row(position)
+        groups, places = self._places(ids)
+        for place, (group, position) in enumerate(zip(groups.tolist(), places.tolist(), strict=True)):
+            row = self._encoded(group).row(position)
             # Pairs of texts have token types, single texts have none: a missing column counts as empty, and is padded.
             for name in [*row, *(name for name in encoded if name not in row)]:
                 encoded.setdefault(name, [()] * place).append(row.get(name, ()))
@@ -105,16 +118,19 @@ class SplitRows:
     def _task_of_owner(self, owner: int) -> Task:
         return self._tasks.by_key[self._tasks.keys_of(self._split)[owner]]
 
-    def _encoded(self, owner: int) -> EncodedRows:
-        """Returns the encoded rows of an owner, encoding them the first time."""
-        if owner not in self._encoded_rows:
-            task = self._task_of_owner(owner)
-            self._encoded_rows[owner] = encode_rows(
-                self._owners[owner].split(self._split),
-                task.objective,
-                self._tokenizer,
-                task.labels.index,
-                self._max_length,
-                f"{self._stream.fingerprint}/{owner}/{self._split}",
+    def _places(self, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Returns the group of every row and its place among the rows of the group, (N,) each."""
+        owners, positions = unpack_row_ids(ids)
+        return self._group_of[owners], self._starts[owners] + positions
+
+    def _encoded(self, group: int) -> EncodedRows:
+        """Returns the encoded rows of a group, encoding them the first time."""
+        rows = self._open.get(group)
+        if rows is None:
+            rows = self._open[group] = encode_group(
+                self._stream, self._split, self._groups[group], self._tasks, self._tokenizer, self._max_length
             )
-        return self._encoded_rows[owner]
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(group)
+        return rows

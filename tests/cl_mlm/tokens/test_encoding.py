@@ -150,8 +150,23 @@ def test_two_processes_may_build_one_entry(cache):
     assert len(list((cache / "encoded").iterdir())) == 1
 
 
-def test_rows_are_memory_mapped():
-    assert isinstance(encode().row(0)["input_ids"].base, np.memmap)
+def test_rows_are_memory_mapped_and_no_file_stays_open(cache):
+    encoded = encode()
+    maps = Path("/proc/self/maps").read_text()
+    (entry,) = (cache / "encoded").iterdir()
+    assert f"{entry}/input_ids.values.npy" in maps
+    files = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in files if path.is_relative_to(cache)]
+    del encoded
+    assert str(entry) not in Path("/proc/self/maps").read_text()
+
+
+def test_rows_of_several_data_sets_lie_one_behind_the_other():
+    parts = [ROWS.select([3, 0]), ROWS.select([]), ROWS.select([1, 2, 4])]
+    objective = Counting()
+    encoded = encode(parts, objective)
+    assert ids_of(encoded) == TOKENIZER([TEXTS[i] for i in (3, 0, 1, 2, 4)])["input_ids"]
+    assert objective.calls == 1
 
 
 def _entry_after(work, cache):

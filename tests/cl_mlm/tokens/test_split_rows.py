@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -66,7 +69,9 @@ def test_splits_have_rows_of_their_own():
     assert texts_of(rows.collate(rows.ids(0))) == [joined("d"), joined("a b c")]
 
 
-def test_a_stage_is_encoded_when_it_is_first_asked_for():
+@pytest.mark.parametrize("most_rows", [4, 2000])
+def test_a_stage_is_encoded_when_it_is_first_asked_for_with_its_short_neighbours(most_rows, monkeypatch):
+    monkeypatch.setattr("cl_mlm.tokens.row_groups.MOST_ROWS", most_rows)
     seen = []
 
     class Noting(Classification):
@@ -75,8 +80,32 @@ def test_a_stage_is_encoded_when_it_is_first_asked_for():
             return super().encode(rows, tokenizer, labels, max_length)
 
     rows = rows_of(stream_of(), objective=Noting())
+    assert seen == []
     rows.lengths(rows.ids(1))
-    assert seen == TEXTS[1]
+    assert seen == (TEXTS[1] if most_rows == 4 else [*TEXTS[0], *TEXTS[1]])
+
+
+def test_stages_with_other_columns_are_encoded_apart():
+    """Pairs have token types, single texts none: within one entry of the cache a column has a value for every row."""
+    first, second = stream_of().stages
+    pairs = second.train.add_column("text_pair", ["p", "q"])
+    rows = rows_of(Stream("s", (first, replace(second, train=pairs))))
+    batch = rows.collate(np.concatenate([rows.ids(0), rows.ids(1)]))
+    assert batch.inputs["token_type_ids"].sum(1).tolist() == [0, 0, 0, 2, 2]
+
+
+def test_the_number_of_mapped_groups_is_bounded(monkeypatch):
+    monkeypatch.setattr("cl_mlm.tokens.row_groups.MOST_ROWS", 1)
+    monkeypatch.setattr("cl_mlm.tokens.split_rows.MOST_OPEN", 2)
+    texts = [f"row {i} of a b c"[: i + 5] for i in range(8)]
+    parts = [Dataset.from_dict({"text": [text], "label": ["x"]}) for text in texts]
+    stages = tuple(Stage(text, part, part, part, ("x",)) for text, part in zip(texts, parts, strict=True))
+    rows = rows_of(Stream("s", stages), seen=8)
+    ids = np.concatenate([rows.ids(i) for i in (7, 0, 3, 5, 1, 7)])
+    before = Path("/proc/self/maps").read_text().count("input_ids.values")
+    assert texts_of(rows.collate(ids)) == [joined(texts[i]) for i in (7, 0, 3, 5, 1, 7)]
+    assert rows.lengths(ids).tolist() == [len(TOKENIZER(texts[i])["input_ids"]) for i in (7, 0, 3, 5, 1, 7)]
+    assert Path("/proc/self/maps").read_text().count("input_ids.values") - before == 2
 
 
 @pytest.mark.parametrize("scenario", ["class_incremental", "domain_incremental"])
