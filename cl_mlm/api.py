@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.loading import load_config
+from cl_mlm.disk import disk_faults_told
 from cl_mlm.errors import ConfigError
 from cl_mlm.experiment.handed_over import strategy_objects
 from cl_mlm.experiment.session import run_prepared
@@ -63,6 +64,7 @@ def run(
         ConfigError, DataError: every fault, before a model is loaded.
         RunFolderError: another process works on this run, its folder is damaged, or it was started under other versions
             or on another machine.
+        StorageError: output or cache cannot be written; the same call goes on where there is room again.
     """
     from cl_mlm.experiment.preparation import prepare, with_objects
 
@@ -75,7 +77,9 @@ def run(
         settings["stream"] = stream
     resolved = load_config(config, [*overrides, settings], arm, needs_stream=given is None)
     resolved = with_objects(resolved, given, built)
-    return run_prepared(prepare(resolved, given, built), again=again, allow_inexact=allow_inexact, progress=progress)
+    with disk_faults_told():
+        prepared = prepare(resolved, given, built)
+    return run_prepared(prepared, again=again, allow_inexact=allow_inexact, progress=progress)
 
 
 def _check_given(config: object, stream: object) -> None:

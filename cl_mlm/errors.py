@@ -51,15 +51,19 @@ class RunFolderError(ClMlmError):
 
 
 class StorageError(ClMlmError):
-    """A place that cannot be written: the disk is full, a quota is used up, the folder is read-only or gone.
+    """Places that cannot be written: the disk is full, a quota is used up, a folder is read-only or gone.
 
     Attributes:
+        problems: one line each: which folder, what happened, and what is to be done.
+        lacks_room: whether more room would do.
         exit_code: 2 before training, 1 once it has begun.
     """
 
-    def __init__(self, message: str, *, has_trained: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, problems: str | Sequence[str], *, lacks_room: bool = False, has_trained: bool = False) -> None:
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        self.lacks_room = lacks_room
         self.exit_code = 1 if has_trained else 2
+        super().__init__("\n".join(self.problems))
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

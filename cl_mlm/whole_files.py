@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+
+from cl_mlm.disk import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,17 +23,22 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Gives the block a path beside `path` to write to; renames it into place when the block ends well.
 
     Creates the folder. Where the block raises, nothing is left of what it wrote.
+
+    Raises:
+        StorageError: the disk does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        flush(temporary)
-        temporary.replace(path)
-    except BaseException:  # a full disk must not stay full of what cannot be used
-        temporary.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            flush(temporary)
+            temporary.replace(path)
+        except BaseException:  # a full disk must not stay full of what cannot be used
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        flush(path.parent)
 
 
 def write_text_whole(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cl_mlm.check.kept_numbers import MOMENTS, strategy_numbers, uncounted_strategies
 from cl_mlm.config.components import make_objective
 from cl_mlm.data.tasks import tasks_of
+from cl_mlm.disk import shown
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.models.size import ModelSize, number_bytes, size_of_tasks
 
@@ -36,15 +37,6 @@ def disk_lines(prepared: Prepared, size: ModelSize | None = None) -> list[str]:
         *_shared_lines(prepared, size),
         *(f"disk: not counted: the state of {name}, whose size is not known" for name in uncounted),
     ]
-
-
-def shown(size: float) -> str:
-    """Returns bytes in the unit that suits them, such as `91 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.1f} {unit}" if unit == "GB" and size < 99.95 else f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _run_line(prepared: Prepared, size: ModelSize) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.check.disk import shown
 from cl_mlm.check.look import SCORED_SPLITS
 from cl_mlm.check.text_table import fitted
 from cl_mlm.check.token_lengths import BLOCK
+from cl_mlm.disk import shown
 from cl_mlm.experiment.progress import duration
 from cl_mlm.stream import SPLITS
 from cl_mlm.training.ceiling import ceiling_notes

@@ -17,6 +17,7 @@ from cl_mlm.cli.predict_command import predict
 from cl_mlm.cli.result_commands import compare, prompt
 from cl_mlm.cli.run_commands import rerun, resume, run
 from cl_mlm.cli.tracking_commands import sync, ui
+from cl_mlm.disk import disk_faults_told
 from cl_mlm.errors import ClMlmError
 from cl_mlm.tracking.credentials import without_credentials
 
@@ -67,18 +68,20 @@ app.command(short_help="Serves the MLflow UI.")(ui)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; the process ends with its exit code.
 
-    An error that a user can cause is printed without a traceback and ends with 2, Ctrl-C with 130, SIGTERM with 143.
+    An error that a user can cause is printed without a traceback and ends with its `exit_code`, Ctrl-C with 130,
+    SIGTERM with 143.
 
     Args:
         arguments: of the command line; None: those of the process.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(arguments, standalone_mode=True)
+        with disk_faults_told():
+            app(arguments, standalone_mode=True)
     except ClMlmError as error:
         # What a user set may hold a password, and standard error is often kept in files.
         print(without_credentials(_error_text(error)), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 def _error_text(error: ClMlmError) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from difflib import get_close_matches
@@ -74,6 +75,8 @@ def copy_shipped(name: str, target: Path | None = None) -> Path:
     except FileExistsError as error:
         raise ConfigError(f"init: must not overwrite a file, got {str(file)!r}, which exists") from error
     except OSError as error:
+        with contextlib.suppress(OSError):
+            file.unlink()  # else half a file would stand in the way of the next try
         raise ConfigError(f"init: cannot write {str(file)!r}: {error.strerror or error}") from error
     return file
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from cl_mlm.disk import HUB_CACHE, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,8 +38,17 @@ def from_hub(read: Callable[[], T]) -> T:
 
     Raises:
         HubUnreachableError: it says why, and names the switch that keeps the hub from being asked.
+        StorageError: the cache takes no more.
         Exception: whatever else `read` raises.
     """
+    from huggingface_hub import constants
+
+    with writing(Path(constants.HF_HOME) / "file", HUB_CACHE):
+        return _asked(read)
+
+
+def _asked(read: Callable[[], T]) -> T:
+    """Does the work of `from_hub`."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode():

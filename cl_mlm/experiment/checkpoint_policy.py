@@ -7,10 +7,11 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.disk import writing
 from cl_mlm.storage.checkpoint import in_order, last_good, read_step, write_stage, write_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cl_mlm.config.schema import CheckpointConfig
@@ -77,14 +78,18 @@ class CheckpointPolicy:
         shutil.rmtree(self._folder.steps, ignore_errors=True)
         if self._settings.keep_stages == "all":
             return
-        for older in in_order(self._folder.stages.glob("[0-9]*"))[:-num_stages]:
-            shutil.rmtree(older)
+        _remove(in_order(self._folder.stages.glob("[0-9]*"))[:-num_stages])
 
     def end(self) -> None:
         """Removes all checkpoints of a finished run where `keep_stages` is `none`."""
         if self._settings.keep_stages == "none":
-            for stage in self._folder.stages.glob("[0-9]*"):
-                shutil.rmtree(stage)
+            _remove(self._folder.stages.glob("[0-9]*"))
+
+
+def _remove(checkpoints: Iterable[Path]) -> None:
+    for checkpoint in checkpoints:
+        with writing(checkpoint):
+            shutil.rmtree(checkpoint)
 
 
 def _warn(faults: list[str]) -> None:

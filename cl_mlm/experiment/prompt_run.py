@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.disk import writing
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.run_folder import RunFolder
 
@@ -78,8 +79,9 @@ def prompt_run(
     values = _score(prepared, backbone, index)
     values["notes"] += _since_the_run(folder, prepared, index)
     path = RunFolder(folder).prompting / f"{_digest(values)}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Prompted(path, values)
 
 

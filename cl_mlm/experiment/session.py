@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cl_mlm.disk import shown, storage_error
+from cl_mlm.errors import StorageError
+from cl_mlm.experiment.places import remove_half_written, try_places
 from cl_mlm.experiment.result import Result
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.run_lookup import is_finished, locked, read_summary
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from cl_mlm.experiment.continuation import Continuation
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.experiment.progress import Command
+    from cl_mlm.experiment.running import Experiment
     from cl_mlm.tracking.journal import Status
 
     Shown = bool | Command | None  # whether a run tells how it goes on, and of which command it is one
@@ -52,14 +57,17 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
 
     Raises:
         RunFolderError: the run in it is finished, but not the result of what is there now; or it cannot be resumed.
+        StorageError: a place that it writes to takes no more.
     """
     if is_finished(folder):
         from cl_mlm.experiment.run_choice import check_finished
 
         return Result(folder, read_summary(folder), is_new=False, warnings=check_finished(folder, prepared))
+    try_places(folder)
     with locked(folder):
         from cl_mlm.experiment.continuation import check_continuation
 
+        remove_half_written(RunFolder(folder))
         return _execute(prepared, folder, check_continuation(folder, prepared, allow_inexact), progress)
 
 
@@ -72,6 +80,7 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
     with Journal(RunFolder(folder).journal, is_exact=continuation.is_exact) as journal:
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
         sender.start(SENDING_WAITS_SECONDS)
+        experiment: Experiment | None = None
         try:
             with Progress(prepared, folder, progress) as display:
                 experiment = Experiment(prepared, RunFolder(folder), journal, display, continuation.notes, sender.begin)
@@ -79,10 +88,25 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
                     summary = experiment.execute()
         except BaseException as error:
             state: Status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
-            for stage in (*journal.running_stages(), None):
-                journal.status(state, stage)
-            journal.sync()
+            with suppress(StorageError):  # a disk that is full takes no such lines either
+                for stage in (*journal.running_stages(), None):
+                    journal.status(state, stage)
+                journal.sync()
             sender.finish(SENDING_SECONDS_KILLED)
+            fault = error if isinstance(error, StorageError) else storage_error(error)
+            if fault is not None:
+                raise _with_needs(fault, experiment) from error
             raise
-        fault = sender.finish(SENDING_SECONDS)
-    return Result(folder, summary, warnings=[fault] if fault else [])
+        unsent = sender.finish(SENDING_SECONDS)
+    return Result(folder, summary, warnings=[unsent] if unsent else [])
+
+
+def _with_needs(fault: StorageError, experiment: Experiment | None) -> StorageError:
+    """Returns a fault of the disk with what a checkpoint takes, and with the exit code of its time."""
+    size = 0 if experiment is None or not fault.lacks_room else experiment.checkpoint_bytes
+    needs = f" (a checkpoint takes at least {shown(size)})" if size else ""
+    return StorageError(
+        [f"{line}{needs}" for line in fault.problems],
+        lacks_room=fault.lacks_room,
+        has_trained=experiment is not None and experiment.has_begun,
+    )

@@ -18,6 +18,8 @@ import torch
 
 from cl_mlm.arrow import split_digest
 from cl_mlm.config.own_source import own_source
+from cl_mlm.disk import writing
+from cl_mlm.errors import StorageError
 from cl_mlm.storage.state_files import MANIFEST, damage, read_entry, split_state, write_entry
 from cl_mlm.storage.versions import versions
 from cl_mlm.stream import unpack_row_ids
@@ -102,13 +104,18 @@ class SharedStages:
         return found
 
     def _write(self, name: str, state: Mapping[str, Any]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            entry = self._folder / name
-            # Who trained the same stage at the same time has written the same; a reader must not find it gone.
-            if not (entry / MANIFEST).is_file() or damage(entry):
-                write_entry(entry, state)
+        entry = self._folder / name
+        try:
+            with writing(entry):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock = (self._folder / ".lock").open("w")
+            with lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # Who trained the same stage at the same time has written the same; a reader must not find it gone.
+                if not (entry / MANIFEST).is_file() or damage(entry):
+                    write_entry(entry, state)
+        except StorageError as error:  # what only saves time to others must not end this run
+            log.warning("%s; other runs do not share this stage", error)
 
 
 def _training_inputs(run: Run) -> dict[str, Any]:

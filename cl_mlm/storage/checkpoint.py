@@ -6,6 +6,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
 from cl_mlm.run_folder import MODEL, MODELS, stage_name, step_name
 from cl_mlm.storage.state_files import MANIFEST, damage, read_state, write_folder_whole, write_state
@@ -49,7 +50,8 @@ def write_step(folder: Path, stage_index: int, step: int, state: Mapping[str, An
     own = sorted(folder.glob(f"{stage_name(stage_index)}-*"))
     # Another stage's are left over from before a damaged checkpoint sent the run back.
     for stale in {*folder.glob("[0-9]*")} - {*own[-2:]}:
-        shutil.rmtree(stale)
+        with writing(stale):
+            shutil.rmtree(stale)
     return final
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.disk import writing
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.results.summary_file import read_summary_file
 from cl_mlm.run_folder import RunFolder
@@ -93,12 +94,11 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         RunFolderError: another process holds it.
+        StorageError: nothing can be written there.
     """
-    try:
+    with writing(folder / ".lock"):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise ConfigError(f"output: nothing can be written in {str(folder)!r}: {error}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from cl_mlm.disk import writing
 from cl_mlm.whole_files import digest_of, flush
 
 if TYPE_CHECKING:
@@ -50,21 +51,22 @@ def read_state(folder: Path, name: str) -> dict[str, Any]:
 def write_folder_whole(final: Path, fill: Callable[[Path], None]) -> Path:
     """Fills a folder beside `final`, adds checksums, flushes it to disk and renames it into place."""
     folder, temporary = final.parent, final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        fill(temporary)
-    except BaseException:  # a full disk must not stay full of what cannot be used
+    with writing(final):
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-    manifest = {str(path.relative_to(temporary)): digest_of(path) for path in files}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*files, temporary / MANIFEST]:
-        flush(path)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    flush(folder)
+        try:
+            temporary.mkdir(parents=True)
+            fill(temporary)
+            files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+            manifest = {str(path.relative_to(temporary)): digest_of(path) for path in files}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            for path in [*files, temporary / MANIFEST]:
+                flush(path)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+        except BaseException:  # a full disk must not stay full of what cannot be used
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        flush(folder)
     return final
 
 

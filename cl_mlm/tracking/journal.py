@@ -16,12 +16,14 @@ A null `stage` means the run itself. Credentials are removed from addresses befo
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
+from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
 from cl_mlm.tracking.credentials import cleaned, without_credentials
 
@@ -67,6 +69,7 @@ class Journal:
 
         Raises:
             RunFolderError: a line other than a torn last one cannot be read.
+            StorageError: the file cannot be written.
         """
         self.path = path
         self._is_exact = is_exact
@@ -78,11 +81,13 @@ class Journal:
         self._tags: dict[tuple[int | None, str], str] = {}
         self._statuses: dict[int | None, str] = {}
         if path.exists():
-            _cut_torn_line(path)
+            with writing(path):
+                _cut_torn_line(path)
             for line, _ in read_lines(path):
                 self._remember(line)
         # Unbuffered: each line is one write, so a killed process loses none that it has logged.
-        self._file = path.open("ab", buffering=0)
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
 
     def start(self, experiment: str, run_name: str) -> None:
         """Writes the first line; in an existing journal, writes that the run is running again.
@@ -173,7 +178,8 @@ class Journal:
 
         This guards against a power cut only: the operating system holds what a killed process has written.
         """
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Syncs and closes; a second call does nothing."""
@@ -214,8 +220,12 @@ class Journal:
             raise ValueError(f"{line['kind']}: stage {stage} must have been started, got {sorted(self._stages)}")
         text = json.dumps({"time": time.time_ns() // 1_000_000, **line}, allow_nan=False, separators=(",", ":")) + "\n"
         data = text.encode()
-        if self._file.write(data) != len(data):
-            raise OSError(f"{self.path}: must have room for {len(data)} more bytes; the disk is full")
+        with writing(self.path):
+            written = self._file.write(data)
+            if written < len(data):
+                # The disk is full. A line behind half a line could not be read.
+                os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._remember(line)
 
     def _remember(self, line: Mapping[str, Any]) -> None:

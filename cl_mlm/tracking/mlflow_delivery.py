@@ -15,6 +15,7 @@ Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2 and SQLA
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -101,8 +102,13 @@ class Link:
         path = sqlite_path(self.uri)
         self.database = "" if path is None else os.path.relpath(path.absolute(), folder.absolute())
         temporary = folder / f".{LINK_FILE}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        temporary.replace(folder / LINK_FILE)
+        try:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            temporary.replace(folder / LINK_FILE)
+        except OSError:  # a full disk must not stay full of what cannot be used
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
 
     def uri_now(self, folder: Path) -> str:
         """Returns the address of the store, which may have been moved together with the run's folder."""

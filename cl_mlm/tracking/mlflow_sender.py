@@ -10,9 +10,10 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
+from cl_mlm.disk import writing
 from cl_mlm.errors import ClMlmError, ConfigError, RunFolderError
 from cl_mlm.tracking.credentials import address_fault, without_credentials
-from cl_mlm.tracking.mlflow_delivery import Delivery, Link
+from cl_mlm.tracking.mlflow_delivery import LINK_FILE, Delivery, Link
 from cl_mlm.tracking.mlflow_store import TrackingError, sqlite_path
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class MlflowSender:
         calm_mlflow()
         # Saved before anything is sent: `sync` must know the address even if the store is never reached.
         if Link.load(self._folder) is None:
-            Link(without_credentials(self.uri)).save(self._folder)
+            with writing(self._folder / LINK_FILE):
+                Link(without_credentials(self.uri)).save(self._folder)
         self._thread.start()
 
     def begin(self) -> None:

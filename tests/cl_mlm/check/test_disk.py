@@ -4,8 +4,9 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.check.disk import disk_lines, shown
+from cl_mlm.check.disk import disk_lines
 from cl_mlm.config.loading import load_config
+from cl_mlm.disk import shown
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.models.size import BYTES
 from cl_mlm.strategy import Strategy

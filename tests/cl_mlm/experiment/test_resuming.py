@@ -8,6 +8,7 @@ import pytest
 from killing import Restless, die_at, signalled_at
 
 import cl_mlm
+from cl_mlm.errors import StorageError
 
 NUM_STEPS = 48  # two stages of 24
 # Facts about clock and machine, which no second run can have alike.
@@ -142,8 +143,9 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_good_on
         save(tensors, path)
 
     monkeypatch.setattr(state_files, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="the disk is full") as caught:
         run(fast, "lwf", tmp_path)
+    assert caught.value.exit_code == 1
     monkeypatch.undo()
     assert [path.name for path in tmp_path.glob("fast/*/steps/*")] == ["000-000000005", "000-000000010"]
     assert_equal_runs(whole("lwf"), run(fast, "lwf", tmp_path))

@@ -3,7 +3,7 @@
 import pytest
 
 from cl_mlm.config.loading import load_config
-from cl_mlm.errors import ConfigError, RunFolderError
+from cl_mlm.errors import RunFolderError, StorageError
 from cl_mlm.storage.run_lookup import locked, read_summary, run_folder
 
 
@@ -33,5 +33,8 @@ def test_an_experiment_with_odd_characters_gets_a_plain_folder(fast):
 
 def test_a_folder_that_cannot_be_made_is_told_as_a_fault_of_the_output(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="output: nothing can be written in"), locked(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(StorageError, match="output: cannot write .*file is a file, not a folder"),
+        locked(tmp_path / "file" / "run"),
+    ):
         pass
