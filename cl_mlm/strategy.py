@@ -59,6 +59,11 @@ class RunView(Protocol):
         ...
 
     @property
+    def num_micro_batches(self) -> int:
+        """How many micro-batches this step has; the last one of an epoch may have fewer than `accumulation`."""
+        ...
+
+    @property
     def learning_rate(self) -> float: ...
     @property
     def logging(self) -> bool:
@@ -67,6 +72,11 @@ class RunView(Protocol):
 
     @property
     def batch_size(self) -> int: ...
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of a whole step; each has `batch_size` rows."""
+        ...
+
     @property
     def training_ids(self) -> npt.NDArray[np.int64]:
         """Rows that this stage trains on, (N,)."""

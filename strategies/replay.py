@@ -34,7 +34,7 @@ class Replay(Strategy):
     Args:
         capacity: rows kept, over all stages.
         weight: of the memory rows' mean loss, beside the mean loss of the step's own rows.
-        rows: memory rows of a micro-batch; null: `training.batch_size`.
+        rows: memory rows for each micro-batch of a step; null: `training.batch_size`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
@@ -45,7 +45,7 @@ class Replay(Strategy):
         self.weight = weight
         self.rows = rows
         self.buffer = Reservoir(capacity)
-        self._dealt: dict[int, tuple[tuple[int, ...], list[npt.NDArray[np.int64]]]] = {}
+        self._dealt: tuple[tuple[int, ...], list[npt.NDArray[np.int64]]] = ((), [])
 
     @override
     def validate(self) -> list[str]:
@@ -60,21 +60,26 @@ class Replay(Strategy):
 
     @override
     def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
-        if not len(self.buffer):
-            return ()
-        rows = min(self.rows or run.batch_size, len(self.buffer))
-        num_batches = min(GROUP_BATCHES, len(self.buffer) // rows)
-        group, place = divmod(run.step, num_batches)
+        if not len(self.buffer) or run.micro_batch:
+            return ()  # all memory rows of a step come at once, so that they are the same however the step is cut
+        rows = self.rows or run.batch_size
+        of_step = min(rows * run.accumulation, len(self.buffer))
+        num_steps = min(GROUP_BATCHES, len(self.buffer) // of_step)
+        group, place = divmod(run.step, num_steps)
         address = (run.stage_index, group, run.micro_batch)
-        if self._dealt.get(run.micro_batch, (None, []))[0] != address:
-            self._dealt[run.micro_batch] = (address, self._deal(run, rows, num_batches, address))
-        ids = self._dealt[run.micro_batch][1][place]
-        # A batch holds rows of one task. Each task's mean loss counts by its share of the rows, so that the sum is one
-        # mean over all rows.
-        return [(self.weight * (len(of_task) / len(ids)), run.rows(of_task)) for of_task in run.by_task(ids)]
+        if self._dealt[0] != address:
+            self._dealt = (address, self._deal(run, of_step, num_steps, address))
+        ids = self._dealt[1][place]
+        parts = [
+            of_task[first : first + rows] for of_task in run.by_task(ids) for first in range(0, len(of_task), rows)
+        ]
+        # A batch holds rows of one task. Each counts by its share of the rows, so that the sum is one mean over all
+        # rows; the step divides by the number of its micro-batches.
+        weight = self.weight * run.num_micro_batches
+        return [(weight * (len(part) / len(ids)), run.rows(part)) for part in parts]
 
     def _deal(self, run: RunView, rows: int, num_batches: int, address: tuple[int, ...]) -> list[npt.NDArray[np.int64]]:
-        """Returns the memory batches of the next steps: different rows, sorted by length, cut, and then shuffled."""
+        """Returns the memory rows of the next steps: different rows, sorted by length, cut, and then shuffled."""
         random = numpy_generator(run.seed, "replay", *address)
         drawn = self.buffer.sample(rows * num_batches, random)
         batches = np.split(drawn[np.argsort(run.lengths(drawn), kind="stable")], num_batches)

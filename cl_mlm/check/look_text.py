@@ -174,9 +174,9 @@ def _step_line(estimate: RunEstimate) -> str:
     """Returns the number of steps, and what makes it what it is."""
     prepared, training = estimate.prepared, estimate.prepared.config.training
     unit = "blocks" if all(task.objective.packs for task in estimate.tasks) else "rows"
-    # A micro-batch holds rows of one task; the last one of a task or of a chunk may be smaller.
+    # A step trains on rows of one task; the last one of a task or of a chunk may be smaller.
     at_most = "at most " if len(estimate.tasks) > 1 or prepared.stream.scenario == "online" else ""
-    remarks = [f"{at_most}{training.batch_size * training.accumulation:,} {unit} each"]
+    remarks = [f"{at_most}{training.step_rows:,} {unit} each"]
     for strategy in prepared.strategies:
         remarks += _strategy_remarks(strategy)
     if training.patience:

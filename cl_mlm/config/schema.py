@@ -56,7 +56,9 @@ class TrainingConfig:
     epochs: int = _option(3, "passes over a stage's rows", min=1)
     steps: int | None = _option(None, "optimiser steps a stage; replaces epochs", min=1)
     batch_size: int = _option(32, "rows of a micro-batch", min=1)
-    accumulation: int = _option(1, "micro-batches of an optimiser step", min=1)
+    accumulation: int = _option(
+        1, "micro-batches of an optimiser step; equal products with batch_size have the same rows in a step", min=1
+    )
     optimizer: Literal["adamw", "sgd"] = _option("adamw", "AdamW (fused where the device has it) or SGD")
     learning_rate: float = _option(5e-5, "peak learning rate", above=0)
     head_factor: float = _option(1.0, "learning rate of the head divided by that of the body", above=0)
@@ -75,6 +77,10 @@ class TrainingConfig:
     )
     threads: int | None = _option(None, "CPU threads of torch; null: torch's choice", min=1)
     device: str | None = _option(None, "cpu, cuda, cuda:1, mps; null: an accelerator where there is one")
+    deterministic: bool = _option(
+        False,
+        "only kernels that add in one order: on CUDA results are then equal to the bit, at a cost in speed",
+    )
     max_length: int | None = _option(128, "tokens; longer rows are cut; null: as many as the model can read", min=4)
     halve_on_oom: bool = _option(
         False, "where memory does not suffice, cuts each micro-batch in halves; a step keeps its rows"
@@ -82,6 +88,11 @@ class TrainingConfig:
     gradient_checkpointing: bool = _option(
         False, "keeps fewer activations and computes them again: less memory, about a third more time"
     )
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of an optimiser step, over all its micro-batches."""
+        return self.batch_size * self.accumulation
 
     @property
     def row_length(self) -> int:
@@ -195,8 +206,10 @@ class Config:
     output: str = _option("runs", "folder of all runs")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dicts; `prompting`, `arm` and `code` only where they are set."""
+        """Returns plain nested dicts; `prompting`, `arm`, `code`, `training.deterministic` only where they are set."""
         values = asdict(self)
+        if not self.training.deterministic:  # a later key, that changes no hash of earlier runs
+            del values["training"]["deterministic"]
         for key in ("prompting", "arm", "code"):
             if not values[key]:
                 del values[key]

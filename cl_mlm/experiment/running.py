@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 TRAINING_ADVICE = (
     "training.halve_on_oom=true (the same rows a step in smaller passes), or training.batch_size lower and "
-    "training.accumulation higher by the same factor, training.max_length lower, training.gradient_checkpointing=true"
+    "training.accumulation higher by the same factor (the same rows a step; what is drawn in it, such as dropout, and "
+    "rounding differ), training.max_length lower, training.gradient_checkpointing=true"
 )
 SMOKE_FLAG = "a smoke run (limit {}): its scores mean nothing, and none is flagged as being at chance"
 EVALUATION_ADVICE = "evaluation.batch_size lower, training.max_length lower"

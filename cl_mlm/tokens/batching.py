@@ -1,6 +1,7 @@
 """Decides which rows share a batch: length-grouped batches for training, length-sorted ones for evaluation.
 
-Training batches are addressed by (seed, stage, epoch): the same address always gives the same batches.
+Training batches are addressed by (seed, stage, epoch): the same address always gives the same batches. A batch is what
+one optimiser step trains on; cut into micro-batches it needs less memory and keeps its rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def training_batches(
 
     Args:
         lengths: tokens of every row, (N,).
-        batch_size: rows of a batch.
+        batch_size: rows of a batch: all those of an optimiser step.
         seed: of the run.
         stage_index: part of the address.
         epoch: part of the address.
@@ -62,6 +63,14 @@ def _grouped(
         group = group[np.argsort(lengths[group], kind="stable")]
         batches += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+def cut_batch(batch: npt.NDArray[np.int64], rows: int) -> list[npt.NDArray[np.int64]]:
+    """Returns a batch cut into micro-batches of `rows` rows; the last one may be short.
+
+    The batch is sorted by length, so a micro-batch pads less than the whole.
+    """
+    return [batch[start : start + rows] for start in range(0, len(batch), rows)]
 
 
 def sorted_batches(lengths: npt.NDArray[np.int32], batch_size: int) -> list[npt.NDArray[np.int64]]:

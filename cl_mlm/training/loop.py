@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from accelerate.optimizer import AcceleratedOptimizer
 
-from cl_mlm.tokens.batching import training_batches
+from cl_mlm.tokens.batching import cut_batch, training_batches
 from cl_mlm.training.cost import StageCost
 from cl_mlm.training.early_stopping import BestWeights
 from cl_mlm.training.optimizer import make_optimizer, make_scheduler
@@ -203,18 +203,18 @@ def num_steps(config: Config, task_rows: Sequence[int]) -> int:
 
 
 def steps_per_epoch(config: Config, task_rows: Sequence[int]) -> int:
-    """Returns the optimiser steps of one pass over the rows of every task; a micro-batch holds rows of one task."""
-    batches = sum(math.ceil(rows / config.training.batch_size) for rows in task_rows)
-    return math.ceil(batches / config.training.accumulation)
+    """Returns the optimiser steps of one pass over the rows of every task; a step trains on rows of one task."""
+    return sum(math.ceil(rows / config.training.step_rows) for rows in task_rows)
 
 
 def steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int = 0) -> Iterator[list[npt.NDArray[np.int64]]]:
     """Yields the row ids of every micro-batch, step by step from step `first` of the epoch.
 
-    The order is addressed by (seed, stage, epoch).
+    The order is addressed by (seed, stage, epoch). Which rows a step has depends on the product of `batch_size` and
+    `accumulation` alone: the rows of a step are drawn first, and then cut into micro-batches.
     """
     training, place = run.config.training, run.place
     tasks = run.tasks.codes(place.training_ids) if len(run.tasks) > 1 else None
-    batches = training_batches(lengths, training.batch_size, place.seed, place.stage_index, place.epoch, tasks)
-    for start in range(first * training.accumulation, len(batches), training.accumulation):
-        yield [place.training_ids[positions] for positions in batches[start : start + training.accumulation]]
+    steps = training_batches(lengths, training.step_rows, place.seed, place.stage_index, place.epoch, tasks)
+    for positions in steps[first:]:
+        yield cut_batch(place.training_ids[positions], training.batch_size)

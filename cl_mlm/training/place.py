@@ -22,6 +22,7 @@ class Place:
         seed: of the run.
         last_trained: the last stage that this run has trained; -1: none.
         stage_index, epoch, step, micro_batch: counted from 0; `step` counts optimiser steps of the stage.
+        num_micro_batches: of the present step.
         learning_rate: of the present step.
         logging: whether the values of this step are read; a value that is only logged may be left out otherwise.
         training_ids: rows that the stage trains on, (N,).
@@ -33,6 +34,7 @@ class Place:
     epoch: int = 0
     step: int = 0
     micro_batch: int = 0
+    num_micro_batches: int = 1
     learning_rate: float = 0.0
     logging: bool = False
     training_ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))

@@ -99,27 +99,22 @@ class Step:
     def _gather(self, batches: list[Batch]) -> bool:
         """Adds the gradients of the step's own rows and of memory rows; says whether memory sufficed.
 
-        Own rows add their summed loss over the items of the whole step, and terms by their share of its rows. With
-        several tasks, each task adds its mean loss by its share of the step's rows: a row of 400 tagged words and a row
-        with one label have no item in common. Memory rows add `weight` times their mean loss and terms, by the share of
-        the micro-batch that they belong to.
+        Own rows, all of one task, add their summed loss over the items of the whole step, and terms by their share of
+        its rows. Memory rows add `weight` times their mean loss and terms, by the share of the micro-batch that they
+        belong to.
 
         Raises:
             RuntimeError: out of memory, and cutting micro-batches is not allowed or not possible any more.
         """
-        items: dict[str, float] = {}
-        rows: dict[str, int] = {}
-        for batch in batches:
-            items[batch.task] = items.get(batch.task, 0.0) + float(batch.count.sum())
-            rows[batch.task] = rows.get(batch.task, 0) + len(batch)
+        items = sum(float(batch.count.sum()) for batch in batches)
+        rows = sum(map(len, batches))
         values: dict[str, torch.Tensor] = {}
         seen = list(batches)
+        self.run.place.num_micro_batches = len(batches)
         try:
             for index, batch in enumerate(batches):
                 self.run.place.micro_batch = index
-                task_rows = rows[batch.task]
-                share = task_rows / sum(rows.values())
-                self._backward(batch, values, share, items[batch.task], task_rows, ("own", index), share)
+                self._backward(batch, values, 1.0, items, rows, ("own", index))
             for index, batch in enumerate(batches):
                 self.run.place.micro_batch = index
                 for strategy in self._by_hook["memory"]:
@@ -150,12 +145,8 @@ class Step:
         items: float,
         rows: int,
         address: tuple[str | int, ...],
-        logged: float = 1.0,
     ) -> None:
-        """Adds the gradient of one micro-batch: `weight` times its summed loss over `items`, and terms by row share.
-
-        Its logged values are multiplied by `logged`.
-        """
+        """Adds the gradient of one micro-batch: `weight` times its summed loss over `items`, and terms by row share."""
         run, place = self.run, self.run.place
         for strategy in self._by_hook["allowed_classes"]:
             allowed = strategy.allowed_classes(run.view(strategy, "allowed_classes", *address), batch)
@@ -169,13 +160,13 @@ class Step:
             seed_everything(place.seed, "dropout", place.stage_index, place.epoch, place.step, *of_piece)
             outputs = run.network.forward(piece)
             loss: torch.Tensor = mean_loss(run.task_loss(outputs, piece), piece, items)
-            _add(values, f"train/loss/{piece.origin}", loss if logged == 1.0 else loss * logged)
+            _add(values, f"train/loss/{piece.origin}", loss)
             for strategy in self._by_hook["loss_terms"]:
                 view = run.view(strategy, "loss_terms", *of_piece)
                 for name, term in strategy.loss_terms(view, piece, outputs).items():
                     share = term * (len(piece) / rows)
                     loss = loss + share
-                    _add(values, f"train/term/{name}", share * logged)
+                    _add(values, f"train/term/{name}", share)
             run.network.accelerator.backward(loss * weight)
 
     def _leave_untouched(self) -> None:

@@ -107,6 +107,10 @@ class StrategyView:
         return self._place.micro_batch
 
     @property
+    def num_micro_batches(self) -> int:
+        return self._place.num_micro_batches
+
+    @property
     def learning_rate(self) -> float:
         return self._place.learning_rate
 
@@ -117,6 +121,10 @@ class StrategyView:
     @property
     def batch_size(self) -> int:
         return self._config.training.batch_size
+
+    @property
+    def accumulation(self) -> int:
+        return self._config.training.accumulation
 
     @property
     def training_ids(self) -> npt.NDArray[np.int64]:

@@ -37,7 +37,7 @@ def test_memory_rows_come_from_earlier_stages_only(make_run: MakeRun, train: Tra
     assert {j for stage_index, ids in found if stage_index == 2 for j in stages_of(ids)} == {0, 1}
 
 
-def test_every_micro_batch_has_memory_rows_of_its_own(make_run: MakeRun, train: Train, watch: Watch) -> None:
+def test_every_micro_batch_brings_memory_rows_of_its_own(make_run: MakeRun, train: Train, watch: Watch) -> None:
     run = make_run(Replay(capacity=12), watch, batch_size=2, accumulation=2, epochs=1)
     train(run)
     second = [(origin, ids) for stage_index, origin, ids in watch.batches if stage_index == 1]
@@ -155,3 +155,29 @@ def test_memory_batches_are_dealt_out_by_length_and_bring_each_row_back_before_a
     assert len({row for ids in batches for row in ids}) == 8
     lengths = sorted(sorted(run.data.lengths(np.array(ids)).tolist()) for ids in batches)
     assert all(first[-1] <= second[0] for first, second in pairwise(lengths))
+
+
+@pytest.mark.parametrize(("rows", "accumulation", "micro_batches"), [(8, 1, 1), (4, 2, 2), (4, 2, 1), (3, 3, 2)])
+def test_each_task_of_a_memory_batch_counts_by_its_share_of_the_rows(
+    rows: int, accumulation: int, micro_batches: int
+) -> None:
+    """However the step is cut, its memory adds `weight` times one mean over all its rows."""
+    replay = Replay(weight=0.5, rows=rows)
+    replay.buffer.ids = np.concatenate([pack_row_ids(0, range(6)), pack_row_ids(1, range(2))])
+    run: Any = SimpleNamespace(
+        **{"seed": 0, "stage_index": 2, "step": 0, "micro_batch": 0, "batch_size": rows},
+        accumulation=accumulation,
+        num_micro_batches=micro_batches,
+        lengths=lambda ids: np.ones(len(ids), dtype=np.int32),
+        by_task=lambda ids: [ids[unpack_row_ids(ids)[0] == j] for j in (0, 1)],
+        rows=lambda ids: ids.tolist(),
+    )
+    any_batch: Any = None
+    memory: Any = replay.memory(run, any_batch)
+    assert sorted(row for _, ids in memory for row in ids) == sorted(replay.buffer.ids.tolist())
+    for weight, ids in memory:
+        assert len(ids) <= rows
+        assert len(stages_of(ids)) == 1
+        assert weight / micro_batches == pytest.approx(0.5 * len(ids) / 8)
+    run.micro_batch = 1
+    assert replay.memory(run, any_batch) == ()
