@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEFAULT := "not slow and not gpu and not network and not real_model"
+DEFAULT := "not slow and not gpu and not network and not real_model and not conformance"
 TIMES ?= 200
 FAULTS ?= 100
 
-.PHONY: demo test unit-test coverage lint docs bench ui slow-test kill-test fault-test mutants clean
+.PHONY: demo test unit-test coverage lint docs bench ui slow-test conformance kill-test fault-test mutants clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cl_mlm needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -31,6 +31,10 @@ coverage: $(STAMP)
 
 slow-test: $(STAMP)
 	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+
+# Every strategy on every objective: twice with two threads, and with weight 0 beside naive.
+conformance: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/conformance
 
 kill-test: $(STAMP)
 	$(BIN)/python tests/kill --times $(TIMES) --seed 0 --jobs 2

@@ -16,6 +16,7 @@ from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.running import TRAINING_ADVICE
 from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.tokens.batching import sorted_batches
+from cl_mlm.training.determinism import determinism
 from cl_mlm.training.evaluation import ids_of_columns, scorable_columns, scoring
 from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
 from cl_mlm.training.loop import StageTraining, begin_stage, end_stage, steps_of_epoch, training_ids
@@ -123,7 +124,7 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
     """
     # New objects: strategies keep what they see, and a run must not start with it.
     fresh = tuple(type(strategy)(**strategy.arguments()) for strategy in prepared.strategies)
-    with memory_advice(TRAINING_ADVICE):
+    with determinism(prepared.config.training), memory_advice(TRAINING_ADVICE):
         run = assemble(replace(prepared, strategies=fresh))
         last_stage = len(run.stream) - 1
         first_stage = last_stage if prepared.is_joint else 0

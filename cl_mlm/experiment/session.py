@@ -76,6 +76,7 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
     from cl_mlm.experiment.running import Experiment
     from cl_mlm.tracking.journal import Journal
     from cl_mlm.tracking.mlflow_sender import MlflowSender
+    from cl_mlm.training.determinism import determinism
 
     with Journal(RunFolder(folder).journal, is_exact=continuation.is_exact) as journal:
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
@@ -84,7 +85,7 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
         try:
             with Progress(prepared, folder, progress) as display:
                 experiment = Experiment(prepared, RunFolder(folder), journal, display, continuation.notes, sender.begin)
-                with experiment.interruption.listening():
+                with experiment.interruption.listening(), determinism(prepared.config.training):
                     summary = experiment.execute()
         except BaseException as error:
             state: Status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
