@@ -20,9 +20,9 @@ WORDS = {
 }
 
 
-# huggingface_hub and OpenMP read these when they are imported, which a folder's own conftest may do: it is loaded after
-# this file and before `pytest_configure`.
+# huggingface_hub and OpenMP read these when they are imported, as a folder's conftest may do, which is loaded later.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="agg")
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that wait for each other leave the cores to other workers
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and lines would be wrapped
 
 

@@ -1,6 +1,7 @@
 """One trial: a copy of a run is damaged, the user's command is given again, and what comes of it is judged."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -8,7 +9,9 @@ from random import Random
 
 from bases import ALL, command, run_folder
 from damages import KINDS, draw
+from mirror import differences
 from verdict import compare
+from world import in_child
 
 # Not part of what a run has found: the lock, and what was delivered where.
 BESIDE = (".lock", "mlflow.json")
@@ -66,6 +69,11 @@ def play(bases, number, seed, home, kind=None, among=ALL):
     outcome.is_named = named
     whole = run_folder(bases.home(base.whole))
     outcome.verdict, outcome.faults = _judge(folder, whole, damage.target, code, text, named, after)
+    if outcome.verdict == REFUSED:
+        outcome.faults = _again(home, folder, whole)
+    elif outcome.verdict != FAILED:
+        outcome.faults = mlflow_faults(home, folder)
+    outcome.verdict = FAILED if outcome.faults else outcome.verdict
     outcome.text += f"\n--- verify ---\n{verified[1]}\n[exit {verified[0]}]"
     return outcome
 
@@ -73,6 +81,37 @@ def play(bases, number, seed, home, kind=None, among=ALL):
 def verify(home, folder):
     """Gives `cl-mlm verify` the run: `(exit code, what it said)`."""
     return command(home, ["verify", folder.relative_to(home).as_posix()])
+
+
+def mlflow_faults(home, folder):
+    """Returns in words what MLflow holds otherwise than the journal, after everything is sent."""
+    log = home / "mlflow-faults.txt"
+    pipe, child = in_child(lambda pipe: os.write(pipe, json.dumps(_mlflow_faults(home, folder)).encode()), log)
+    with os.fdopen(pipe, "rb") as said:
+        told = said.read()
+    os.waitpid(child, 0)
+    faults = json.loads(told) if told else [log.read_text()]
+    return [f"MLflow: {fault}" for fault in faults[:8]]
+
+
+def _mlflow_faults(home, folder):
+    from mlflow import MlflowClient
+
+    from cl_mlm.tracking.mlflow_sender import sync
+
+    os.chdir(home)
+    sync(folder)
+    return differences(MlflowClient("sqlite:///mlflow.db"), folder)
+
+
+def _again(home, folder, whole):
+    """Takes the way out that a refusal names: returns what is wrong with a new run beside the damaged one."""
+    code, text = command(home, ["run", "config.yaml", "--again"])
+    made = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
+    if code != 0 or len(made) != 1:
+        return [f"`run --again` ended with {code} and {len(made)} new folders: {text}"]
+    matrices = [json.loads((run / "summary.json").read_text())["accuracy_matrix"] for run in (whole, made[0])]
+    return [] if matrices[0] == matrices[1] else ["`run --again` has another matrix"]
 
 
 def _judge(folder, whole, target, code, text, is_named, after):

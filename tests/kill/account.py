@@ -5,29 +5,43 @@ import time
 from collections import Counter
 
 from marks import PHASES
-from world import ARMS
+from world import ARMS, THREADS
 
 HEAD = """# Kill test
 
-{total} times a run was killed with SIGKILL at a random moment, 1 to 4 times in a row, and gone on with until it ended.
-Each ended as an uninterrupted run of the same strategy did: summary, weights, strategies' states, predictions, tables
-and figures to the bit (times and memory aside), every point of the journal once, and in MLflow, after `cl-mlm sync`,
-what the journal holds: points with their times, params, tags, artifacts, states, one run for each stage.
+{total} times a run was killed with SIGKILL at a random moment, 1 to 4 times in a row, and resumed until it ended. Each
+ended as an uninterrupted run of the same strategy on the same number of threads did:
+
+- summary, weights, strategies' states, predictions, tables and figures are equal to the bit (times and memory aside);
+- every point of the journal is there once;
+- MLflow holds, after `cl-mlm sync`, what the journal holds: points with their times, params, tags, artifacts, states,
+  one run for each stage.
 
 Two stages of 24 steps on the `tiny` encoder with dropout, a checkpoint every 5 steps; `joint`: one stage of 48; `lwf`
 and `restless` with early stopping. `restless` is a strategy of the test that changes weights and state at every step.
+Half of the kills hit runs on one CPU thread, half runs on two.
 
-```
+<!-- test: long -->
+```sh
 python tests/kill --times {times} --seed {seed} --jobs {jobs}
 ```
 
-Kills are drawn from the seed; how far a process came within the drawn delay depends on the machine, so the exact
-moments do not repeat. Measured on {date}, {processor}, {cores} cores, Python {python}, torch {torch}, transformers
+The seed draws the kills. How far a process has come after the drawn delay depends on the machine, so the exact moments
+do not repeat. Measured on {date}, {processor}, {cores} cores, Python {python}, torch {torch}, transformers
 {transformers}, MLflow {mlflow}: {seconds:.0f} seconds.
 
-Kills that a run survived, by phase and strategy:
+Kills that a run survived, equal to the bit, by strategy and device:
 
 """
+
+
+def devices(kills):
+    """Returns kills by arm and device as a Markdown table."""
+    counts = Counter((kill["arm"], kill["threads"]) for kill in kills)
+    rows = [[arm, *(str(counts[arm, threads] or "–") for threads in THREADS), "not measured"] for arm in ARMS]
+    rows.append(["all", *(str(sum(counts[arm, threads] for arm in ARMS)) for threads in THREADS), "not measured"])
+    names = [f"CPU, {threads} thread{'s' if threads > 1 else ''}" for threads in THREADS]
+    return _markdown_table(["strategy", *names, "CUDA"], rows)
 
 
 def table(kills):
@@ -70,7 +84,8 @@ def markdown(kills, options, seconds):
     )
     text = ", ".join(f"{length}: {count}" for length, count in runs.items())
     return (
-        f"{head}{table(kills)}\n\nBy the function that they were drawn for; the others fell just after it:\n\n"
+        f"{head}{devices(kills)}\n\nBy phase and strategy:\n\n{table(kills)}\n\n"
+        "By the function that they were drawn for. Kills that are not inside it fell just after it:\n\n"
         f"{functions(kills)}\n\nRuns by the number of their kills: {text}.\n"
     )
 

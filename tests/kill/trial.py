@@ -16,11 +16,17 @@ SILENCE_SECONDS = 300  # a process that enters and leaves no mark for so long ha
 
 @dataclass
 class Trial:
-    """Kills of one arm's run, by phase."""
+    """Kills of one arm's run on so many threads, by phase."""
 
     number: int
     arm: str
+    threads: int
     phases: list[str]
+
+    @property
+    def name(self):
+        """The name of its folder."""
+        return f"{self.number:04d}-{self.arm}-{self.threads}"
 
 
 @dataclass
@@ -48,9 +54,9 @@ class Tale:
             self.seconds[name] += float(moment) - self.open.pop(name)
 
 
-def attempt(world, arm, folder, cut=None):
+def attempt(world, arm, threads, folder, cut=None):
     """Runs an arm in `folder`, killed as `cut` says, and returns its tale."""
-    pipe, child = world.begin(arm, folder, cut)
+    pipe, child = world.begin(arm, threads, folder, cut)
     tale, rest = Tale(), b""
     with os.fdopen(pipe, "rb", buffering=0) as said:
         while True:
@@ -74,18 +80,18 @@ def attempt(world, arm, folder, cut=None):
 
 def play(world, trial, tales, seed):
     """Plays a trial out; writes `outcome.json`: the kills that happened and what differs from the run without."""
-    folder = world.root / "trials" / f"{trial.number:04d}-{trial.arm}"
+    folder = world.root / "trials" / trial.name
     world.make(folder)
     random, passed, kills = Random(f"{seed} {trial.number}"), Counter(), []
     for phase in trial.phases:
-        cut = draw(random, phase, tales[trial.arm], passed)
-        tale = attempt(world, trial.arm, folder, cut)
+        cut = draw(random, phase, tales[trial.arm, trial.threads], passed)
+        tale = attempt(world, trial.arm, trial.threads, folder, cut)
         passed += tale.calls
         if tale.code != -signal.SIGKILL:
             break  # it ended first: not killed
         kills.append({"phase": phase, "mark": cut.mark, "moment": cut.moment, "inside": sorted(tale.open)})
     else:
-        tale = attempt(world, trial.arm, folder)
+        tale = attempt(world, trial.arm, trial.threads, folder)
     faults = json.loads((folder / "faults.json").read_text()) if tale.code == 0 else [_last_words(folder, tale.code)]
     (folder / "outcome.json").write_text(json.dumps({"kills": kills, "faults": faults}))
 

@@ -2,10 +2,21 @@
 
 import json
 
-# Facts about clock and machine, which no second run can have alike, and the sums over files that hold them.
-UNEQUAL = ("train_seconds", "eval_seconds", "peak_memory_bytes", "record.json")
+# Facts about clock and machine, which no second run can have alike, and the digests of files that hold them.
+UNEQUAL = (
+    "train_seconds",
+    "eval_seconds",
+    "peak_memory_bytes",
+    "mtime_ns",
+    "record.json",
+    "journal.json",
+    "journal.jsonl",
+    "manifest.json",
+    "summary.json",
+)
 CLOCK_KEYS = ("time/", "cost/")
-OWN = ("journal.jsonl", "mlflow.json")
+# What is said of the journal, or copied from it: every line has a time.
+OWN = ("journal.jsonl", "journal.json", "mlflow.json")
 
 
 def compare(whole, killed):
@@ -14,7 +25,7 @@ def compare(whole, killed):
     faults = [f"{name}: in one of both folders only" for name in sorted(first_names ^ second_names)]
     for name in sorted(first_names & second_names):
         first, second = ((folder / name).read_bytes() for folder in (whole, killed))
-        if name in OWN or first == second:
+        if name.rpartition("/")[2] in OWN or first == second:
             continue
         if not name.endswith(".json"):
             faults.append(f"{name}: other bytes")
@@ -31,7 +42,7 @@ def _differing(first, second, path=""):
     """Yields the paths at which two JSON values differ."""
     if isinstance(first, dict) and isinstance(second, dict):
         for key in first.keys() | second.keys():
-            if key not in UNEQUAL:
+            if key.rpartition("/")[2] not in UNEQUAL:
                 yield from _differing(first.get(key), second.get(key), f"{path}/{key}")
     elif first != second:
         yield f"{path} is {second!r}, uninterrupted {first!r}"

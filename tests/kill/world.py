@@ -1,4 +1,4 @@
-"""What is run: five arms of a small experiment, in a folder of their own each, with an MLflow store beside."""
+"""What is run: five arms of a small experiment on one and two threads, each in a folder with an MLflow store beside."""
 
 import importlib
 import json
@@ -23,6 +23,8 @@ WORDS = {
     "loud": "drum siren thunder shout",
     "quiet": "whisper library night hush",
 }
+THREADS = (1, 2)  # of torch on the CPU
+NUM_WORDS = 30  # of a row: torch computes on several threads only where there are many numbers
 COPIES = {"train": 8, "validation": 4, "test": 6}
 IMPORTS = (
     "cl_mlm.experiment.running",
@@ -57,7 +59,7 @@ class World:
         (self.root / "data").mkdir(parents=True)
         for split, copies in COPIES.items():
             rows = [
-                {"text": f"{word} {word} {word} {i} {split}", "label": label}
+                {"text": f"{f'{word} ' * NUM_WORDS}{i} {split}", "label": label}
                 for i in range(copies)
                 for label, words in WORDS.items()
                 for word in [words.split()[i % 4]]
@@ -75,7 +77,7 @@ class World:
         open_store(f"sqlite:///{self.root / 'empty.db'}")
 
     def whole(self, name):
-        """Returns the folder of an uninterrupted run, which has its arm's name."""
+        """Returns the folder of an uninterrupted run, called `<arm>-<threads>`."""
         return self.root / "whole" / name
 
     def make(self, folder):
@@ -83,26 +85,29 @@ class World:
         folder.mkdir(parents=True)
         shutil.copyfile(self.root / "empty.db", folder / "mlflow.db")
 
-    def begin(self, arm, folder, cut):
+    def begin(self, arm, threads, folder, cut):
         """Forks a process that runs an arm in `folder` or goes on there, and then judges it: `(pipe, process id)`."""
-        return in_child(lambda pipe: self._run(arm, folder, cut, pipe), folder / "log.txt")
+        return in_child(lambda pipe: self._run(arm, threads, folder, cut, pipe), folder / "log.txt")
 
-    def _run(self, arm, folder, cut, pipe):
+    def _run(self, arm, threads, folder, cut, pipe):
         import torch
         from mlflow import MlflowClient
 
         from cl_mlm.tracking.mlflow_sender import MlflowSender, sync
 
-        torch.set_num_threads(1)
+        # Threads of OpenMP do not outlive a fork, but no process before this one has started any.
+        torch.set_num_threads(threads)
         os.chdir(folder)  # relative addresses: the settings of all runs of an arm are then equal
         MlflowSender.poll_seconds = 0.05  # many small deliveries
         Watch(pipe, cut)
         strategies, training = ARMS[arm]
-        result = cl_mlm.run(self._config(training), strategies=strategies, progress=False)
+        result = cl_mlm.run(self._config({**training, "threads": threads}), strategies=strategies, progress=False)
         sync(result.folder)
         faults = [*result.warnings, *differences(MlflowClient("sqlite:///mlflow.db"), result.folder)]
+        if torch.get_num_threads() != threads:
+            faults.append(f"must run on {threads} threads, ran on {torch.get_num_threads()}")
         if folder.parent != self.root / "whole":
-            faults += compare(self._run_folder(self.whole(arm)), result.folder)
+            faults += compare(self._run_folder(self.whole(f"{arm}-{threads}")), result.folder)
         Path("faults.json").write_text(json.dumps(faults))
 
     def _config(self, training):
@@ -119,7 +124,6 @@ class World:
                 "epochs": 6,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
-                "threads": 1,
                 "device": "cpu",
                 **training,
             },
