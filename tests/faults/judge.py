@@ -52,12 +52,13 @@ def play(bases, number, seed, home, kind=None, among=ALL):
     damage = None
     while damage is None:  # a run that was killed early has no summary, no predictions
         base = random.choice(among)
-        for one in base.family:
+        for one in base.family if "another" in kind else (base, base.whole):
             bases.make(one)
         shutil.rmtree(home, ignore_errors=True)
         bases.copy(base, home)
         folder = run_folder(home)
-        damage = draw(random, kind, folder, run_folder(bases.home(base.twin)))
+        other = run_folder(bases.home(base.twin)) if "another" in kind else folder
+        damage = draw(random, kind, folder, other)
     after = _content(folder / damage.target)
     asked = random.choice((["run", "config.yaml"], ["resume", folder.relative_to(home).as_posix()]))
     verified = verify(home, folder)

@@ -56,6 +56,14 @@ class World:
 
     def prepare(self):
         """Writes the rows and makes the empty store."""
+        self.write_rows()
+        # In a process of its own: an engine of SQLAlchemy must not be there when the runs are forked.
+        code = in_child(self._make_store, self.root / "log.txt")[1]
+        if os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]):
+            raise RuntimeError((self.root / "log.txt").read_text())
+
+    def write_rows(self):
+        """Writes the rows of every split."""
         (self.root / "data").mkdir(parents=True)
         for split, copies in COPIES.items():
             rows = [
@@ -66,10 +74,6 @@ class World:
             ]
             lines = [json.dumps(row) + "\n" for row in rows]
             (self.root / "data" / f"{split}.jsonl").write_text("".join(lines))
-        # In a process of its own: an engine of SQLAlchemy must not be there when the runs are forked.
-        code = in_child(self._make_store, self.root / "log.txt")[1]
-        if os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]):
-            raise RuntimeError((self.root / "log.txt").read_text())
 
     def _make_store(self, _pipe):
         from cl_mlm.tracking.mlflow_store import open_store
