@@ -1,6 +1,6 @@
 """Continual learning of language models: streams, strategies, forgetting measured after every stage."""
 
-from cl_mlm.api import compare, run
+from cl_mlm.api import compare, run, verify
 from cl_mlm.errors import ClMlmError, ConfigError, DataError
 from cl_mlm.experiment.prompt_run import Prompted
 from cl_mlm.experiment.prompt_run import prompt_run as prompt
@@ -23,4 +23,5 @@ __all__ = [
     "load",
     "prompt",
     "run",
+    "verify",
 ]

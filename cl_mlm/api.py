@@ -16,6 +16,7 @@ from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 
 if TYPE_CHECKING:
+    from cl_mlm.check.findings import Findings
     from cl_mlm.experiment.result import Result
     from cl_mlm.results.compared_runs import ComparedRuns
 
@@ -121,3 +122,22 @@ def compare(*runs: Result | str | Path | Iterable[Result | str | Path]) -> Compa
                 raise ConfigError(f"compare: must be given results or folders, got {type(one).__name__}")
             folders.append(one.folder if isinstance(one, Result) else Path(one))
     return compared_runs(folders)
+
+
+def verify(folder: Result | str | Path) -> list[Findings]:
+    """Looks at everything that runs have left; trains nothing and writes nothing.
+
+    Args:
+        folder: a result, a run folder, or a folder of runs, such as `runs/quickstart`.
+
+    Returns:
+        What was found of each run: `state`, `lines` (a line for each part), `faults` (`what` is wrong, and `way_out`),
+        `notes`; `is_whole` where there is no fault.
+
+    Raises:
+        RunFolderError: there is no run.
+    """
+    from cl_mlm.check.verification import verify as verify_runs
+    from cl_mlm.experiment.result import Result
+
+    return verify_runs(folder.folder if isinstance(folder, Result) else Path(folder))

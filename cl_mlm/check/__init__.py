@@ -1,1 +1,1 @@
-"""Estimates what a run would take before it starts: tokens, steps, memory, time and disk."""
+"""Looks at runs and trains nothing: what would one take (tokens, steps, memory, time, disk), is what it left whole."""

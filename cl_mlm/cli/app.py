@@ -17,6 +17,7 @@ from cl_mlm.cli.predict_command import predict
 from cl_mlm.cli.result_commands import compare, prompt
 from cl_mlm.cli.run_commands import rerun, resume, run
 from cl_mlm.cli.tracking_commands import sync, ui
+from cl_mlm.cli.verify_command import verify
 from cl_mlm.disk import disk_faults_told
 from cl_mlm.errors import ClMlmError
 from cl_mlm.tracking.credentials import without_credentials
@@ -55,6 +56,7 @@ def _cl_mlm(
 app.command(short_help="Trains and measures, or resumes.")(run)
 app.command(short_help="Goes on with an interrupted run.")(resume)
 app.command(short_help="Repeats a finished run: is it equal?")(rerun)
+app.command(short_help="Is all that a run left whole?")(verify)
 app.command(short_help="Predicts new texts with a finished run.")(predict)
 app.command(short_help="Asks a kept stage by prompts.")(prompt)
 app.command(short_help="Compares the runs of a folder.")(compare)

@@ -65,3 +65,11 @@ def complete_key(incomplete: str) -> list[str]:
     from cl_mlm.config.key_reference import keys
 
     return [f"{key.path}=" for key in keys() if key.path.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Returns the folders that begin so: runs, and folders that may hold some."""
+    beginning = Path(incomplete)
+    folder = beginning if incomplete.endswith("/") else beginning.parent
+    found = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    return [f"{path}/" for path in found if str(path).startswith(incomplete) and not path.name.startswith(".")]

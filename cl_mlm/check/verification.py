@@ -1,0 +1,162 @@
+"""Verifies run folders: looks at everything that a run has left in one go; trains nothing, writes nothing."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_mlm.check.findings import Findings
+from cl_mlm.check.kept_journal import check_journal, read_journal
+from cl_mlm.check.kept_predictions import check_predictions
+from cl_mlm.check.kept_scores import check_summary, check_tables
+from cl_mlm.check.kept_settings import check_config, check_versions
+from cl_mlm.check.kept_states import check_checkpoints, last_record
+from cl_mlm.errors import RunFolderError
+from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.inventory import faults
+from cl_mlm.tracking.mlflow_comparison import compare_with_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cl_mlm.check.kept_journal import KeptJournal
+
+MAX_DEPTH = 3
+LOG_EVERY = "tracking.log_every"
+
+
+def verify(folder: str | Path) -> list[Findings]:
+    """Returns what a look at every run in and below a folder finds.
+
+    Looked at are config, versions, journal, checkpoints, predictions, summary, tables, figures, and what MLflow has of
+    the run, where it answers within seconds. Nothing is written, and no store is created.
+
+    Args:
+        folder: a run folder, or one that holds some, at most 3 levels below.
+
+    Raises:
+        RunFolderError: there is no run.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder}: no such folder")
+    runs = list(_run_folders(folder, MAX_DEPTH))
+    if not runs:
+        raise RunFolderError(f"{folder}: holds no run (no config.yaml, journal.jsonl or summary.json)")
+    return [verify_run(run) for run in runs]
+
+
+def verify_run(path: Path) -> Findings:
+    """Returns what a look at the folder of one run finds."""
+    found, folder = Findings(path), RunFolder(path)
+    journal = read_journal(folder.journal)
+    settings = check_config(found, folder.config, journal)
+    check_versions(found, folder.versions, journal)
+    has_summary = folder.summary.exists()
+    says_finished = journal.statuses.get(None) == "FINISHED" or bool(journal.faults)
+    # A run that was cut off between its summary and its last line is not finished.
+    is_finished = folder.inventory.exists() or (has_summary and says_finished)
+    check_journal(
+        found,
+        journal,
+        _log_every(settings, journal),
+        has_summary=has_summary,
+        stops_early=bool(settings.get("training.patience")),
+    )
+    summary = None
+    if is_finished or has_summary:
+        summary = check_summary(found, folder.summary, journal, settings, is_finished=is_finished)
+    is_running = not is_finished and _is_locked(path)
+    found.state = _state(folder, journal, is_finished) + (", is running now" if is_running else "")
+    if is_running:
+        found.notes.append("looked at settings and journal only, for a process works on this run")
+        return found
+    check_checkpoints(found, folder, journal, summary)
+    if summary is not None:
+        check_predictions(found, folder, summary, journal, found.resume())
+        if is_finished:
+            check_tables(found, folder, summary, journal)
+    elif not is_finished:
+        check_predictions(
+            found, folder, _measured(folder), journal, "the same command makes it again where its model is kept"
+        )
+    _check_inventory(found, folder, journal, is_finished=is_finished)
+    _check_store(found, journal, is_finished=is_finished)
+    return found
+
+
+def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
+    """Yields the run folders in and below `folder`, in order of their paths; it does not search inside a run."""
+    files = RunFolder(folder)
+    if any(path.exists() for path in (files.config, files.journal, files.summary, files.inventory)):
+        yield folder
+    elif depth > 0:
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                yield from _run_folders(path, depth - 1)
+
+
+def _state(folder: RunFolder, journal: KeptJournal, is_finished: bool) -> str:
+    """Returns how far the run has come, in words."""
+    if is_finished:
+        return "finished"
+    started = max(journal.stages, default=-1)
+    in_all = journal.num_stages or len(last_record(folder).get("matrix", [])) or None
+    place = f"stage {started + 1}" if started >= 0 else "no stage has started"
+    return f"not finished: {place}{f' of {in_all}' if in_all and started >= 0 else ''}"
+
+
+def _is_locked(path: Path) -> bool:
+    """Returns whether a process works on the run."""
+    try:
+        with (path / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _log_every(settings: Mapping[str, Any], journal: KeptJournal) -> int | None:
+    """Returns the steps between the points of a stage; None: not known, for the run was resumed with others."""
+    then, now = journal.params.get(LOG_EVERY), settings.get(LOG_EVERY)
+    return then if isinstance(then, int) and then > 0 and then == now else None
+
+
+def _measured(folder: RunFolder) -> dict[str, Any]:
+    """Returns what a run that is not finished has measured, in the form of a summary; what is not known is empty."""
+    record = last_record(folder)
+    return {"columns": [], "accuracy_matrix": record.get("matrix", []), "baseline": record.get("baseline", [])}
+
+
+def _check_inventory(found: Findings, folder: RunFolder, journal: KeptJournal, *, is_finished: bool) -> None:
+    """Adds the files whose length or digest is not that of the inventory, where nothing else has named them."""
+    if not folder.inventory.exists():
+        if is_finished:
+            found.notes.append(
+                "no files.json: an earlier version has finished this run; digests of tables are not known"
+            )
+        return
+    told = [fault.what for fault in found.faults]
+    new = [fault for fault in faults(folder.path, thorough=True) if not any(_is_named(fault, what) for what in told)]
+    found.add("files", "lengths and digests", new, found.resume())
+
+
+def _is_named(fault: str, told: str) -> bool:
+    return fault.partition(": ")[0] == told.partition(": ")[0]
+
+
+def _check_store(found: Findings, journal: KeptJournal, *, is_finished: bool) -> None:
+    if journal.faults:
+        return
+    statuses: Mapping[int | None, str] = journal.statuses
+    compared = compare_with_store(found.folder, statuses, journal.num_sent)
+    way_out = f"`cl-mlm sync {found.folder}` sends what is missing"
+    if compared.note:
+        found.notes.append(compared.note)
+    elif compared.is_behind and not is_finished:
+        found.notes.append(f"MLflow has not everything yet; {way_out}")
+    else:
+        found.add("MLflow", compared.seen, compared.faults, way_out)
