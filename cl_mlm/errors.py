@@ -46,6 +46,10 @@ class TrainingError(ClMlmError):
     """Training that cannot go on: a loss that is not finite, or memory that does not suffice."""
 
 
+class OwnCodeError(ClMlmError):
+    """A strategy, stream or objective of a user's own that raises, which is then the cause, or breaks a rule."""
+
+
 class RunFolderError(ClMlmError):
     """A run folder that is missing, damaged, or in use."""
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.own_code import is_own
 
-SOURCE_PACKAGES = ("cl_mlm", "streams", "strategies")  # of this project
-INSTALLED = ("site-packages", "dist-packages")
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 NAMED = ("name", "objective")  # keys of a stream section that may name code
 
@@ -59,14 +57,6 @@ def own_folder(module: str) -> list[str]:
     """Returns the folder where Python finds a module of one's own; none where it is installed, or not to be found."""
     file = None if module == "__main__" else _known_file(module)
     return [str(_folder(file.absolute(), module))] if file is not None and is_own(file.absolute()) else []
-
-
-def is_own(file: Path) -> bool:
-    """Says whether a file belongs neither to Python, nor to an installed package, nor to this project."""
-    project = Path(__file__).parents[2]
-    python = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
-    foreign = [*(project / name for name in SOURCE_PACKAGES), *python]
-    return not any(part in INSTALLED for part in file.parts) and not any(file.is_relative_to(one) for one in foreign)
 
 
 def _modules(values: Mapping[str, Any]) -> Iterator[str]:

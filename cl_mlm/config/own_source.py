@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.compiled_code import CodeDigest, code_within, functions_of
-from cl_mlm.config.own_modules import SOURCE_PACKAGES, is_own
+from cl_mlm.own_code import SOURCE_PACKAGES, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.disk import writing
 from cl_mlm.storage.checkpoint import in_order, last_good, read_step, write_stage, write_step
+from cl_mlm.training import hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,7 +68,7 @@ class CheckpointPolicy:
         """Writes the checkpoint at the end of a stage, and removes those that are not needed any more."""
         self._journal.sync()
         backbone, stage_index = run.network.backbone, run.place.stage_index
-        states = {str(i): strategy.state_dict() for i, strategy in enumerate(run.strategies)}
+        states = hooks.states_of(run)
         model = backbone.task_model(run.tasks.keys[stage_index])
         others = {key: other for key, other in backbone.task_models().items() if other is not model}
         write_stage(self._folder.stages, stage_index, model, states, record.to_dict(), others)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cl_mlm.prompting.reader import Reader
 from cl_mlm.prompting.scoring import score_column
 from cl_mlm.tracking.slugs import slugs
+from cl_mlm.training import hooks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,9 +46,7 @@ def measure_prompts(prompting: Prompting, run: Run, record: Record, journal: Jou
     names = slugs([column.name for column in prompting.columns])
     with ExitStack() as stack:
         for strategy in run.strategies:
-            stack.enter_context(
-                strategy.evaluation(run.view(strategy, "evaluation"), [column.name for column in prompting.columns])
-            )
+            stack.enter_context(hooks.evaluation(run, strategy, [column.name for column in prompting.columns]))
         for shots in config.shots:
             row, flags = _row(reader, prompting, shots, after)
             matrix = record.prompting.setdefault(

@@ -19,6 +19,7 @@ from cl_mlm.metrics import average_accuracy
 from cl_mlm.storage.checkpoint import read_stage
 from cl_mlm.storage.state_files import state_bytes
 from cl_mlm.tracking.slugs import slugs
+from cl_mlm.training import hooks
 from cl_mlm.training.ceiling import ceilings
 from cl_mlm.training.hardware import memory_advice, peak_memory_bytes
 from cl_mlm.training.loop import train_stage
@@ -171,7 +172,7 @@ class Experiment:
         states, values = read_stage(checkpoint)
         record = Record.from_dict(values)
         for i, strategy in enumerate(prepared.strategies):
-            strategy.load_state_dict(states[str(i)])
+            hooks.restore(strategy, states[str(i)])
         return assemble(prepared, checkpoint, record.next_stage), record
 
     def _finish(self, record: Record, reachable: Ceilings) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _mean(scores: Sequence[float]) -> float:
 def _sizes(run: Run) -> dict[str, float]:
     return {
         "peak_memory_bytes": peak_memory_bytes(),
-        "buffer_bytes": sum(strategy.buffer_bytes(run.view(strategy, "buffer_bytes")) for strategy in run.strategies),
-        "strategy_state_bytes": sum(state_bytes(strategy.state_dict()) for strategy in run.strategies),
+        "buffer_bytes": sum(hooks.buffer_bytes(run, strategy) for strategy in run.strategies),
+        "strategy_state_bytes": sum(state_bytes(hooks.state_of(run, strategy)) for strategy in run.strategies),
         "trainable_parameters": sum(p.numel() for p in run.network.trainable().values()),
     }

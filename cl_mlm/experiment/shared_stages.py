@@ -23,6 +23,7 @@ from cl_mlm.errors import StorageError
 from cl_mlm.storage.state_files import MANIFEST, damage, read_entry, split_state, write_entry
 from cl_mlm.storage.versions import versions
 from cl_mlm.stream import unpack_row_ids
+from cl_mlm.training import hooks
 from cl_mlm.training.early_stopping import columns_in_training
 from cl_mlm.training.evaluation import Evaluated
 from cl_mlm.training.hardware import describe_hardware
@@ -135,7 +136,8 @@ def _training_inputs(run: Run) -> dict[str, Any]:
         "rows": [split_digest(rows) for rows in trained],
         "stopping": [[column.labels, split_digest(column.validation)] for column in map(columns.__getitem__, stopping)],
         "strategies": [
-            [_code(type(strategy)), signature, _state_digest(strategy.state_dict())] for strategy, signature in changing
+            [_code(type(strategy)), signature, _state_digest(hooks.state_of(run, strategy))]
+            for strategy, signature in changing
         ],
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cl_mlm.disk import writing
+from cl_mlm.own_code import in_short
 from cl_mlm.whole_files import digest_of, flush
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "manifest.json"
+TENSOR, TUPLE = "$tensor", "$tuple"  # keys that stand for what JSON does not know
+MARKS = {TENSOR, TUPLE}
+MOST_LEVELS = 100  # Python's reader of JSON gives up at some hundreds
 
 
 def write_entry(final: Path, state: Mapping[str, Any]) -> None:
@@ -91,21 +96,54 @@ def damage(folder: Path) -> str | None:
 def split_state(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Returns `value` with every tensor and array moved to `tensors` under its path and replaced by a reference.
 
+    A tuple comes back as a tuple; an array comes back as a tensor.
+
     Raises:
-        TypeError: a value is neither tensor, array, number, text, None, list nor dict.
+        TypeError: a value would not come back as it is; see `plain_fault`.
     """
+    if fault := _own_fault(value, path):
+        raise TypeError(fault)
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value.copy())  # torch takes no read-only arrays and no negative strides
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().clone().contiguous()
-        return {"$tensor": path}
+        return {TENSOR: path}
     if isinstance(value, Mapping):
-        return {str(key): split_state(item, f"{path}/{_escaped(key)}", tensors) for key, item in value.items()}
+        return {key: split_state(item, f"{path}/{_escaped(key)}", tensors) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [split_state(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise TypeError(f"state{path}: must be tensors and plain values only, got {type(value).__name__}")
+        items = [split_state(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
+        return {TUPLE: items} if isinstance(value, tuple) else items
+    return value
+
+
+def plain_fault(value: Any, path: str = "") -> str | None:
+    """Returns why a state would not come back from disk as it is, naming the first place; None: it would."""
+    fault = _own_fault(value, path)
+    if fault is None and isinstance(value, Mapping | list | tuple):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return next(filter(None, (plain_fault(item, f"{path}/{_escaped(key)}") for key, item in items)), None)
+    return fault
+
+
+def _own_fault(value: Any, path: str) -> str | None:
+    """Returns the fault of a value itself, without those of what it holds."""
+    rule, is_kept = "must be tensors and plain values only", False
+    if path.count("/") > MOST_LEVELS:
+        return f"state{path[:60]}...: must be nested at most {MOST_LEVELS} levels deep"
+    if isinstance(value, np.ndarray):
+        rule, is_kept = "must be numbers or bool", value.dtype.kind in "biufc"
+    elif isinstance(value, torch.Tensor):
+        is_kept = value.layout == torch.strided and not value.is_meta and not value.is_quantized
+        rule = "must be a dense tensor with values"
+    elif isinstance(value, Mapping):
+        odd = [key for key in value if not isinstance(key, str) or (key in MARKS and len(value) == 1)]
+        rule, is_kept = "keys must be texts, which are read back as they are", not odd
+        value = odd[0] if odd else value
+    elif isinstance(value, list | tuple):
+        is_kept = not hasattr(value, "_fields")
+    elif value is None or isinstance(value, str | int | float):
+        is_kept = not isinstance(value, Enum)
+    return None if is_kept else f"state{path}: {rule}, got {in_short(value)}"
 
 
 def _escaped(key: object) -> str:
@@ -116,8 +154,10 @@ def _escaped(key: object) -> str:
 def join_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     """Returns what `split_state` took apart; arrays come back as tensors."""
     if isinstance(value, dict):
-        if set(value) == {"$tensor"}:
-            return tensors[value["$tensor"]]
+        if set(value) == {TENSOR}:
+            return tensors[value[TENSOR]]
+        if set(value) == {TUPLE}:
+            return tuple(join_state(item, tensors) for item in value[TUPLE])
         return {key: join_state(item, tensors) for key, item in value.items()}
     if isinstance(value, list):
         return [join_state(item, tensors) for item in value]

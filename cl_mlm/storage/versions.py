@@ -10,7 +10,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from cl_mlm.config.own_modules import SOURCE_PACKAGES
+from cl_mlm.own_code import SOURCE_PACKAGES
 
 VERSIONED_PACKAGES = (
     "torch",

@@ -12,6 +12,7 @@ import torch
 from cl_mlm.arrow import arrow_batches
 from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.stream import unpack_row_ids
+from cl_mlm.training import hooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -94,7 +95,7 @@ def scoring(run: Run, columns: Sequence[int]) -> Iterator[None]:
     names = [run.stream.columns[j].name for j in columns]
     with ExitStack() as stack:
         for strategy in run.strategies:
-            stack.enter_context(strategy.evaluation(run.view(strategy, "evaluation"), names))
+            stack.enter_context(hooks.evaluation(run, strategy, names))
         stack.enter_context(torch.inference_mode())
         yield
 

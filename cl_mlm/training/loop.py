@@ -11,6 +11,7 @@ import numpy as np
 from accelerate.optimizer import AcceleratedOptimizer
 
 from cl_mlm.tokens.batching import cut_batch, training_batches
+from cl_mlm.training import hooks
 from cl_mlm.training.cost import StageCost
 from cl_mlm.training.early_stopping import BestWeights
 from cl_mlm.training.optimizer import make_optimizer, make_scheduler
@@ -68,21 +69,21 @@ def begin_stage(run: Run) -> None:
     run.tasks.count_labels(run.place.stage_index, run.place.last_trained)
     run.grow()
     for strategy in run.strategies:
-        strategy.before_stage(run.view(strategy, "before_stage"), run.stage)
+        hooks.stage_event(run, strategy, "before_stage")
     run.network.backbone.train_mode(run.config.finetuning.mode)
 
 
 def end_stage(run: Run) -> None:
     """Tells the strategies that the stage is trained; mutates the run."""
     for strategy in run.strategies:
-        strategy.after_stage(run.view(strategy, "after_stage"), run.stage)
+        hooks.stage_event(run, strategy, "after_stage")
     run.place.last_trained = run.place.stage_index
 
 
 def training_ids(run: Run) -> npt.NDArray[np.int64]:
     """Returns the rows of this stage: a strategy's own choice, else those of the strategies' regime."""
     for strategy in run.strategies:
-        chosen = strategy.training_data(run.view(strategy, "training_data"), run.stage)
+        chosen = hooks.training_data(run, strategy)
         if chosen is not None:
             return chosen
     last = run.place.stage_index
@@ -157,11 +158,11 @@ class StageTraining:
         return {
             "place": {"epoch": place.epoch, "step": place.step, "epoch_step": self.epoch_step},
             "weights": changing_tensors(self.run),
-            "optimizer": self.bare.state_dict()["state"],
+            "optimizer": {str(i): values for i, values in self.bare.state_dict()["state"].items()},
             "learning_rates": [group["lr"] for group in self.bare.param_groups],
             "scheduler": self.scheduler.state_dict(),
             "scaler": {} if scaler is None else scaler.state_dict(),
-            "strategies": {str(i): strategy.state_dict() for i, strategy in enumerate(self.run.strategies)},
+            "strategies": hooks.states_of(self.run),
             "best": self.best.state_dict(),
             "meter": self.step.meter.state_dict(),
             "cost": {**asdict(self.run.cost), "train_seconds": seconds},
@@ -181,7 +182,7 @@ class StageTraining:
         if run.network.accelerator.scaler is not None:
             run.network.accelerator.scaler.load_state_dict(state["scaler"])
         for i, strategy in enumerate(run.strategies):
-            strategy.load_state_dict(state["strategies"][str(i)])
+            hooks.restore(strategy, state["strategies"][str(i)])
         self.best.load_state_dict(state["best"])
         self.step.meter.load_state_dict(state["meter"], run.network.device)
         run.cost = StageCost(**state["cost"])

@@ -11,7 +11,7 @@ from cl_mlm.training.run_data import RunData
 from cl_mlm.training.strategy_view import StrategyView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     import torch
@@ -36,6 +36,7 @@ class Run:
         data: rows -> batches.
         network: batches -> outputs.
         cost: of the present stage so far.
+        terms: by name of every value that a strategy logs, whose it is: the strategy's class and the hook.
     """
 
     def __init__(
@@ -53,20 +54,23 @@ class Run:
         self.data = RunData(stream, tasks, backbone, config.training.row_length)
         self.network = Network(backbone, accelerator, config, self.data)
         self.cost = StageCost()
+        self.terms: dict[str, tuple[type[Strategy], str]] = {}
 
     @property
     def stage(self) -> Stage:
         """The present stage."""
         return self.stream.stages[self.place.stage_index]
 
-    def view(self, strategy: Strategy, hook: str, *address: str | int) -> RunView:
+    def view(
+        self, strategy: Strategy, hook: str, *address: str | int, refuse: Callable[[Any], None] = lambda ids: None
+    ) -> RunView:
         """Returns what a strategy sees of the run while one of its hooks is called.
 
         What it puts through the model is counted in `cost`, and draws its randomness by the hook's address; `address`
-        tells calls of one hook within a micro-batch apart.
+        tells calls of one hook within a micro-batch apart. `refuse` is given the row ids that the hook asks for.
         """
         parts = (self.config, self.stream, self.tasks, self.place, self.data, self.network)
-        return StrategyView(*parts, self.cost, (strategy.name, hook, *address))
+        return StrategyView(*parts, self.cost, (strategy.name, hook, *address), refuse)
 
     def begin(self, stage_index: int) -> None:
         """Moves to the first step of a stage."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cl_mlm.stream import SPLITS, Stream
 from cl_mlm.tokens.batching import sorted_batches
 from cl_mlm.tokens.split_rows import SplitRows
@@ -11,7 +13,6 @@ from cl_mlm.tokens.split_rows import SplitRows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     import numpy.typing as npt
 
     from cl_mlm.batch import Batch
@@ -35,10 +36,20 @@ class RunData:
     def __init__(self, stream: Stream, tasks: Tasks, backbone: Backbone, max_length: int) -> None:
         self._tasks, self._backbone = tasks, backbone
         self.splits = {split: SplitRows(stream, split, tasks, backbone.tokenizer, max_length) for split in SPLITS}
+        self._counts = np.full(len(stream), -1, dtype=np.int64)  # of training rows by stage; -1: not yet counted
 
     def ids(self, owner: int, split: str = "train") -> npt.NDArray[np.int64]:
         """Returns the ids of all rows of a stage (`train`) or column, (N,)."""
         return self.splits[split].ids(owner)
+
+    def counts(self, stages: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Returns the number of training rows that each of these stages has, the shape of `stages`."""
+        counts: npt.NDArray[np.int64] = self._counts[stages]
+        if (counts < 0).any():
+            for stage in np.unique(stages).tolist():
+                self._counts[stage] = len(self.ids(stage))
+            counts = self._counts[stages]
+        return counts
 
     def lengths(self, ids: npt.NDArray[np.int64], split: str = "train") -> npt.NDArray[np.int32]:
         """Returns the tokens of rows, (N,)."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cl_mlm.training import hooks
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,7 +30,7 @@ def put_back(run: Run, values: Mapping[str, torch.Tensor]) -> None:
 
 def changing_strategies(run: Run) -> list[tuple[Strategy, Mapping[str, Any]]]:
     """Returns the strategies that can change what training this stage computes, each with its signature."""
-    signed = [(strategy, strategy.training_signature(run.place.stage_index)) for strategy in run.strategies]
+    signed = [(strategy, hooks.signature(run, strategy)) for strategy in run.strategies]
     return [(strategy, signature) for strategy, signature in signed if signature is not None]
 
 
@@ -36,7 +38,7 @@ def trained_state(run: Run, cost: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what training the present stage has changed: weights, strategies' states, place, cost."""
     return {
         "weights": changing_tensors(run),
-        "strategies": [strategy.state_dict() for strategy, _ in changing_strategies(run)],
+        "strategies": [hooks.state_of(run, strategy) for strategy, _ in changing_strategies(run)],
         "place": {"epoch": run.place.epoch, "step": run.place.step},
         "cost": cost,
     }
@@ -47,5 +49,5 @@ def take_over(run: Run, state: Mapping[str, Any]) -> None:
     put_back(run, state["weights"])
     changed = changing_strategies(run)
     for (strategy, _), strategy_state in zip(changed, state["strategies"], strict=True):
-        strategy.load_state_dict(strategy_state)
+        hooks.restore(strategy, strategy_state)
     run.place.epoch, run.place.step = state["place"]["epoch"], state["place"]["step"]

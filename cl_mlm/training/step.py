@@ -10,6 +10,7 @@ import torch
 from cl_mlm.batch import Batch, mean_loss
 from cl_mlm.errors import TrainingError
 from cl_mlm.randomness import seed_everything, torch_generator
+from cl_mlm.training import hooks
 from cl_mlm.training.hardware import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -86,14 +87,14 @@ class Step:
         if run.network.backbone.is_shared:
             self._leave_untouched()
         for strategy in self._by_hook["adjust_gradients"]:
-            for name, value in strategy.adjust_gradients(run.view(strategy, "adjust_gradients")).items():
+            for name, value in hooks.adjust_gradients(run, strategy).items():
                 self.meter.add(f"train/term/{name}", value)
         if run.config.training.clip is not None:
             # Would unscale fp16 gradients a second time, were the optimiser one that the accelerator keeps.
             accelerator.clip_grad_norm_(self.parameters, run.config.training.clip)
         self.optimizer.step()
         for strategy in self._by_hook["after_step"]:
-            strategy.after_step(run.view(strategy, "after_step"))
+            hooks.after_step(run, strategy)
         self.optimizer.zero_grad()
 
     def _gather(self, batches: list[Batch]) -> bool:
@@ -118,9 +119,7 @@ class Step:
             for index, batch in enumerate(batches):
                 self.run.place.micro_batch = index
                 for strategy in self._by_hook["memory"]:
-                    for number, (weight, memory) in enumerate(
-                        strategy.memory(self.run.view(strategy, "memory"), batch)
-                    ):
+                    for number, (weight, memory) in enumerate(hooks.memory(self.run, strategy, batch)):
                         count, share = float(memory.count.sum()), weight / len(batches)
                         seen.append(memory)
                         address = ("memory", strategy.name, index, number)
@@ -149,7 +148,7 @@ class Step:
         """Adds the gradient of one micro-batch: `weight` times its summed loss over `items`, and terms by row share."""
         run, place = self.run, self.run.place
         for strategy in self._by_hook["allowed_classes"]:
-            allowed = strategy.allowed_classes(run.view(strategy, "allowed_classes", *address), batch)
+            allowed = hooks.allowed_classes(run, strategy, batch, address)
             if allowed is not None:
                 batch = batch.with_allowed(allowed if batch.allowed is None else allowed & batch.allowed)
         batch = run.task_of(batch).objective.varied(
@@ -162,8 +161,7 @@ class Step:
             loss: torch.Tensor = mean_loss(run.task_loss(outputs, piece), piece, items)
             _add(values, f"train/loss/{piece.origin}", loss)
             for strategy in self._by_hook["loss_terms"]:
-                view = run.view(strategy, "loss_terms", *of_piece)
-                for name, term in strategy.loss_terms(view, piece, outputs).items():
+                for name, term in hooks.loss_terms(run, strategy, piece, outputs, of_piece).items():
                     share = term * (len(piece) / rows)
                     loss = loss + share
                     _add(values, f"train/term/{name}", share)

@@ -11,7 +11,7 @@ from cl_mlm.batch import Batch, Outputs, Sites, mean_loss
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -48,6 +48,7 @@ class StrategyView:
         cost: gets the passes that the hook makes.
         hook: names of the strategy and of its hook, and what tells this call from others in the same micro-batch: by
             these the randomness of the passes is addressed.
+        refuse: is given the row ids that the hook asks for, and raises where they are none of training rows.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class StrategyView:
         network: Network,
         cost: StageCost,
         hook: tuple[str | int, ...],
+        refuse: Callable[[npt.NDArray[np.int64]], None],
     ) -> None:
         self._config, self._stream, self._tasks = config, stream, tasks
         self._place, self._data, self._network = place, data, network
-        self._cost, self._hook = cost, hook
+        self._cost, self._hook, self._refuse = cost, hook, refuse
         self._num_passes = 0
 
     @property
@@ -134,15 +136,19 @@ class StrategyView:
         return self._network.trainable()
 
     def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        self._refuse(ids)
         return self._data.lengths(ids)
 
     def rows(self, ids: npt.NDArray[np.int64]) -> Batch:
+        self._refuse(ids)
         return self._data.rows(ids)
 
     def batches(self, ids: npt.NDArray[np.int64], batch_size: int) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        self._refuse(ids)
         return self._data.batches(ids, batch_size)
 
     def by_task(self, ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        self._refuse(ids)
         return self._data.by_task(ids)
 
     def forward(self, batch: Batch) -> Outputs:
