@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "files.json"
 
     @property
+    def trace(self) -> Path:
+        """The trace of the last error that nobody foresaw."""
+        return self.path / "traceback.txt"
+
+    @property
     def per_class(self) -> Path:
         """Precision, recall and F1 of every label under the final model."""
         return self.path / "per_class.csv"

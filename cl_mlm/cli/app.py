@@ -6,25 +6,27 @@ The commands are plain functions, one module a group. Each imports what it needs
 
 from __future__ import annotations
 
-import signal
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cl_mlm.cli.config_commands import check, init, list_
+from cl_mlm.cli.faults import UnexpectedError, debug_is_set, fault_lines, trace_of
 from cl_mlm.cli.predict_command import predict
 from cl_mlm.cli.result_commands import compare, prompt
 from cl_mlm.cli.run_commands import rerun, resume, run
+from cl_mlm.cli.standard_streams import final_code, forgiving_streams
 from cl_mlm.cli.tracking_commands import sync, ui
 from cl_mlm.cli.verify_command import verify
 from cl_mlm.disk import disk_faults_told
 from cl_mlm.errors import ClMlmError
+from cl_mlm.experiment.interruption import Interruption
 from cl_mlm.tracking.credentials import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
 app = typer.Typer(
     name="cl-mlm",
@@ -43,13 +45,30 @@ def _print_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
+@dataclass
+class Shown:
+    """What a command shows beside its results.
+
+    Attributes:
+        trace: of an error, on standard error.
+    """
+
+    trace: bool
+
+
 @app.callback()
 def _cl_mlm(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Prints the version.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Shows the trace of an error, as CL_MLM_DEBUG=1 does.")
+    ] = False,
 ) -> None:
     """Takes the options that stand before a command."""
+    if debug:
+        context.obj.trace = True
 
 
 # The help lists the commands in this order; the short helps fit a terminal of 60 columns.
@@ -70,20 +89,48 @@ app.command(short_help="Serves the MLflow UI.")(ui)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; the process ends with its exit code.
 
-    An error that a user can cause is printed without a traceback and ends with its `exit_code`, Ctrl-C with 130,
-    SIGTERM with 143.
+    An error that a user can cause is printed without a traceback and ends with its `exit_code`. One that nobody foresaw
+    is told in two lines, its trace goes into a file, and the code is 1. Ctrl-C ends with 130, SIGTERM with 143, SIGHUP
+    with 129.
 
     Args:
         arguments: of the command line; None: those of the process.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    with forgiving_streams() as out:
+        sys.exit(final_code(_exit_code(arguments), out))
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
+    shown = Shown(trace=debug_is_set())
     try:
-        with disk_faults_told():
-            app(arguments, standalone_mode=True)
+        with Interruption().listening(), disk_faults_told():
+            app(arguments, standalone_mode=True, obj=shown)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except KeyboardInterrupt:  # outside of a command, whose own typer turns into the same code
+        return 130
     except ClMlmError as error:
+        if shown.trace:
+            print(trace_of(error), file=sys.stderr)
         # What a user set may hold a password, and standard error is often kept in files.
         print(without_credentials(_error_text(error)), file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except Exception as error:
+        return _unexpected(error, shown)
+    return 0
+
+
+def _unexpected(error: Exception, shown: Shown) -> int:
+    """Tells an error that nobody foresaw; returns the exit code."""
+    folder, goes_on, cause = None, "the same command may be given again", error.__cause__
+    if isinstance(error, UnexpectedError) and cause is not None:
+        folder, goes_on = error.folder, error.goes_on
+    else:
+        cause = error
+    if shown.trace:
+        print(trace_of(cause), file=sys.stderr)
+    print("\n".join(fault_lines(cause, folder, goes_on)), file=sys.stderr)
+    return 1
 
 
 def _error_text(error: ClMlmError) -> str:
@@ -92,8 +139,3 @@ def _error_text(error: ClMlmError) -> str:
     if len(problems) == 1:
         return f"error: {problems[0]}"
     return "\n  ".join([f"{len(problems)} errors: ", *problems])
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Ends the process on SIGTERM through an exception, so that a run cleans up as it does on Ctrl-C."""
-    raise SystemExit(128 + number)

@@ -8,8 +8,9 @@ import typer
 
 from cl_mlm.cli.arguments import Arms, ConfigFile, Limit, Overrides, with_limit
 from cl_mlm.cli.completion import complete_list, complete_part, complete_shipped
-from cl_mlm.cli.printing import print_lines, shell_line
+from cl_mlm.cli.printing import print_lines
 from cl_mlm.results.terminal_text import terminal_width
+from cl_mlm.tracking.shell import shell_line
 
 
 def check(
@@ -84,4 +85,4 @@ def init(
         print_lines([*listing("configs"), "", "cl-mlm init NAME copies one of them to NAME.yaml"])
         return
     file = copy_shipped(name, target)
-    print_lines([f"written: {file}", f"next: {shell_line('cl-mlm', 'check', str(file))}"])
+    print_lines([f"written: {file}", f"next: {shell_line('cl-mlm', 'check', file)}"])

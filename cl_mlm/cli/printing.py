@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from cl_mlm.results.terminal_text import terminal_width, wrapped
@@ -30,12 +29,6 @@ def print_lines(lines: Iterable[str], stream: TextIO | None = None, whole: tuple
     for text in lines:
         for line in text.split("\n"):
             print(line if line.startswith(whole) else wrapped(line, width), file=stream, flush=stream is not None)
-
-
-def shell_line(*words: str) -> str:
-    """Returns a command as bash and zsh take it: words that they would read otherwise are quoted."""
-    # zsh gives `=` at the start of a word a meaning that shlex does not know.
-    return " ".join(f"'{word}'" if word[:1] == "=" and "'" not in word else shlex.quote(word) for word in words)
 
 
 def print_result(result: Result) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.cli.printing import shell_line
 from cl_mlm.errors import ClMlmError, ConfigError
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,11 +85,13 @@ def closing_lines(results: Sequence[Result], following: str) -> list[str]:
     places = [_last_model(result) for result in results]
     if len(results) == 1:
         lines = [
-            f"run: {folders[0].path}",
-            f"report: {folders[0].figures}",
+            f"run: {shell_line(folders[0].path)}",
+            f"report: {shell_line(folders[0].figures)}",
             "  beside it: per_class.csv, summary.json",
         ]
-        kept = "model: not kept (checkpoint.keep_stages=none)" if places[0] is None else f"model: {places[0]}"
+        kept = (
+            "model: not kept (checkpoint.keep_stages=none)" if places[0] is None else f"model: {shell_line(places[0])}"
+        )
     else:
         lines = ["reports: figures/, per_class.csv and summary.json in the folder of each run"]
         found = [str(place.relative_to(folder.path)) for place, folder in zip(places, folders, strict=True) if place]
@@ -104,24 +106,24 @@ def next_command(config: Path, overrides: Sequence[str], arms: Sequence[str], re
 
     folder = results[0].folder.parent
     chosen = [word for arm in arms for word in ("--arm", arm)]
-    same = ["cl-mlm", "run", str(config), *(text for text in overrides if not text.startswith("limit="))]
+    same: list[str | Path] = ["cl-mlm", "run", config, *(text for text in overrides if not text.startswith("limit="))]
     if any(result.summary["settings"].get("limit") for result in results):
         return shell_line(*same, *chosen)  # after the smoke run the real one
     seeds = sorted({int(result.summary["seed"]) for result in results})
     if len(results) == 1 and len(_finished(folder)) > 1:
-        return shell_line("cl-mlm", "compare", str(folder))
+        return shell_line("cl-mlm", "compare", folder)
     # An override of the strategies would make all arms the same.
     if len(results) == 1 and arm_layers(read_layer(config)) and not any(t.startswith("strategies") for t in overrides):
         return shell_line(*same, "--arm", "all")
     if len(seeds) > 1:
-        return shell_line("cl-mlm", "compare", str(folder), "--markdown")
+        return shell_line("cl-mlm", "compare", folder, "--markdown")
     more = [word for seed in range(seeds[0], seeds[0] + 3) for word in ("--seed", str(seed))]
     return shell_line(*same, *chosen, *more)
 
 
 def compare_command(result: Result) -> str:
     """Returns the command that compares a run with those beside it."""
-    return shell_line("cl-mlm", "compare", str(result.folder.parent))
+    return shell_line("cl-mlm", "compare", result.folder.parent)
 
 
 def _finished(experiment: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.shipped import config_file
+from cl_mlm.config.undecodable import unveiled, veiled, veiled_yaml
 from cl_mlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
                 "writes a config, whose stream.path can name it"
             )
     try:
-        node = OmegaConf.create(dict(source)) if isinstance(source, Mapping) else OmegaConf.load(source)
-        values = OmegaConf.to_container(node, resolve=False)
+        node = OmegaConf.create(dict(source)) if isinstance(source, Mapping) else _node(source)
+        values = unveiled(OmegaConf.to_container(node, resolve=False))
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else str(source)
@@ -54,6 +55,15 @@ def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: must be a mapping of settings, got {type(values).__name__}")
     return {str(key): value for key, value in values.items()}
+
+
+def _node(path: Path) -> Any:
+    """Returns a YAML file as OmegaConf reads it; one with bytes of a path that is no text as `undecodable` veils it."""
+    from omegaconf import OmegaConf
+
+    if b"\\udc" not in path.read_bytes().lower():
+        return OmegaConf.load(path)
+    return OmegaConf.create(veiled_yaml(path.read_text(encoding="utf-8")))
 
 
 def read_override(text: str) -> dict[str, Any]:
@@ -73,8 +83,8 @@ def read_override(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"{text}: an override is key=value, such as training.epochs=5")
     try:
-        values = OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=False)
-        path = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}=0"]))
+        values = unveiled(OmegaConf.to_container(OmegaConf.from_dotlist([veiled(text)]), resolve=False))
+        path = unveiled(OmegaConf.to_container(OmegaConf.from_dotlist([f"{veiled(key)}=0"])))
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{text}: not a valid override: {str(error).splitlines()[0]}") from error
     layer: dict[str, Any] = _with_whole(values, path)

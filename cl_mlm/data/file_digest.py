@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def file_digest(path: Path) -> str:
     The file is read only where it may have changed since it was last hashed.
     """
     absolute = path.absolute()
-    note = cache_folder("digests") / hashlib.sha256(str(absolute).encode()).hexdigest()[:32]
+    note = cache_folder("digests") / hashlib.sha256(os.fsencode(absolute)).hexdigest()[:32]
     before = _state(absolute)
     known = _read(note)
     if known is not None and known["state"] == before:

@@ -6,13 +6,13 @@ no widgets.
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from cl_mlm.experiment.stage_steps import stage_steps
 from cl_mlm.results.terminal_text import terminal_width, wrapped
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from cl_mlm.experiment.preparation import Prepared
+
+log = logging.getLogger(__name__)
 
 NOTEBOOK_SECONDS = 30.0  # between two signs of life within a stage where no live line can be shown
 NAME_LENGTH = 16  # of a stage in the live line, which must fit in 60 columns
@@ -39,12 +41,14 @@ class Command:
         number: of the present one, from 1.
         spent: seconds of each run that this command has trained.
         folder: of the present run; None: before the first one.
+        lost_sending_seconds: that the ends of its runs waited in vain for the tracking server.
     """
 
     num_runs: int = 1
     number: int = 1
     spent: list[float] = field(default_factory=list)
     folder: Path | None = None
+    lost_sending_seconds: float = 0.0
 
     def later_seconds(self, present: float) -> float:
         """Returns the seconds that the runs after the present one will take; `present`: what that one will take."""
@@ -102,6 +106,9 @@ class Pace:
 class Progress:
     """What a run shows of itself.
 
+    Attributes:
+        command: the run is one of its runs.
+
     Args:
         prepared: the run.
         folder: where it is written.
@@ -109,10 +116,12 @@ class Progress:
     """
 
     def __init__(self, prepared: Prepared, folder: Path, shown: bool | Command | None = None) -> None:
+        from cl_mlm.experiment.stage_steps import stage_steps  # not above: it imports torch, and `Command` is light
+
         self._prepared, self._folder = prepared, folder
         self._is_shown = shown is not False
-        self._command = shown if isinstance(shown, Command) else Command()
-        self._command.folder = folder
+        self.command = shown if isinstance(shown, Command) else Command()
+        self.command.folder = folder
         stages = range(len(prepared.stream))
         self._steps = stage_steps(prepared) if self._is_shown else [None for _ in stages]
         self._pace = Pace(self._steps, [prepared.stream.is_measured(i) for i in stages])
@@ -146,8 +155,9 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
         if error is None:
-            self._command.spent.append(time.monotonic() - self._started)
+            self.command.spent.append(time.monotonic() - self._started)
 
     def stage(self, stage_index: int, num_stages: int, name: str) -> None:
         """A stage begins."""
@@ -198,10 +208,21 @@ class Progress:
         taken = duration(train_seconds + eval_seconds)
         self._say(f"  stage {self._stage}: {', '.join([*shown, taken])}; {self._left_in_words(left)}")
 
+    def still_sending(self, seconds: float) -> None:
+        """The run has ended, and its last measurements are sent for at most so many seconds."""
+        self._say(f"  sending to the tracking server, for at most {seconds:.0f} s more ...")
+
+    def warn(self, warning: str) -> None:
+        """Tells what a run that ends early cannot return; a silent one logs it."""
+        if self._is_shown:
+            self._say(f"warning: {warning}")
+        else:
+            log.warning(warning)
+
     def _head(self) -> str:
         """Returns what runs, where it is computed, and how much it is."""
         training, stream = self._prepared.config.training, self._prepared.stream
-        number = f"[{self._command.number}/{self._command.num_runs}] " if self._command.num_runs > 1 else ""
+        number = f"[{self.command.number}/{self.command.num_runs}] " if self.command.num_runs > 1 else ""
         counted = [steps for steps in self._steps if steps is not None]
         steps = f"{sum(counted):,} steps" if len(counted) == len(self._steps) else "steps counted stage by stage"
         at_most = "at most " if training.patience and counted else ""
@@ -227,17 +248,17 @@ class Progress:
 
     def _all_left(self, left: float) -> str:
         """Returns the time left of the whole command, for the live line; empty where this is its last run."""
-        if self._command.number == self._command.num_runs:
+        if self.command.number == self.command.num_runs:
             return ""
-        return f", all {_clock(left + self._command.later_seconds(self._spent() + left))}"
+        return f", all {_clock(left + self.command.later_seconds(self._spent() + left))}"
 
     def _left_in_words(self, left: float | None) -> str:
         if left is None:
             return "time left not known yet"
         words = f"about {duration(left)} left" if left else "all stages done"
-        if self._command.number < self._command.num_runs:
-            later = self._command.later_seconds(self._spent() + left)
-            words += f", {duration(left + later)} of all {self._command.num_runs} runs"
+        if self.command.number < self.command.num_runs:
+            later = self.command.later_seconds(self._spent() + left)
+            words += f", {duration(left + later)} of all {self.command.num_runs} runs"
         return words
 
     def _spent(self) -> float:

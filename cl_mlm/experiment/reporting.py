@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
+from cl_mlm.config.undecodable import to_yaml
 from cl_mlm.experiment.continuation import BETWEEN_NOTES, INEXACT_TAG, flat
 from cl_mlm.experiment.mlflow_tags import description, origin_tags
 from cl_mlm.experiment.predictions import write_per_class
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: Sequence[str]) -> None:
     """Writes the resolved config and what identifies the run; the same again when a run is resumed."""
     config, stream = prepared.config, prepared.stream
-    write_text_whole(folder.config, OmegaConf.to_yaml(OmegaConf.create(cleaned(config.to_dict()))))
+    write_text_whole(folder.config, to_yaml(cleaned(config.to_dict())))
     journal.start(config.experiment, folder.path.name)
     journal.status("RUNNING")
     journal.params(flat(config.to_dict()))

@@ -55,6 +55,7 @@ class Experiment:
         progress: the live display.
         notes: what was not the same in this run's sessions.
         on_step: called whenever a step is done.
+        interruption: what asks the run to end; None: nothing does.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Experiment:
         progress: Progress,
         notes: Sequence[str] = (),
         on_step: Callable[[], None] = lambda: None,
+        interruption: Interruption | None = None,
     ) -> None:
         self.prepared, self.folder, self.journal, self.progress = prepared, folder, journal, progress
         self.notes, self.on_step = notes, on_step
@@ -72,7 +74,8 @@ class Experiment:
         self.has_begun = False  # to train or, where all is trained, to write its results
         self.checkpoint_bytes = 0  # of the weights alone; 0: not known yet
         self.resumed_stage: int | None = None
-        self.interruption = Interruption()
+        self.interruption = interruption or Interruption()
+        self.num_steps = 0
         self.checkpoints = CheckpointPolicy(folder, prepared.config.checkpoint, journal)
         self.shared = SharedStages(_shared_folder(folder), folder.path.name, _num_shared(prepared, folder))
         self.stage_slugs = slugs([stage.name for stage in prepared.stream.stages])
@@ -104,6 +107,7 @@ class Experiment:
     def step_done(self, step: int, num_steps: int, epoch: int, rows: int, values: Mapping[str, float]) -> None:
         """Tells the display and, where values were read, the journal."""
         self.on_step()
+        self.num_steps = num_steps
         self.progress.step(step, num_steps, epoch, rows, values)
         if values:
             self.journal.metrics(values, step, self.stage_index)
@@ -115,9 +119,11 @@ class Experiment:
     def may_checkpoint(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         """Writes a checkpoint where one is due, or where the run was asked to end, which it then does."""
         is_asked_to_end = self.interruption.asked is not None
-        self.checkpoints.after_step(self.stage_index, step, state, is_last=is_asked_to_end)
+        with self.interruption.writing():
+            self.checkpoints.after_step(self.stage_index, step, state, is_last=is_asked_to_end)
         if is_asked_to_end:
             self.interruption.end()
+        self.interruption.step_done(is_last=step == self.num_steps)
 
     def _run_stage(self, run: Run, record: Record, stage_index: int, *, is_first: bool) -> None:
         self.stage_index = stage_index

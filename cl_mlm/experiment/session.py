@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
     from cl_mlm.experiment.continuation import Continuation
     from cl_mlm.experiment.preparation import Prepared
-    from cl_mlm.experiment.progress import Command
+    from cl_mlm.experiment.progress import Command, Progress
     from cl_mlm.experiment.running import Experiment
     from cl_mlm.tracking.journal import Status
+    from cl_mlm.tracking.mlflow_sender import MlflowSender
 
     Shown = bool | Command | None  # whether a run tells how it goes on, and of which command it is one
 
 # The journal holds everything, so a server that is away must not hold up the next run, nor the prompt after Ctrl-C.
-SENDING_SECONDS = 30.0
+SENDING_SECONDS = 10.0
 SENDING_WAITS_SECONDS = 10.0  # for the first step: until then MLflow and the training would only hold each other up
-SENDING_SECONDS_KILLED = 20.0
 log = logging.getLogger(__name__)
 
 
@@ -72,33 +73,41 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
 
 
 def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: Shown) -> Result:
+    from cl_mlm.experiment.interruption import Interruption
     from cl_mlm.experiment.progress import Progress
     from cl_mlm.experiment.running import Experiment
     from cl_mlm.tracking.journal import Journal
     from cl_mlm.tracking.mlflow_sender import MlflowSender
     from cl_mlm.training.determinism import determinism
 
-    with Journal(RunFolder(folder).journal, is_exact=continuation.is_exact) as journal:
+    interruption = Interruption(is_told=progress is not False)
+    with interruption.listening(), Journal(RunFolder(folder).journal, is_exact=continuation.is_exact) as journal:
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
         sender.start(SENDING_WAITS_SECONDS)
+        display = Progress(prepared, folder, progress)
         experiment: Experiment | None = None
         try:
-            with Progress(prepared, folder, progress) as display:
-                experiment = Experiment(prepared, RunFolder(folder), journal, display, continuation.notes, sender.begin)
-                with experiment.interruption.listening(), determinism(prepared.config.training):
-                    summary = experiment.execute()
+            with display, determinism(prepared.config.training):
+                files, notes = RunFolder(folder), continuation.notes
+                experiment = Experiment(prepared, files, journal, display, notes, sender.begin, interruption)
+                summary = experiment.execute()
         except BaseException as error:
             state: Status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
-            with suppress(StorageError):  # a disk that is full takes no such lines either
+            with interruption.held(), suppress(StorageError):  # a disk that is full takes no such lines either
                 for stage in (*journal.running_stages(), None):
                     journal.status(state, stage)
                 journal.sync()
-            sender.finish(SENDING_SECONDS_KILLED)
+            try:
+                unsent = _send_rest(sender, display)
+            except (KeyboardInterrupt, SystemExit):  # one more signal; the first error is the one to tell
+                unsent = sender.finish(0.0)
+            if unsent:
+                display.warn(unsent)
             fault = error if isinstance(error, StorageError) else storage_error(error)
             if fault is not None:
                 raise _with_needs(fault, experiment) from error
             raise
-        unsent = sender.finish(SENDING_SECONDS)
+        unsent = _send_rest(sender, display)
     return Result(folder, summary, warnings=[unsent] if unsent else [])
 
 
@@ -111,3 +120,15 @@ def _with_needs(fault: StorageError, experiment: Experiment | None) -> StorageEr
         lacks_room=fault.lacks_room,
         has_trained=experiment is not None and experiment.has_begun,
     )
+
+
+def _send_rest(sender: MlflowSender, display: Progress) -> str | None:
+    """Gives the sender its last seconds; returns what it could not send, in one line.
+
+    The runs of a command share the seconds that are lost on a server that is away; each has one at least.
+    """
+    started, command = time.monotonic(), display.command
+    fault = sender.finish(max(1.0, SENDING_SECONDS - command.lost_sending_seconds), display.still_sending)
+    if fault:
+        command.lost_sending_seconds += time.monotonic() - started
+    return fault

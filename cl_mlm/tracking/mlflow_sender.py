@@ -6,6 +6,7 @@ thread tries again, and after the run `sync` sends it.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING, Final
@@ -15,10 +16,14 @@ from cl_mlm.errors import ClMlmError, ConfigError, RunFolderError
 from cl_mlm.tracking.credentials import address_fault, without_credentials
 from cl_mlm.tracking.mlflow_delivery import LINK_FILE, Delivery, Link
 from cl_mlm.tracking.mlflow_store import TrackingError, sqlite_path
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+NOTICED_SECONDS: Final = 1.0  # a wait that is longer is told
 JOURNAL_FILE: Final = "journal.jsonl"
 
 
@@ -90,23 +95,30 @@ class MlflowSender:
         """Ends the wait of `start`."""
         self._begun.set()
 
-    def finish(self, timeout_s: float) -> str | None:
+    def finish(self, timeout_s: float, still_sending: Callable[[float], None] = lambda seconds: None) -> str | None:
         """Waits at most `timeout_s` seconds until every line of the journal is sent.
+
+        Args:
+            timeout_s: seconds; 0: what is not sent yet is given up.
+            still_sending: called after a second with the seconds that are left, if it is not all sent by then.
 
         Returns:
             None if everything is sent; else one line that says why not, and how to send the rest.
         """
         self._closing.set()
         self.begin()
-        self._thread.join(timeout_s)
+        self._thread.join(min(timeout_s, NOTICED_SECONDS))
+        if self._thread.is_alive() and timeout_s > NOTICED_SECONDS:
+            still_sending(timeout_s - NOTICED_SECONDS)
+            self._thread.join(timeout_s - NOTICED_SECONDS)
         self._abandoned.set()
         if self._sent_all:
             return None
         public_uri = without_credentials(self.uri)
         if self._problem is None:
-            stopped = "did not take everything" if self._thread.is_alive() else "the sender stopped, see its traceback"
-            self._problem = f"tracking {public_uri}: {stopped} within {timeout_s:g} s"
-        return f"{self._problem}; the journal holds everything: cl-mlm sync {self._folder} sends it"
+            stopped = f"did not take everything within {timeout_s:g} s" if timeout_s else "the sending was cut short"
+            self._problem = f"tracking {public_uri}: {stopped}"
+        return f"{self._problem}; the journal holds everything: {shell_line('cl-mlm', 'sync', self._folder)} sends it"
 
     def _work(self) -> None:
         """Runs in the thread: sends, waits and sends again, until everything is sent after `finish`."""
@@ -125,6 +137,12 @@ class MlflowSender:
                 self._wait(pause)
                 pause = min(2 * pause, longest)
                 continue
+            except Exception as error:  # an error of MLflow that nobody foresaw costs measurements there, never a run
+                log.debug("the sender failed", exc_info=True)
+                first_line = str(error).partition("\n")[0]
+                text = f"tracking {self.uri}: {type(error).__name__}: {first_line}"
+                self._problem = without_credentials(text)
+                return
             self._problem = None
             pause = first
             if closing:

@@ -123,7 +123,7 @@ def _make_sqlite_store(path: Path) -> None:
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
     lock_path = Path(tempfile.gettempdir()) / f"cl_mlm-{os.getuid()}-{digest}.lock"
     with lock_path.open("a") as lock, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
         fcntl.flock(lock, fcntl.LOCK_EX)

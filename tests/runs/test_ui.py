@@ -93,7 +93,7 @@ def ui(clone):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, -signal.SIGHUP)]
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_it_tells_and_opens_the_page_of_runs_serves_moved_artifacts_and_leaves_nobody(ui, clone, number, code):
     link = Link.load(clone / "runs" / "r")
