@@ -263,3 +263,8 @@ class Strategy:
     def overrides(self, hook: str) -> bool:
         """Says whether this strategy has its own version of `hook`: its class, or the object itself."""
         return hook in vars(self) or getattr(type(self), hook) is not getattr(Strategy, hook)
+
+
+HOOKS = frozenset(
+    name for name, value in vars(Strategy).items() if inspect.isfunction(value) and not name.startswith("_")
+)

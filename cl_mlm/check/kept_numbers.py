@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cl_mlm.own_code import OwnCode, broken, label_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.models.size import ModelSize
+    from cl_mlm.strategy import Strategy
 
 MOMENTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each trainable parameter
 
@@ -35,4 +38,13 @@ def uncounted_strategies(prepared: Prepared, size: ModelSize, hooks: Sequence[st
 
 def _by_strategy(prepared: Prepared, size: ModelSize) -> list[int | None]:
     num_stages = len(prepared.stream)
-    return [strategy.state_numbers(size.trainable, num_stages) for strategy in prepared.strategies]
+    return [_state_numbers(strategy, size.trainable, num_stages) for strategy in prepared.strategies]
+
+
+def _state_numbers(strategy: Strategy, num_trainable: int, num_stages: int) -> int | None:
+    who = f"strategy {label_of(type(strategy))}, hook state_numbers"
+    with OwnCode("strategy", who):
+        found = strategy.state_numbers(num_trainable, num_stages)
+    if found is not None and not (isinstance(found, int) and found >= 0):
+        raise broken("strategy", who, "must be a whole number from 0, or None", found)
+    return found

@@ -14,12 +14,15 @@ import inspect
 import pkgutil
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.checking import check
+from cl_mlm.config.own_objectives import watched
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.objective import Objective
+from cl_mlm.own_code import OwnCode, broken, label_of
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stream
 
@@ -79,8 +82,36 @@ def make_objective(name: str, options: Mapping[str, Any]) -> Objective:
     }
     if faults:
         raise ConfigError(faults)
-    objective: Objective = objective_class(**arguments)
-    return objective
+    with OwnCode("objective", f"objective {label_of(objective_class)}, __init__"):
+        objective: Objective = objective_class(**arguments)
+    return watched(objective)
+
+
+def make_strategy(name: str, arguments: Mapping[str, Any]) -> Strategy:
+    """Returns the strategy called `name`, built with `arguments`.
+
+    Raises:
+        ConfigError: there is no such strategy.
+        OwnCodeError: its class raises.
+    """
+    kind = find("strategy", name)
+    with OwnCode("strategy", f"strategy {label_of(kind)}, __init__"):
+        strategy: Strategy = kind(**arguments)
+    return strategy
+
+
+def told_faults(strategy: Strategy, hook: str, *arguments: Any) -> list[str]:
+    """Returns what `validate` or `unfit` of a strategy says.
+
+    Raises:
+        OwnCodeError: it raises, or returns other than texts.
+    """
+    who = f"strategy {label_of(type(strategy))}, hook {hook}"
+    with OwnCode("strategy", who):
+        found = getattr(strategy, hook)(*arguments)
+    if not isinstance(found, list | tuple) or not all(isinstance(line, str) for line in found):
+        raise broken("strategy", who, "must be a list of texts, empty where all is good", found)
+    return list(found)
 
 
 def parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -177,7 +208,8 @@ def make_stream(name: str, arguments: Mapping[str, Any]) -> Stream:
         ConfigError: there is no such factory, or it returns no Stream.
     """
     factory = find("stream", name)
-    stream = factory(**arguments)
+    with OwnCode("stream", f"stream {label_of(factory)}") if "." in name else nullcontext():
+        stream = factory(**arguments)
     if not isinstance(stream, Stream):
         origin = getattr(inspect.getmodule(factory), "__file__", "an unknown place")
         raise ConfigError(f"stream.name: {name!r} must return a Stream, got {type(stream).__name__} from {origin}")

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.checking import build, check, defaults, describe, unknown_keys
-from cl_mlm.config.components import find, parameters
+from cl_mlm.config.components import find, make_strategy, parameters, told_faults
 from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
 from cl_mlm.config.own_modules import find_own_modules
 from cl_mlm.config.schema import Config, PromptingConfig, file_name
@@ -20,8 +20,6 @@ from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from cl_mlm.strategy import Strategy
 
 
 def load_config(
@@ -242,8 +240,8 @@ def _validated_strategy(name: str, arguments: dict[str, Any], problems: list[str
     num_before = len(problems)
     complete = _arguments(path, arguments, strategy_class, problems)
     if len(problems) == num_before:
-        strategy: Strategy = strategy_class(**complete)
-        problems += [f"{path}.{fault}" for fault in strategy.validate()]
+        strategy = make_strategy(name, complete)
+        problems += [f"{path}.{fault}" for fault in told_faults(strategy, "validate")]
     return complete
 
 

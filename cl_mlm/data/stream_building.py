@@ -13,6 +13,7 @@ from cl_mlm.config.components import find, make_objective, make_stream, paramete
 from cl_mlm.config.stream_keys import HANDLING_KEYS, OPTIONAL_KEYS, SCENARIO_KEYS, names_stages, prefixed
 from cl_mlm.data.files import find_folder, read_splits
 from cl_mlm.data.hygiene import clean, with_sound_labels
+from cl_mlm.data.in_memory import check_form
 from cl_mlm.data.label_folding import fold_labels
 from cl_mlm.data.ordering import reordered
 from cl_mlm.data.sampling import limit
@@ -106,6 +107,8 @@ def make_base(section: Mapping[str, Any]) -> Stream:
     if factory_orders:
         for_factory["order"] = order
     stream = make_stream(section["name"], for_factory)
+    if "." in section["name"]:
+        check_form(stream)
     if orders is not None:
         _check_orders(stream, orders)
     return stream if order is None or factory_orders else reordered(stream, order)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import inspect
+from collections.abc import Set
+from typing import TYPE_CHECKING, Final, get_args
 
-from cl_mlm.config.components import find
+from cl_mlm.config.components import make_strategy, told_faults
 from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.own_code import OwnCode, label_of
+from cl_mlm.strategy import HOOKS, Regime, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cl_mlm.config.schema import Config
     from cl_mlm.objective import Objective
-    from cl_mlm.strategy import Need, Strategy
+    from cl_mlm.strategy import Need
     from cl_mlm.stream import Stream
 
 MEANING: Final[Mapping[Need, str]] = {
@@ -25,7 +29,7 @@ MEANING: Final[Mapping[Need, str]] = {
 
 def make_strategies(config: Config) -> list[Strategy]:
     """Returns the config's strategies, built, in order."""
-    return [find("strategy", name)(**arguments) for name, arguments in config.strategies.items()]
+    return [make_strategy(name, arguments) for name, arguments in config.strategies.items()]
 
 
 def check_arguments(strategies: Sequence[Strategy]) -> None:
@@ -34,9 +38,40 @@ def check_arguments(strategies: Sequence[Strategy]) -> None:
     Raises:
         ConfigError: every fault of every strategy.
     """
-    problems = [f"strategies.{strategy.name}.{fault}" for strategy in strategies for fault in strategy.validate()]
+    problems = [f"strategies.{strategy.name}{fault}" for strategy in strategies for fault in class_faults(strategy)]
+    if not problems:
+        told = [(strategy.name, told_faults(strategy, "validate")) for strategy in strategies]
+        problems = [f"strategies.{name}.{fault}" for name, faults in told for fault in faults]
     if problems:
         raise ConfigError(problems)
+
+
+def class_faults(strategy: Strategy) -> list[str]:
+    """Returns what the class of a strategy makes wrong, whatever its hooks do, each behind the strategy's name."""
+    faults = []
+    with OwnCode("strategy", f"strategy {label_of(type(strategy))}, needs"):
+        needs = strategy.needs
+    if strategy.regime not in get_args(Regime):
+        faults.append(f": regime must be one of {', '.join(get_args(Regime))}, got {strategy.regime!r}")
+    if not isinstance(needs, Set | tuple | list) or not all(isinstance(need, str) for need in needs):
+        faults.append(f": needs must be a set of texts, got {needs!r}")
+    if strategy.overrides("state_dict") != strategy.overrides("load_state_dict"):
+        has, lacks = sorted(("state_dict", "load_state_dict"), key=lambda name: not strategy.overrides(name))
+        faults.append(f": has {has} without {lacks}, so that a resumed run would lose its state")
+    for hook in HOOKS:
+        method = getattr(strategy, hook)
+        taken = [*inspect.signature(getattr(Strategy, hook)).parameters][1:]
+        if inspect.iscoroutinefunction(method):
+            faults.append(f".{hook}: must be an ordinary function, got one with `async`, which nobody awaits")
+        try:
+            inspect.signature(method).bind(*taken)
+        except TypeError:
+            faults.append(f".{hook}: must take ({', '.join(taken)}), got {inspect.signature(method)}")
+    try:
+        strategy.arguments()
+    except TypeError as error:
+        faults.append(f": {error}")
+    return faults
 
 
 def check_composition(strategies: Sequence[Strategy]) -> None:
@@ -70,7 +105,7 @@ def composition_faults(
         f"strategies.{strategy.name}.{line}"
         for objective in objectives
         for strategy in strategies
-        for line in strategy.unfit(objective)
+        for line in told_faults(strategy, "unfit", objective)
     ]
     for strategy in strategies:
         faults += unmet_needs(strategy, stream)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from cl_mlm.errors import ConfigError
-from cl_mlm.strategy import Strategy
-
-HOOKS: Final = frozenset(name for name, value in vars(Strategy).items() if callable(value) and not name.startswith("_"))
+from cl_mlm.own_code import OwnCode, label_of
+from cl_mlm.strategy import HOOKS, Strategy
 
 
 def strategy_objects(given: Any) -> list[Strategy] | None:
@@ -55,7 +54,8 @@ def _made_anew(item: Strategy | type[Strategy]) -> Strategy:
             raise ConfigError(
                 f"strategies: {item.__name__} needs arguments, so give an object: {item.__name__}({example})"
             )
-        item = item()
+        with OwnCode("strategy", f"strategy {label_of(item)}, __init__"):
+            item = item()
     kind = type(item)
     hooks = sorted(HOOKS & {*vars(item)})
     if hooks:
@@ -75,7 +75,8 @@ def _made_anew(item: Strategy | type[Strategy]) -> Strategy:
     ]
     if problems:
         raise ConfigError(problems)
-    return kind(**arguments)
+    with OwnCode("strategy", f"strategy {label_of(kind)}, __init__"):
+        return kind(**arguments)
 
 
 def _is_plain(value: object) -> bool:

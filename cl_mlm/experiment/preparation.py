@@ -14,7 +14,7 @@ from cl_mlm.config.stream_keys import SWITCH_KEYS
 from cl_mlm.data.in_memory import check_form
 from cl_mlm.data.stream_building import build_stream
 from cl_mlm.data.tasks import objectives_of, tasks_of
-from cl_mlm.errors import ClMlmError, ConfigError, DataError, UnreachableModelError
+from cl_mlm.errors import ClMlmError, ConfigError, DataError, OwnCodeError, UnreachableModelError
 from cl_mlm.experiment.composition import (
     check_arguments,
     check_composition,
@@ -91,6 +91,8 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     resolved = _collect(faults, lambda: resolve_hardware(config))
     asks_case = partial(folds_case, config.model)
     cleaned = _collect(faults, lambda: build_stream(config.stream, config.limit, stream, asks_case))
+    if len(faults) == 1 and isinstance(faults[0], OwnCodeError):
+        raise faults[0]  # as it is: with its cause
     if faults or built is None or resolved is None or cleaned is None:
         problems = [line for fault in faults for line in getattr(fault, "problems", [str(fault)])]
         raise (DataError if all(isinstance(fault, DataError) for fault in faults) else ConfigError)(problems)
