@@ -15,7 +15,7 @@ from world import in_child
 
 # Not part of what a run has found: the lock, and what was delivered where.
 BESIDE = (".lock", "mlflow.json")
-WAYS_OUT = ("--again", "delete", "resume", "sync", "restore", "rerun", "cl-mlm ")
+WAYS_OUT = ("--again", "delete", "resume", "sync", "cl-mlm ", "move it away", "set it back")
 REPAIRED, REFUSED, HARMLESS, FAILED = "repaired", "refused", "harmless", "FAILED"
 
 
@@ -106,11 +106,16 @@ def _mlflow_faults(home, folder):
 
 
 def _again(home, folder, whole):
-    """Takes the way out that a refusal names: returns what is wrong with a new run beside the damaged one."""
+    """Takes the way out that a refusal names: returns what is wrong with the run that comes of it.
+
+    It is a new one beside the damaged one, or that one where the command with the user's own config goes on with it.
+    """
     code, text = command(home, ["run", "config.yaml", "--again"])
     made = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
-    if code != 0 or len(made) != 1:
-        return [f"`run --again` ended with {code} and {len(made)} new folders: {text}"]
+    if code != 0 or len(made) > 1:
+        return [f"`run --again` ended with {code}, {len(made)} new folders: {text}"]
+    if not made:
+        return [f"`run --again`: {fault}" for fault in compare(whole, folder)[:8]]
     matrices = [json.loads((run / "summary.json").read_text())["accuracy_matrix"] for run in (whole, made[0])]
     return [] if matrices[0] == matrices[1] else ["`run --again` has another matrix"]
 
