@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cl_mlm.config.loading import load_config
-from cl_mlm.errors import RunFolderError
+from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.experiment.continuation import edited_settings, listed
 from cl_mlm.run_folder import RunFolder
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cl_mlm.config.schema import Config
 
 STRATEGIES = "strategies"
+WRITTEN_AGAIN = "`cl-mlm run` with the config that the run was started with writes config.yaml again"
 
 
 def kept_config(
@@ -34,8 +35,13 @@ def kept_config(
     """
     path = RunFolder(folder).config
     if not path.is_file():
-        raise RunFolderError(f"{folder}: holds no run (no config.yaml)")
-    config = load_config(path, [{STRATEGIES: []}] if without_strategies else [], needs_stream=needs_stream)
+        way_out = f"\n{WRITTEN_AGAIN}" if RunFolder(folder).journal.is_file() else ""
+        raise RunFolderError(f"{folder}: holds no run (no config.yaml){way_out}")
+    try:
+        config = load_config(path, [{STRATEGIES: []}] if without_strategies else [], needs_stream=needs_stream)
+    except ConfigError as error:
+        *first, last = (text if str(path) in text else f"{path}: {text}" for text in error.problems)
+        raise ConfigError([*first, f"{last}\n{WRITTEN_AGAIN}"]) from error
     changes = edited_settings(folder, config)
     lines = changes.settings + ([] if is_place_free else changes.place)
     if without_strategies:

@@ -86,6 +86,9 @@ class Bases:
         code, text = command(home, ["run", "config.yaml"], kill_at=STATES[base.state])
         if code != (0 if base.state == "finished" else -signal.SIGKILL):
             raise RuntimeError(f"{base.name}: ended with {code}: {text}")
+        code, text = verify(home, run_folder(home))
+        if code:
+            raise RuntimeError(f"{base.name}: verify finds fault with an undamaged run: {text}")
 
     def copy(self, base, home):
         """Copies a base to `home`, its store included, which knows its own place."""
@@ -149,6 +152,11 @@ def command(home, arguments, kill_at=None):
     text = log.read_text() if log.exists() else ""
     log.unlink(missing_ok=True)
     return (json.loads(code) if code else status), text
+
+
+def verify(home, folder):
+    """Gives `cl-mlm verify` the run: `(exit code, what it said)`."""
+    return command(home, ["verify", folder.relative_to(home).as_posix()])
 
 
 def _command(home, arguments, kill_at, pipe):

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from random import Random
 
-from bases import ALL, command, run_folder
+from bases import ALL, command, run_folder, verify
 from damages import KINDS, draw
 from mirror import differences
 from verdict import compare
@@ -77,11 +77,6 @@ def play(bases, number, seed, home, kind=None, among=ALL):
     outcome.verdict = FAILED if outcome.faults else outcome.verdict
     outcome.text += f"\n--- verify ---\n{verified[1]}\n[exit {verified[0]}]"
     return outcome
-
-
-def verify(home, folder):
-    """Gives `cl-mlm verify` the run: `(exit code, what it said)`."""
-    return command(home, ["verify", folder.relative_to(home).as_posix()])
 
 
 def mlflow_faults(home, folder):

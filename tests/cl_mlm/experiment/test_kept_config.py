@@ -52,6 +52,32 @@ def test_rerun_and_resume_name_the_edited_key_and_train_nothing(copied, cli, old
     assert [path.name for path in copied.parent.iterdir()] == [copied.name]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("limit: ", "limit: 0.5  #", "config.yaml: limit: must be a whole number or null, got 0.5"),
+        ("seed: 0\n", "seed: 0\n\0", "config.yaml"),
+        ("seed: 0\n", "seed: [0\n", "config.yaml"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named_by_its_file_with_a_way_out(copied, cli, old, new, said):
+    edit(copied, old, new)
+    answer = cli("resume", copied)
+    assert answer.code == 2
+    assert f"{copied}/{said}" in answer.err
+    assert "`cl-mlm run` with the config that the run was started with" in " ".join(answer.err.split())
+
+
+def test_a_config_that_is_gone_is_told_with_a_way_out_where_there_was_a_run(copied, cli, tmp_path):
+    (copied / "config.yaml").unlink()
+    answer = cli("resume", copied)
+    assert answer.code == 2
+    assert "writes config.yaml again" in answer.err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "writes config.yaml again" not in cli("resume", empty).err
+
+
 def test_several_edited_keys_are_all_named(copied):
     edit(copied, "seed: 0\n", "seed: 5\n")
     edit(copied, "  steps: 2\n", "  steps: 7\n")
