@@ -47,7 +47,8 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time")
     parser.add_argument("--paths", nargs="+", default=CORE, help="files and folders to plant faults in")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="files and folders of tests")
-    parser.add_argument("--selected", default="not slow and not gpu and not network and not real_model")
+    default = "not slow and not gpu and not network and not real_model and not conformance"
+    parser.add_argument("--selected", default=default)
     parser.add_argument("--covering", type=Path, help="file that keeps which tests run which line")
     parser.add_argument("--markdown", type=Path, help="file for the account")
     return parser.parse_args()
