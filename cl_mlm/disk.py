@@ -143,13 +143,13 @@ def try_writing(folder: Path, place: str) -> None:
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
         descriptor, name = tempfile.mkstemp(prefix=".cl_mlm-", dir=existing)
+        Path(name).unlink()  # at once: a killed process leaves nothing behind, and it can be written all the same
         try:
             if os.write(descriptor, bytes(TRIED_BYTES)) < TRIED_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-            Path(name).unlink()
 
 
 def _fault(error: BaseException) -> tuple[int, str | None] | None:

@@ -185,7 +185,11 @@ class Stream:
 
     def is_measured(self, stage_index: int) -> bool:
         """Says whether the columns are scored after this stage."""
-        return not self.measured or stage_index in self.measured
+        return not self.measured or stage_index in self._measured
+
+    @cached_property
+    def _measured(self) -> frozenset[int]:
+        return frozenset(self.measured)  # asked for every stage, of which there may be many
 
     def first(self, num_stages: int | None) -> Stream:
         """Returns the first stages (None: all) and the columns learned by then; probes stay."""

@@ -6,14 +6,14 @@ What a file was is noted in the cache by its absolute path: size, times of its l
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.data.cache import cache_folder
+from cl_mlm.data.cache import cache_folder, remove_unheld, temporary_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,8 +67,12 @@ def _read(note: Path) -> dict[str, Any] | None:
 
 def _write(note: Path, known: dict[str, Any]) -> None:
     """Writes a note whole, so that another process reads the old one or the new one."""
-    temporary = note.with_name(f".{note.name}.{uuid.uuid4().hex[:8]}")
-    # A full disk costs the next run a second reading, and nothing else.
+    # A full disk costs the next run a second reading, and nothing else; so does a file that is removed before its lock.
     with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(known), encoding="utf-8")
-        temporary.replace(note)
+        remove_unheld(note.parent)
+        temporary = temporary_name(note)
+        with temporary.open("x", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(known))
+            file.flush()
+            temporary.replace(note)

@@ -60,8 +60,9 @@ def instance_incremental(stream: Stream, num_stages: int, seed: int = 0) -> Stre
     first = stream.stages[0]
     rows_of_stage = [pick(train, np.flatnonzero(stage_of == i)) for i in range(num_stages)]
     width = max(2, len(str(num_stages)))
+    bare = _training_only(first)
     stages = tuple(
-        _training_only(first, f"instances-{i:0{width}d}", rows, stream.labels)
+        replace(bare, name=f"instances-{i:0{width}d}", train=rows, labels=stream.labels)
         for i, rows in enumerate(rows_of_stage, 1)
     )
     scored_labels = {*label_counts(whole["test"], objective)} & {*stream.labels}
@@ -109,8 +110,9 @@ def online(stream: Stream, chunk_rows: int, evaluate_every: int = 1, seed: int =
         shuffled = numpy_generator(seed, "online", i).permutation(len(stage.train))
         chunks = [np.sort(shuffled[start : start + chunk_rows]) for start in range(0, len(shuffled), chunk_rows)]
         first, width = len(stages), max(2, len(str(len(chunks))))
+        bare = _training_only(stage)
         stages += [
-            _training_only(stage, f"{stage.name}-{k:0{width}d}", pick(stage.train, chunk), stage.labels)
+            replace(bare, name=f"{stage.name}-{k:0{width}d}", train=pick(stage.train, chunk))
             for k, chunk in enumerate(chunks, 1)
         ]
         columns.append(column_of(stage, len(stages) - 1, tuple(range(first, len(stages)))))
@@ -154,7 +156,8 @@ def blurry(stream: Stream, blur: float, seed: int = 0) -> Stream:
         rows = np.flatnonzero(stage_of == i)
         present = {names[code] for code in np.unique(codes[rows])}
         labels = (*stage.labels, *(label for label in stream.labels if label in present - {*stage.labels}))
-        stages.append(_training_only(stage, stage.name, pick(train, rows), labels if stage.labels else ()))
+        own = labels if stage.labels else ()
+        stages.append(replace(_training_only(stage), train=pick(train, rows), labels=own))
     columns = tuple(column_of(stage, i) for i, stage in enumerate(stream.stages))
     note = f"blurry: {100 * blur:g} % of each label's training rows dealt out to the other stages, seed {seed}"
     return _restaged(stream, "blurry", tuple(stages), columns, note)
@@ -211,12 +214,12 @@ def _check_base(stream: Stream, scenario: Restaged) -> None:
         )
 
 
-def _training_only(stage: Stage, name: str, train: Dataset, labels: tuple[str, ...]) -> Stage:
-    """Returns the stage with another name, other training rows and labels, and no rows to score."""
+def _training_only(stage: Stage) -> Stage:
+    """Returns the stage without rows to score; all stages that are made of it share the data set that has none."""
     import numpy as np
 
     no_rows = pick(stage.test, np.zeros(0, dtype=np.int64))
-    return replace(stage, name=name, train=train, validation=no_rows, test=no_rows, labels=labels)
+    return replace(stage, validation=no_rows, test=no_rows)
 
 
 def _restaged(

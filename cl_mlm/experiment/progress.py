@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Self
 
 from cl_mlm.results.terminal_text import terminal_width, wrapped
@@ -65,7 +66,14 @@ class Pace:
     """
 
     def __init__(self, steps: Sequence[int | None], is_measured: Sequence[bool]) -> None:
-        self._steps, self._is_measured = list(steps), list(is_measured)
+        self._is_measured = list(is_measured)
+        # Of every stage and those behind it: steps that are known, stages whose steps are not, scored stages. They are
+        # asked for at every step, and a stream may have many thousand stages.
+        self._known_from = _sums_to_end([steps_of_stage or 0 for steps_of_stage in steps])
+        self._unknown_from = _sums_to_end([steps_of_stage is None for steps_of_stage in steps])
+        self._measured_from = _sums_to_end(is_measured)
+        # A stage that is not counted yet will be like the last that is.
+        self._usual = next(((i, number) for i, number in reversed([*enumerate(steps)]) if number), (-1, 0))
         self._train_seconds, self._train_steps = 0.0, 0
         self._eval_seconds = 0.0  # of the last stage that was scored
         self._stage_index, self._stage_started, self._stage_steps = 0, 0.0, 0
@@ -76,7 +84,8 @@ class Pace:
 
     def left(self, step: int, num_steps: int) -> float | None:
         """A step is done; returns the seconds left of the run."""
-        self._steps[self._stage_index] = num_steps
+        if num_steps and self._stage_index >= self._usual[0]:
+            self._usual = (self._stage_index, num_steps)
         self._stage_steps += 1
         rate = (self._train_seconds + time.monotonic() - self._stage_started) / (self._train_steps + self._stage_steps)
         return rate * (num_steps - step) + self._later(self._stage_index + 1, rate, self._stage_index)
@@ -89,7 +98,7 @@ class Pace:
         if self._is_measured[self._stage_index]:
             self._eval_seconds = eval_seconds
         later = self._stage_index + 1
-        if later == len(self._steps):
+        if later == len(self._is_measured):
             return 0.0
         if not self._train_steps:
             return None
@@ -97,10 +106,13 @@ class Pace:
 
     def _later(self, first: int, rate: float, first_scored: int) -> float:
         """Returns the seconds of all training from stage `first` on, and of scoring from stage `first_scored` on."""
-        known = [number for number in self._steps if number]
-        usual = known[-1] if known else 0  # a stage that is not counted yet will be like the last that is
-        steps = sum(usual if number is None else number for number in self._steps[first:])
-        return rate * steps + self._eval_seconds * sum(self._is_measured[first_scored:])
+        steps = self._known_from[first] + self._usual[1] * self._unknown_from[first]
+        return rate * steps + self._eval_seconds * self._measured_from[first_scored]
+
+
+def _sums_to_end(values: Sequence[int]) -> list[int]:
+    """Returns for every place the sum of the values from there to the end; 0 behind the last."""
+    return [*accumulate(reversed(values), initial=0)][::-1]
 
 
 class Progress:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,6 +113,8 @@ class SharedStages:
                 lock = (self._folder / ".lock").open("w")
             with lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                for half in self._folder.glob(".*.tmp"):  # only who has the lock writes: it is a killed process's
+                    shutil.rmtree(half, ignore_errors=True)
                 # Who trained the same stage at the same time has written the same; a reader must not find it gone.
                 if not (entry / MANIFEST).is_file() or damage(entry):
                     write_entry(entry, state)

@@ -76,9 +76,9 @@ class Journal:
         self._head: tuple[str, str] | None = None
         self._stages: dict[int, str] = {}
         # A point that was not finite is remembered as None, so that NaN equals NaN.
-        self._points: dict[tuple[int | None, str], dict[int, float | None]] = {}
+        self._points: dict[int | None, dict[str, dict[int, float | None]]] = {}
         self._params: set[str] = set()
-        self._tags: dict[tuple[int | None, str], str] = {}
+        self._tags: dict[int | None, dict[str, str]] = {}
         self._statuses: dict[int | None, str] = {}
         if path.exists():
             with writing(path):
@@ -152,7 +152,8 @@ class Journal:
     def tags(self, values: Mapping[str, object], stage: int | None = None, *, keep: bool = False) -> None:
         """Writes the tags that are new or changed, as `str`; with `keep` the new ones only."""
         texts = {key: without_credentials(str(value)) for key, value in values.items()}
-        before = {key: self._tags.get((stage, key)) for key in texts}
+        known = self._tags.get(stage, {})
+        before = {key: known.get(key) for key in texts}
         if new := {k: text for k, text in texts.items() if before[k] is None or (before[k] != text and not keep)}:
             self._write({"kind": "tags", "stage": stage, "values": new})
 
@@ -168,6 +169,8 @@ class Journal:
             raise ValueError(f"status: must be one of {STATUSES}, got {value!r}")
         if self._statuses.get(stage) != value:
             self._write({"kind": "status", "stage": stage, "value": value})
+        if value == "FINISHED" and stage is not None:
+            self._forget(stage)
 
     def running_stages(self) -> list[int]:
         """Returns the indices of the stages that have started and not ended."""
@@ -195,7 +198,7 @@ class Journal:
 
     def _is_new(self, key: str, value: float, step: int, stage: int | None) -> bool:
         """Returns whether a point must be written; raises if it contradicts the journal."""
-        points = self._points.get((stage, key))
+        points = self._points.get(stage, {}).get(key)
         if points is None:
             return True
         before = points.get(step, _ABSENT)
@@ -243,16 +246,25 @@ class Journal:
             case "params":
                 self._params |= line["values"].keys()
             case "tags":
-                self._tags.update({(stage, key): value for key, value in line["values"].items()})
+                self._tags.setdefault(stage, {}).update(line["values"])
             case "status":
                 self._statuses[stage] = line["value"]
 
+    def _forget(self, stage: int) -> None:
+        """Lets go of what is known of a finished stage: this process trains it no more, and there may be many thousand.
+
+        The process that resumes the run, and may train it again, reads the file anew.
+        """
+        self._points.pop(stage, None)
+        self._tags.pop(stage, None)
+
     def _remember_points(self, line: Mapping[str, Any], stage: int | None) -> None:
         step: int = line["step"]
+        points = self._points.setdefault(stage, {})
         for key, value in line["values"].items():
-            self._points.setdefault((stage, key), {})[step] = value
+            points.setdefault(key, {})[step] = value
         for key in line.get("not_finite", ()):
-            self._points.setdefault((stage, key), {})[step] = None
+            points.setdefault(key, {})[step] = None
 
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:

@@ -258,10 +258,11 @@ class Delivery:
                 "cl_mlm.stage_index": str(stage),
             }
             source = f"{self._source}/{stage}"
+            # Saved with the chunk, not here: the link grows with the stages. A child that a kill leaves out of it is
+            # found by its tag.
             self._link.children[stage] = self._run_id(
                 client, f"{self._run_name[: KEY_LENGTH - len(name)]}{name}", line["time"], source, tags
             )
-            self._link.save(self._folder)
 
     def _send_chunk(self, client: MlflowClient, lines: list[dict[str, Any]]) -> None:
         """Sends some lines, sorted by MLflow run: a batch for each."""

@@ -13,16 +13,15 @@ Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2, SQLAlch
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import logging
 import os
 import shutil
 import ssl
-import tempfile
 import threading
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +90,7 @@ def open_store(uri: str) -> MlflowClient:
     path = sqlite_path(uri)
     if is_server(uri):
         knock(uri)
-    elif path is not None and path.exists():
+    elif path is not None and path.exists() and not _making(path).exists():
         adopt_artifacts(path)
     elif path is not None:
         _make_sqlite_store(path)
@@ -118,22 +117,48 @@ def knock(uri: str) -> None:
 
 def _make_sqlite_store(path: Path) -> None:
     """Creates an empty MLflow store, whole or not at all; of runs that start together one creates it."""
-    import fcntl
-
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
-    lock_path = Path(tempfile.gettempdir()) / f"cl_mlm-{os.getuid()}-{digest}.lock"
-    with lock_path.open("a") as lock, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as aside:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(path):
+        aside = _making(path)
+        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         if not path.exists():
-            migrated, copy = Path(aside) / "made.db", Path(aside) / "store.db"
-            # Any query makes MLflow create the tables.
-            MlflowClient(tracking_uri=f"sqlite:///{migrated}").search_experiments(max_results=1)
-            # MLflow keeps a connection to `migrated` open; the store must be another file.
-            shutil.copyfile(migrated, copy)
-            copy.replace(path)
+            aside.mkdir()
+            try:
+                migrated, copy = aside / "made.db", aside / "store.db"
+                # Any query makes MLflow create the tables.
+                MlflowClient(tracking_uri=f"sqlite:///{migrated}").search_experiments(max_results=1)
+                # MLflow keeps a connection to `migrated` open; the store must be another file.
+                shutil.copyfile(migrated, copy)
+                copy.replace(path)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _making(path: Path) -> Path:
+    """Returns the folder in which a store is made, beside its place."""
+    return path.with_name(f".{path.name}.making")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Lets one process at a time through; the file that it locks is gone afterwards."""
+    lock_path = path.with_name(f".{path.name}.lock")
+    while True:
+        is_there = False
+        with lock_path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Whoever held the lock before has removed its file: who comes now would lock another one.
+            with suppress(FileNotFoundError):
+                is_there = os.path.samestat(os.fstat(lock.fileno()), lock_path.stat())
+            if not is_there:
+                continue
+            try:
+                yield
+            finally:
+                lock_path.unlink(missing_ok=True)
+            return
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:

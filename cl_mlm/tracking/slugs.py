@@ -14,11 +14,12 @@ def slug(name: str) -> str:
 
 def slugs(names: Sequence[str]) -> list[str]:
     """Returns one slug for each name, all different: equal ones get a number, `-2`, `-3` and so on."""
-    unique: list[str] = []
+    unique: dict[str, None] = {}
+    next_number: dict[str, int] = {}
     for name in names:
-        plain, number = slug(name), 2
-        candidate = plain
+        candidate = plain = slug(name)
         while candidate in unique:
-            candidate, number = f"{plain}-{number}", number + 1
-        unique.append(candidate)
-    return unique
+            number = next_number.get(plain, 2)
+            candidate, next_number[plain] = f"{plain}-{number}", number + 1
+        unique[candidate] = None
+    return list(unique)

@@ -55,6 +55,15 @@ class TestTimeLeft:
         clock[0] = 1.0
         assert pace.left(1, 5) == 4 + 5
 
+    def test_a_stage_that_is_not_counted_is_like_the_last_that_is_whatever_its_place(self, clock):
+        pace = Pace([None, 7, None, None], [False, True, False, True])
+        pace.begin(0)
+        clock[0] = 1.0
+        assert pace.left(1, 5) == 4 + 7 + 7 + 7
+        pace.begin(2)
+        clock[0] = 2.0
+        assert pace.left(1, 3) == 2 + 3
+
     def test_within_a_resumed_stage_only_steps_of_this_session_count(self, clock):
         pace = Pace([100], [True])
         pace.begin(0)

@@ -6,7 +6,7 @@ import pytest
 from typing_extensions import override
 
 import cl_mlm
-from cl_mlm.experiment.shared_stages import FOLDER
+from cl_mlm.experiment.shared_stages import FOLDER, SharedStages
 from cl_mlm.strategy import RunView, Strategy
 
 WEIGHTS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
@@ -225,8 +225,6 @@ def test_a_reader_beside_a_writer_finds_the_entry_or_trains(tmp_path):
 
     import torch
 
-    from cl_mlm.experiment.shared_stages import SharedStages
-
     shared = SharedStages(tmp_path / FOLDER, "one", 1)
     state = {"weights": {"w": torch.zeros(1000)}, "place": {"epoch": 1}}
     shared._write("same-trained", state)
@@ -248,3 +246,11 @@ def test_a_reader_beside_a_writer_finds_the_entry_or_trains(tmp_path):
     stop.set()
     reader.join()
     assert failures == []
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    half = tmp_path / ".abc-trained.tmp"
+    half.mkdir()
+    (half / "state.safetensors").write_bytes(b"x")
+    SharedStages(tmp_path, "run", 1)._write("other-trained", {"a": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "other-trained"]

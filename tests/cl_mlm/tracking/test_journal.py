@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cl_mlm.errors import RunFolderError
 from cl_mlm.tracking.credentials import without_credentials
 from cl_mlm.tracking.journal import Journal, read_lines
+from cl_mlm.tracking.slugs import slugs
 
 
 def started(path: Path) -> Journal:
@@ -353,3 +354,28 @@ def test_a_line_that_lacks_what_its_kind_has_is_refused(tmp_path, line):
     path.write_text(json.dumps(line) + "\n")
     with pytest.raises(RunFolderError, match="must be a journal line"):
         list(read_lines(path))
+
+
+def test_of_finished_stages_nothing_is_kept_in_memory_and_the_next_process_still_writes_nothing_twice(path):
+    def stage(journal, index):
+        journal.stage_start(index, f"s{index}")
+        journal.tags({"labels": "a, b"}, index)
+        journal.metrics({"train/loss": 0.5}, 0, index)
+        journal.metrics({"accuracy": 0.25}, index)
+        journal.status("FINISHED", index)
+
+    with started(path) as journal:
+        for index in range(3):
+            stage(journal, index)
+        assert (set(journal._points), set(journal._tags)) == ({None}, set())
+    before = path.read_bytes()
+    with Journal(path) as journal:
+        for index in range(3):
+            journal.metrics({"train/loss": 0.5}, 0, index)
+            journal.tags({"labels": "a, b"}, index)
+            journal.metrics({"accuracy": 0.25}, index)
+    assert path.read_bytes() == before
+
+
+def test_slugs_of_many_stages_are_numbered_in_turn():
+    assert slugs(["a", "a", "A", "a-2", "b", "a"]) == ["a", "a-2", "a-3", "a-2-2", "b", "a-4"]

@@ -1,6 +1,11 @@
 """Opening a store and asking it: what is made, what is refused, what is kept quiet; on SQLite files."""
 
 import logging
+import shutil
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
@@ -82,3 +87,50 @@ def test_only_the_senders_own_thread_is_kept_quiet(uri, caplog):
         other.thread = 0
         assert handler.filter(other)
     assert handler.filter(logging.LogRecord("mlflow", logging.INFO, "", 0, "chatter", None, None))
+
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from cl_mlm.tracking import mlflow_store as store
+path = Path(sys.argv[1])
+with store._alone(path):
+    store._making(path).mkdir()
+    (store._making(path) / "made.db").write_text("x" * 1000)
+    print("making", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("is_made", [False, True], ids=["before the store was there", "after"])
+def test_what_a_killed_maker_of_a_store_leaves_is_removed_by_the_next_run(tmp_path, empty_store, is_made):
+    path = tmp_path / "mlflow.db"
+    with subprocess.Popen([sys.executable, "-c", MAKER, str(path)], stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout.readline() == "making\n"
+        if is_made:
+            shutil.copyfile(empty_store, path)
+        maker.kill()
+    assert {".mlflow.db.making", ".mlflow.db.lock"} <= {file.name for file in tmp_path.iterdir()}
+    store.open_store(f"sqlite:///{path}")
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_who_waited_for_the_lock_of_a_store_takes_it_anew(tmp_path):
+    """The file that was waited for is gone by then: a third one, which makes it again, must not pass beside."""
+    path, inside, most = tmp_path / "mlflow.db", [], []
+
+    def pass_through():
+        for _ in range(20):
+            with store._alone(path):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.pop()
+
+    threads = [threading.Thread(target=pass_through) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(most), max(most)) == (80, 1)
+    assert [*tmp_path.iterdir()] == []
