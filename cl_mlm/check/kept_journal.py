@@ -160,6 +160,8 @@ def _wrong_statuses(journal: KeptJournal, has_summary: bool) -> Iterator[str]:
     if journal.head is None:
         yield "journal.jsonl: is empty"
         return
+    if journal.stages and not (journal.params and journal.tags.get(None)):
+        yield "journal.jsonl: the settings that the run was started with are missing"
     indices = sorted(journal.stages)
     # A joint run has the last stage only.
     if len(indices) > 1 and indices != list(range(len(indices))):

@@ -47,6 +47,26 @@ def test_a_whole_run_has_no_fault_and_a_line_for_every_part(folder, cli):
     assert "fault:" not in said.out
 
 
+ONLINE = ["stream.scenario=online", "stream.chunk_rows=8", "stream.evaluate_every=2", "training.epochs=1"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [ONLINE, ["strategies=[joint]", "evaluation.splits=[validation]"], ["training.patience=1", "tracking.log_every=7"]],
+    ids=["online", "joint", "patience"],
+)
+def test_runs_of_other_kinds_have_no_fault(fast, settings):
+    fast["training"] |= {"epochs": 2}
+    assert faults(cl_mlm.run(fast, *settings, progress=False)) == []
+
+
+def test_code_that_a_folder_names_is_not_run(folder, monkeypatch):
+    edit(folder / "config.yaml", "name: files", "name: my_streams.made")
+    monkeypatch.setattr("cl_mlm.check.kept_settings.load_config", lambda *_: pytest.fail("was loaded"))
+    (found,) = cl_mlm.verify(folder)
+    assert any("names code of its own" in note for note in found.notes)
+
+
 def test_nothing_is_written_where_runs_are_verified(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

@@ -254,7 +254,7 @@ def test_list_of_something_else_is_refused(cli):
     assert (said.code, said.err.count("did you mean 'strategies'?")) == (2, 1)
 
 
-@pytest.mark.parametrize("command", ["resume", "rerun", "compare", "sync"])
+@pytest.mark.parametrize("command", ["resume", "rerun", "verify", "compare", "sync"])
 def test_a_folder_without_run_is_refused(cli, tmp_path, command):
     said = cli(command, tmp_path)
     assert said.code == 2
@@ -274,7 +274,7 @@ def test_resume_refuses_a_folder_whose_config_was_changed(cli, fast, write_confi
 def test_every_command_has_help(cli):
     said = cli("--help")
     assert said.code == 0
-    for command in ("run", "resume", "rerun", "compare", "check", "list", "sync", "ui"):
+    for command in ("run", "resume", "rerun", "verify", "compare", "check", "list", "sync", "ui"):
         assert re.search(rf"\b{command}\b +[A-Z]", said.out)
 
 
