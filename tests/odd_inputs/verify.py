@@ -75,7 +75,7 @@ CASES = [
     ),
     Case(
         given="`verify` of a journal whose point is a text",
-        says="has loss 'low'",
+        says="has train/loss 'low'",
         code=1,
         command=("verify", "runs/1"),
         files={
