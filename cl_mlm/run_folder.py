@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL, MODELS = "model", "models"  # within a stage's folder
+SCORED = "scored"  # there: the same again, as it was scored, where a strategy then puts other weights in place
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,15 @@ class RunFolder:
         return self.path / "predictions" / f"{name}.parquet"
 
     def model(self, stage_index: int, task: str | None = None) -> Path:
-        """Returns the plain transformers folder of the model after a stage.
+        """Returns the plain transformers folder of the model after a stage, as it was scored.
 
         Args:
             stage_index: the stage.
             task: whose head, by the task's key, where a stream has several objectives; None: the stage's own.
         """
-        return model_folder(self.stage(stage_index), task)
+        checkpoint = self.stage(stage_index)
+        scored = checkpoint / SCORED
+        return model_folder(scored if scored.is_dir() else checkpoint, task)
 
 
 def stage_name(stage_index: int) -> str:

@@ -9,6 +9,7 @@ from cl_mlm.config.components import make_objective
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.disk import shown
 from cl_mlm.errors import UnreachableModelError
+from cl_mlm.experiment.composition import swapping_strategies
 from cl_mlm.models.size import ModelSize, number_bytes, size_of_tasks
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def _run_line(prepared: Prepared, size: ModelSize) -> str:
     """Returns what the folder of the run holds at most while it goes on, and afterwards."""
     config = prepared.config
     state_bytes = strategy_numbers(prepared, size) * number_bytes(config)
-    stage_bytes = size.whole * number_bytes(config) + state_bytes
+    num_models = 2 if swapping_strategies(prepared.strategies) else 1  # what is trained on, and what was scored
+    stage_bytes = num_models * size.whole * number_bytes(config) + state_bytes
     step_bytes = _step_bytes(config, size) + state_bytes
     num_measured = _num_measured(prepared)  # other stages leave no checkpoint: they are short, see `Experiment`
     keeps_all = config.checkpoint.keep_stages == "all"

@@ -8,8 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.disk import writing
+from cl_mlm.experiment.composition import swapping_strategies
 from cl_mlm.storage.checkpoint import in_order, last_good, read_step, write_stage, write_step
 from cl_mlm.training import hooks
+from cl_mlm.training.evaluation import as_scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -71,7 +73,8 @@ class CheckpointPolicy:
         states = hooks.states_of(run)
         model = backbone.task_model(run.tasks.keys[stage_index])
         others = {key: other for key, other in backbone.task_models().items() if other is not model}
-        write_stage(self._folder.stages, stage_index, model, states, record.to_dict(), others)
+        swapped = as_scored(run) if swapping_strategies(run.strategies) else None
+        write_stage(self._folder.stages, stage_index, model, states, record.to_dict(), others, swapped)
         self.forget(KEPT_WHILE_RUNNING)
 
     def forget(self, num_stages: int) -> None:

@@ -69,12 +69,6 @@ def prompt_run(
     prepared = prepare(with_objects(found, stream, None), stream)
     assert prepared.prompting is not None
     index = _stage_index(stage, len(prepared.stream))
-    swapping = _swapping(folder, prepared)
-    if swapping and index >= 0:
-        raise ConfigError(
-            f"stage: must be {UNTRAINED} here, got {stage}: the kept models are not the ones that were scored, as "
-            f"strategy {', '.join(swapping)} has weights of its own for evaluation"
-        )
     backbone = _load(folder, prepared, index)
     values = _score(prepared, backbone, index)
     values["notes"] += _since_the_run(folder, prepared, index)
@@ -154,6 +148,7 @@ def _stage_index(stage: int | str, num_stages: int) -> int:
 
 
 def _load(folder: Path, prepared: Prepared, index: int) -> PlainBackbone:
+    from cl_mlm.experiment.summary import check_scored
     from cl_mlm.models.loading import load_backbone
 
     config, model = prepared.config, prepared.config.model
@@ -161,6 +156,7 @@ def _load(folder: Path, prepared: Prepared, index: int) -> PlainBackbone:
         kept = RunFolder(folder).model(index)
         if not kept.is_dir():
             raise RunFolderError(f"{kept}: not kept; run with checkpoint.keep_stages=all")
+        check_scored(RunFolder(folder).stage(index), _swapping(folder, prepared))
         model = replace(model, name=str(kept), revision=None, dropout=None)
     labels = prepared.stream.stages[0].labels
     return load_backbone(model, labels, config.seed, config.training.row_length, prepared.objective)

@@ -81,7 +81,7 @@ class Result:
         return run_figure(self.summary)
 
     def model_folder(self, stage: int = -1, task: str | None = None) -> Path:
-        """Returns the folder of the model as it was after `stage`: a plain transformers folder.
+        """Returns the folder of the model as it was scored after `stage`: a plain transformers folder.
 
         Args:
             stage: the stage's index, from 0; negative ones count from the last.
@@ -89,17 +89,11 @@ class Result:
 
         Raises:
             ConfigError: the stream has no such stage or task.
-            RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`), or is not the one that was
-                scored.
+            RunFolderError: that stage's model was not kept (`checkpoint.keep_stages`), or, in a run of an early
+                version, is not the one that was scored.
         """
-        from cl_mlm.experiment.summary import SWAPPED
+        from cl_mlm.experiment.summary import SWAPPED, check_scored
 
-        swapping = self.summary.get(SWAPPED, [])
-        if swapping:
-            raise RunFolderError(
-                f"{self.folder}: its kept models are not the ones that were scored: strategy {', '.join(swapping)} has "
-                "weights of its own for evaluation"
-            )
         known = [*self.summary.get("tasks", {})]
         if task is not None and known and task not in known:
             raise ConfigError(f"task: must be one of {', '.join(known)}, got {task!r}{nearest(task, known)}")
@@ -109,6 +103,7 @@ class Result:
             kept = [int(path.parent.name) for path in sorted(RunFolder(self.folder).stages.glob("[0-9]*/model"))]
             there = f"kept: stage {', '.join(map(str, kept))}" if kept else "no stage is kept"
             raise RunFolderError(f"{folder}: not kept; run with checkpoint.keep_stages=all ({there})")
+        check_scored(RunFolder(self.folder).stage(stage_index), self.summary.get(SWAPPED, []))
         return folder
 
     def model(self, stage: int = -1, task: str | None = None) -> PreTrainedModel:

@@ -8,22 +8,42 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.data.tasks import objectives_of
+from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.composition import swapping_strategies
 from cl_mlm.experiment.provenance import OWN_SOURCE
 from cl_mlm.experiment.record import Record, without_nan
 from cl_mlm.metrics import summarise
 from cl_mlm.prompting.summary import prompting_summary
+from cl_mlm.run_folder import SCORED
 from cl_mlm.storage.versions import versions
 from cl_mlm.training.ceiling import as_dict, ceiling_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.stream import Stream
     from cl_mlm.training.ceiling import Ceilings
 
 SWAPPED: Final = "swapped_for_evaluation"
+
+
+def check_scored(checkpoint: Path, swapping: Sequence[str]) -> None:
+    """Refuses the models of a checkpoint that are not the ones that were scored.
+
+    Args:
+        checkpoint: of a stage.
+        swapping: the run's strategies that put other weights in the model's place while it is scored.
+
+    Raises:
+        RunFolderError: there are such strategies, and an early version has not kept what was scored.
+    """
+    if swapping and not (checkpoint / SCORED).is_dir():
+        raise RunFolderError(
+            f"{checkpoint}: its models are not the ones that were scored: strategy {', '.join(swapping)} has weights "
+            "of its own for evaluation, which this version keeps and an earlier one did not"
+        )
 
 
 def summary(prepared: Prepared, record: Record, run_id: str, ceilings: Ceilings) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
-from cl_mlm.run_folder import MODEL, MODELS, stage_name, step_name
+from cl_mlm.run_folder import MODEL, MODELS, SCORED, stage_name, step_name
 from cl_mlm.storage.state_files import MANIFEST, damage, read_state, write_folder_whole, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cl_mlm.models.backbone import PlainBackbone
@@ -27,17 +28,25 @@ def write_stage(
     states: Mapping[str, Any],
     record: Mapping[str, Any],
     others: Mapping[str, PlainBackbone] | None = None,
+    as_scored: AbstractContextManager[None] | None = None,
 ) -> Path:
     """Writes `folder/<stage>/`: `model/`, `strategies.safetensors`, `strategies.json`, `record.json`, `manifest.json`.
 
-    `others` are the models of other tasks, by key, and go to `models/<key>/`. The folder appears whole or not at all.
+    `others` are the models of other tasks, by key, and go to `models/<key>/`. Within `as_scored` the models are what
+    was scored, which is written to `scored/`; None: they are that anyway. The folder appears whole or not at all.
     Returns it.
     """
 
-    def fill(temporary: Path) -> None:
-        model.save(temporary / MODEL)
+    def save(place: Path) -> None:
+        model.save(place / MODEL)
         for key, other in (others or {}).items():
-            other.save(temporary / MODELS / key)
+            other.save(place / MODELS / key)
+
+    def fill(temporary: Path) -> None:
+        save(temporary)
+        if as_scored is not None:
+            with as_scored:
+                save(temporary / SCORED)
         write_state(temporary, "strategies", states)
         (temporary / "record.json").write_text(json.dumps(record, indent=1))
 

@@ -100,6 +100,15 @@ def scoring(run: Run, columns: Sequence[int]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def as_scored(run: Run) -> Iterator[None]:
+    """Lets the model be within the block what it is while the columns of the present stage are scored."""
+    splits = run.config.evaluation.splits
+    columns = scorable_columns(run.stream, run.tasks, "test" if "test" in splits else splits[0])
+    with evaluation_mode(run.network.model), scoring(run, columns):
+        yield
+
+
 def scorable_columns(stream: Stream, tasks: Tasks, split: str = "test") -> list[int]:
     """Returns the indices of the columns that can be scored.
 

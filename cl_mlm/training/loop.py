@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from accelerate.optimizer import AcceleratedOptimizer
 
 from cl_mlm.tokens.batching import cut_batch, training_batches
@@ -105,16 +106,13 @@ def _optimise(run: Run, observer: Observer, checkpoint: Mapping[str, Any] | None
             observer.may_checkpoint(place.step, lambda: work.state_dict(time.perf_counter() - started))
             if place.step == work.num_steps:
                 break
-        # Read once an epoch, whatever is logged: no score and no best weights are taken of a loss that is not finite.
-        work.step.check()
+        # Once an epoch, whatever is logged: no score and no best weights are taken of what is not finite.
+        work.check()
         place.epoch, work.epoch_step = place.epoch + 1, 0
         if patience and work.best.should_stop(patience, observer):
             break
     if patience:
         work.best.restore()
-    bad = [name for name, tensor in run.network.trainable().items() if not tensor.isfinite().all()]
-    if bad:
-        raise not_finite(run, f"{len(bad)} weights are not finite, {bad[0]} the first")
     run.cost.steps = place.step
     if not len(place.training_ids):
         run.cost.flags.append(NO_ROWS)
@@ -147,13 +145,26 @@ class StageTraining:
         place.step += 1
         self.epoch_step += 1
 
+    def check(self) -> None:
+        """Refuses to go on from losses or weights that are not finite; waits for the device once.
+
+        Raises:
+            TrainingError: naming what is not finite.
+        """
+        self.step.check()
+        weights = self.run.network.trainable()
+        are_finite: list[bool] = torch.stack([tensor.isfinite().all() for tensor in weights.values()]).tolist()
+        bad = [name for name, is_finite in zip(weights, are_finite, strict=True) if not is_finite]
+        if bad:
+            raise not_finite(self.run, f"{len(bad)} weights are not finite, {bad[0]} the first")
+
     def state_dict(self, seconds: float) -> dict[str, Any]:
         """Returns everything that the next step depends on, tensors and plain values; `seconds` were spent so far.
 
         Raises:
-            TrainingError: a loss is not finite: resuming from here would be of no use.
+            TrainingError: a loss or a weight is not finite: resuming from here would be of no use.
         """
-        self.step.check()
+        self.check()
         place, scaler = self.run.place, self.run.network.accelerator.scaler
         return {
             "place": {"epoch": place.epoch, "step": place.step, "epoch_step": self.epoch_step},

@@ -20,6 +20,10 @@ class Hoarder(Strategy):
     def state_dict(self):
         return {"x": 1}
 
+    @override
+    def load_state_dict(self, state):
+        pass
+
 
 def told(config, *overrides, strategies=None):
     """Returns the lines on disk use of a config."""

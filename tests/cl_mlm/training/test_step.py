@@ -1,6 +1,7 @@
 """One optimiser step on a BERT of one layer: which gradients it adds up, what it logs, what it does without memory."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -234,6 +235,41 @@ def test_no_checkpoint_is_made_of_a_loss_that_is_not_finite(make_run, train):
     with pytest.raises(TrainingError, match="train/term/bad"):
         train(make_run(Bad(first=2), steps=9, log_every=9), keep=states.append)
     assert [state["place"]["step"] for state in states] == [1, 2]
+
+
+class BadGradient(Strategy):
+    """Makes the gradient of one step not finite; the losses up to it are."""
+
+    @override
+    def adjust_gradients(self, run):
+        if run.step == 1:
+            run.model.classifier.bias.grad.fill_(math.nan)
+        return {}
+
+
+@pytest.mark.parametrize("training", [{"patience": 1}, {}])
+def test_no_score_and_no_checkpoint_is_taken_of_weights_that_are_not_finite(make_run, train, training):
+    # Two steps an epoch: the last one spoils the weights, which no loss has seen yet.
+    states = []
+    run = make_run(BadGradient(), batch_size=8, rows=12, epochs=4, log_every=100, **training)
+    watched = []
+    run.strategies = (*run.strategies, Scored(watched))
+    with pytest.raises(TrainingError, match=r"step 2, epoch 0: 1 weights are not finite, classifier.bias the first"):
+        train(run, keep=states.append)
+    assert [state["place"]["step"] for state in states] == [1]
+    assert watched == []
+
+
+class Scored(Strategy):
+    """Notes when something is scored."""
+
+    def __init__(self, watched=()):
+        self.watched = watched
+
+    @override
+    def evaluation(self, run, columns):
+        self.watched.append(run.step)
+        return nullcontext()
 
 
 def limited_memory(run, rows, error):
