@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cl_mlm.check.disk import disk_lines
+from cl_mlm.check.limits import limit_lines
 from cl_mlm.check.memory import MemoryNeed, memory_need
 from cl_mlm.check.timing import Timed, timed_steps
 from cl_mlm.check.token_lengths import SplitAddress, StreamLengths, digest, joined, stream_lengths
@@ -48,6 +49,7 @@ class RunEstimate:
         ceilings: what a perfect model would reach on every column; None: there is no tokenizer.
         memory: None: the model's config cannot be had.
         disk: lines that say what the run writes.
+        limits: lines that say what the system's limits leave to the run.
         unreachable: why there is no tokenizer or config; empty: there are both.
         timed: what a few steps took; None: no timing was asked for.
     """
@@ -59,6 +61,7 @@ class RunEstimate:
     ceilings: Ceilings | None
     memory: MemoryNeed | None
     disk: list[str]
+    limits: list[str]
     unreachable: str
     timed: Timed | None
 
@@ -154,6 +157,7 @@ class RunEstimate:
             "scored_rows": self.scored_rows,
             "memory": None if self.memory is None else {**asdict(self.memory), "total": self.memory.total},
             "disk": self.disk,
+            "limits": self.limits,
             "not_known": self.unreachable or None,
             "timed": None if self.timed is None else asdict(self.timed),
             "seconds": None if seconds is None else {"training": seconds[0], "evaluation": seconds[1]},
@@ -210,7 +214,7 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
         measured_steps: the number of steps to time on the real model; 0: no model is loaded.
 
     Raises:
-        ConfigError: steps are to be timed, and the model cannot be had.
+        ConfigError: steps are to be timed, and the model cannot be had; or a limit of the system is too low.
         TrainingError: steps are to be timed, and memory does not suffice.
     """
     config, tasks = prepared.config, tasks_of(prepared.stream)
@@ -227,14 +231,16 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
         unreachable = str(error)
     if measured_steps and unreachable:
         raise ConfigError(f"--measure: needs the model itself; {unreachable}")
+    memory = None if size is None else memory_need(prepared, size)
     return RunEstimate(
         prepared=prepared,
         tasks=tasks,
         work=workload(prepared, lengths),
         lengths=lengths,
         ceilings=reachable,
-        memory=None if size is None else memory_need(prepared, size),
+        memory=memory,
         disk=[f"disk: not known: {unreachable}"] if size is None else disk_lines(prepared, size),
+        limits=limit_lines(prepared, size, memory),
         unreachable=unreachable,
         timed=timed_steps(prepared, measured_steps) if measured_steps else None,
     )

@@ -49,6 +49,7 @@ def look_lines(estimate: RunEstimate, width: int | None = None) -> list[str]:
     lines += [*_prompting_lines(estimate), _step_line(estimate)]
     if estimate.memory is not None:
         lines += [_memory_line(estimate, estimate.memory), *_time_lines(estimate), *estimate.disk]
+    lines += estimate.limits
     if estimate.lengths is None:
         unknown = "tokens, memory and disk" if estimate.memory is None else "tokens"
         lines.append(f"{unknown}: not known without the model")

@@ -64,6 +64,9 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
         from cl_mlm.experiment.run_choice import check_finished
 
         return Result(folder, read_summary(folder), is_new=False, warnings=check_finished(folder, prepared))
+    from cl_mlm.experiment.limits import require_limits
+
+    require_limits(prepared)
     try_places(folder)
     with locked(folder):
         from cl_mlm.experiment.continuation import check_continuation
