@@ -73,7 +73,7 @@ class WithoutOrder(TorchDispatchMode):
         if name in ("index_put", "index_put_", "_index_put_impl_"):
             if args[2].numel() == 1 and not (len(args) > 3 and args[3]):
                 return func(*args, **(kwargs or {}))
-            places = torch.broadcast_tensors(*(i.nonzero().T if i.dtype == torch.bool else i for i in _given(args[1])))
+            places = torch.broadcast_tensors(*_places(args[1]))
             if _meets_twice(torch.stack([place.flatten() for place in places], 1)):
                 self.found.add(name)
         elif name in ("put_", "put", "index_copy", "index_copy_"):
@@ -83,12 +83,26 @@ class WithoutOrder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _given(indices):
-    return [index for index in indices if index is not None]
+def _places(indices):
+    """Returns one tensor of places for each indexed axis; a mask indexes as many axes as it has."""
+    given = [index for index in indices if index is not None]
+    return [axis for i in given for axis in (i.nonzero(as_tuple=True) if i.dtype == torch.bool else (i,))]
 
 
 def _meets_twice(places):
     return len(places.unique(dim=0)) < len(places)
+
+
+def test_what_has_no_order_is_noticed():
+    table, mask = torch.zeros(4, 3), torch.tensor([[True, False, True]] * 4)
+    with WithoutOrder() as watch:
+        table[mask] = torch.rand(8)
+        table[torch.tensor([0, 2]), torch.tensor([0, 2])] = torch.rand(2)
+        table[torch.tensor([1, 1])] = 3.0
+    assert not watch.found
+    with WithoutOrder() as watch:
+        table.index_put_((torch.tensor([1, 1]),), torch.rand(2, 3), accumulate=True)
+    assert watch.found == {"index_put_"}
 
 
 def test_two_threads_are_two(fresh_process):
