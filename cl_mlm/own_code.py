@@ -58,7 +58,9 @@ def raised(kind: str, who: str, error: Exception) -> OwnCodeError:
     lines = str(error).strip().splitlines()
     place = _place(traceback.extract_tb(error.__traceback__))
     said = f": {_cut(lines[0], 300)}" if lines else ""
-    return OwnCodeError(f"{who}: raised {type(error).__name__}{said}{place}; {PAGES[kind]} describes it")
+    return OwnCodeError(
+        f"{who}: raised {type(error).__name__}{said}{place}; see {PAGES[kind]}, and --debug for the trace"
+    )
 
 
 def broken(kind: str, who: str, rule: str, value: Any, *, is_calling: bool = False) -> OwnCodeError:
