@@ -7,7 +7,7 @@ DEFAULT := "not slow and not gpu and not network and not real_model and not conf
 TIMES ?= 200
 FAULTS ?= 100
 
-.PHONY: demo test unit-test coverage lint docs bench ui slow-test conformance kill-test fault-test mutants clean
+.PHONY: demo test unit-test coverage lint docs bench ui slow-test conformance kill-test fault-test disk-test mutants clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cl_mlm needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -35,6 +35,10 @@ slow-test: $(STAMP)
 # Every strategy on every objective: twice with two threads, and with weight 0 beside naive.
 conformance: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/conformance
+
+# In every amount of room, from none to enough.
+disk-test: $(STAMP)
+	$(BIN)/python tests/disk --step 16
 
 kill-test: $(STAMP)
 	$(BIN)/python tests/kill --times $(TIMES) --seed 0 --jobs 2

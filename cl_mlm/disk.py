@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from cl_mlm.errors import ClMlmError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 OUTPUT: Final = "output"
 CACHE: Final = "cache (CL_MLM_CACHE)"
@@ -80,12 +80,13 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def writing(path: Path, place: str = OUTPUT) -> Iterator[None]:
+def writing(path: Path, place: str = OUTPUT, needs: Callable[[], float] | None = None) -> Iterator[None]:
     """Tells every fault of the disk within the block as a StorageError; other errors pass.
 
     Args:
         path: what is written, for an error that names no file: a write into an open file names none.
         place: what the user calls the folder in which it lies.
+        needs: returns how many bytes are written; asked only where there is no room. None: not known.
 
     Raises:
         StorageError: it could not be written.
@@ -98,7 +99,7 @@ def writing(path: Path, place: str = OUTPUT) -> Iterator[None]:
             raise
         number, named = fault
         if named is None or _are_related(Path(named), path):
-            raise _storage_error(number, path, place) from error
+            raise _storage_error(number, path, place, needs) from error
         if number in AMBIGUOUS:  # a file that is read within the block
             raise
         raise _storage_error(number, Path(named), "") from error
@@ -188,13 +189,15 @@ def _are_related(named: Path, path: Path) -> bool:
     return named.is_relative_to(path.parent) or path.is_relative_to(named)
 
 
-def _storage_error(number: int, path: Path | None, place: str) -> StorageError:
+def _storage_error(
+    number: int, path: Path | None, place: str, needs: Callable[[], float] | None = None
+) -> StorageError:
     """Returns the one line: place, folder, what happened, what is to be done."""
     where, reason = "cannot write", REASONS[number]
     if path is not None:
         existing = existing_folder(path)
         where = f"cannot write {str(path)!r}"
-        reason = reason.format(blocking=existing) + (_room(existing) if number in LACKS_ROOM else "")
+        reason = reason.format(blocking=existing) + (_room(existing, needs) if number in LACKS_ROOM else "")
     remedy = REMEDIES.get(number, MAKE_WRITABLE)
     head = f"{place}: " if place else ""
     return StorageError(
@@ -202,12 +205,13 @@ def _storage_error(number: int, path: Path | None, place: str) -> StorageError:
     )
 
 
-def _room(folder: Path) -> str:
-    """Returns what is free, in brackets: bytes, or files where it is these that lack; empty if it cannot be known."""
+def _room(folder: Path, needs: Callable[[], float] | None) -> str:
+    """Returns what is free and needed, in brackets; empty if it cannot be known."""
     try:
         found = os.statvfs(folder)
     except OSError:
         return ""
     if found.f_files and found.f_favail < FEW_FILES:
         return f" (it takes {found.f_favail} more files: no inodes are left)"
-    return f" ({shown(found.f_bavail * found.f_frsize)} free)"
+    needed = "" if needs is None else f", it takes over {shown(needs())}"
+    return f" ({shown(found.f_bavail * found.f_frsize)} free{needed})"

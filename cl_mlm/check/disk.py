@@ -42,6 +42,17 @@ def disk_lines(prepared: Prepared, size: ModelSize | None = None) -> list[str]:
 
 def _run_line(prepared: Prepared, size: ModelSize) -> str:
     """Returns what the folder of the run holds at most while it goes on, and afterwards."""
+    text, _ = _run_use(prepared, size)
+    return text
+
+
+def most_bytes(prepared: Prepared, size: ModelSize) -> float:
+    """Returns the bytes that the folder of a run holds at most while it goes on."""
+    return _run_use(prepared, size)[1]
+
+
+def _run_use(prepared: Prepared, size: ModelSize) -> tuple[str, float]:
+    """Returns the line on the folder of the run, and the bytes that it holds at most while the run goes on."""
     config = prepared.config
     state_bytes = strategy_numbers(prepared, size) * number_bytes(config)
     num_models = 2 if swapping_strategies(prepared.strategies) else 1  # what is trained on, and what was scored
@@ -58,12 +69,13 @@ def _run_line(prepared: Prepared, size: ModelSize) -> str:
     checkpoint_bytes = num_stages * stage_bytes + num_steps * step_bytes + max(extra_stage, extra_step)
     predictions = _prediction_bytes(prepared) if "test" in config.evaluation.splits else 0
     num_left = {"all": num_measured, "last": 1, "none": 0}[config.checkpoint.keep_stages]
-    return (
+    text = (
         f"disk: while running at most {shown(checkpoint_bytes + predictions)} "
         f"({_counted(num_stages, 'stage checkpoint', stage_bytes)}, "
         f"{_counted(num_steps, 'step checkpoint', step_bytes)}, one more while it is written, "
         f"predictions {shown(predictions)}), afterwards {shown(num_left * stage_bytes + predictions)}"
     )
+    return text, checkpoint_bytes + predictions
 
 
 def _shared_lines(prepared: Prepared, size: ModelSize) -> list[str]:

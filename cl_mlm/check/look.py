@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cl_mlm.check.disk import disk_lines
 from cl_mlm.check.limits import limit_lines
 from cl_mlm.check.memory import MemoryNeed, memory_need
+from cl_mlm.check.places import place_lines
 from cl_mlm.check.timing import Timed, timed_steps
 from cl_mlm.check.token_lengths import SplitAddress, StreamLengths, digest, joined, stream_lengths
 from cl_mlm.check.workload import StageWork, workload
@@ -210,12 +211,13 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
     """Returns what is known of a run without starting it; an unreachable model leaves some of it unknown.
 
     Args:
-        prepared: the run; it is not changed, and nothing is written into its folder.
+        prepared: the run; it is not changed, and nothing is left in its folder.
         measured_steps: the number of steps to time on the real model; 0: no model is loaded.
 
     Raises:
         ConfigError: steps are to be timed, and the model cannot be had; or a limit of the system is too low.
         TrainingError: steps are to be timed, and memory does not suffice.
+        StorageError: a place that the run writes to cannot be written, or has no room for a checkpoint.
     """
     config, tasks = prepared.config, tasks_of(prepared.stream)
     size: ModelSize | None = None
@@ -239,7 +241,10 @@ def early_look(prepared: Prepared, measured_steps: int = 0) -> RunEstimate:
         lengths=lengths,
         ceilings=reachable,
         memory=memory,
-        disk=[f"disk: not known: {unreachable}"] if size is None else disk_lines(prepared, size),
+        disk=[
+            *([f"disk: not known: {unreachable}"] if size is None else disk_lines(prepared, size)),
+            *place_lines(prepared, size),
+        ],
         limits=limit_lines(prepared, size, memory),
         unreachable=unreachable,
         timed=timed_steps(prepared, measured_steps) if measured_steps else None,

@@ -12,8 +12,6 @@ from cl_mlm.errors import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
-
     from cl_mlm.run_folder import RunFolder
 
 
@@ -54,11 +52,6 @@ def check_room(folder: Path, needed_bytes: float) -> None:
             f"{OUTPUT}: no room for a checkpoint in {str(folder)!r}: it takes at least {shown(needed_bytes)}, "
             f"{shown(free)} are free; make room there, and the same command goes on"
         )
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """Returns the bytes of a model's weights; every checkpoint at the end of a stage holds them."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def remove_half_written(folder: RunFolder) -> None:

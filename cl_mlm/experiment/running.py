@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.checkpoint_policy import CheckpointPolicy
 from cl_mlm.experiment.interruption import Interruption
-from cl_mlm.experiment.places import check_room, weight_bytes
+from cl_mlm.experiment.places import check_room
 from cl_mlm.experiment.record import Record
 from cl_mlm.experiment.reporting import variant_tags, write_head, write_results
 from cl_mlm.experiment.scoring import Scoring
@@ -72,7 +72,6 @@ class Experiment:
         self.notes, self.on_step = notes, on_step
         self.stage_index = 0
         self.has_begun = False  # to train or, where all is trained, to write its results
-        self.checkpoint_bytes = 0  # of the weights alone; 0: not known yet
         self.resumed_stage: int | None = None
         self.interruption = interruption or Interruption()
         self.num_steps = 0
@@ -91,9 +90,8 @@ class Experiment:
         limit = self.prepared.config.limit
         said = [*self.notes, *([] if limit is None else [SMOKE_FLAG.format(limit)])]
         record.flags += [note for note in said if note not in record.flags]
-        self.checkpoint_bytes = weight_bytes(run.network.model)
         if record.next_stage < len(run.stream):
-            check_room(self.folder.path, self.checkpoint_bytes)
+            check_room(self.folder.path, run.network.backbone.task_model(run.tasks.keys[-1]).num_bytes)
         self.has_begun = True
         self.resumed_stage = record.next_stage or None  # None: the run is new, or not beyond its first stage
         stages = range(len(run.stream))

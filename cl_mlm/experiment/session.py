@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cl_mlm.disk import shown, storage_error
+from cl_mlm.disk import storage_error
 from cl_mlm.errors import StorageError
 from cl_mlm.experiment.places import remove_half_written, try_places
 from cl_mlm.experiment.result import Result
@@ -108,21 +108,11 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
                 display.warn(unsent)
             fault = error if isinstance(error, StorageError) else storage_error(error)
             if fault is not None:
-                raise _with_needs(fault, experiment) from error
+                has_trained = experiment is not None and experiment.has_begun
+                raise StorageError(fault.problems, lacks_room=fault.lacks_room, has_trained=has_trained) from error
             raise
         unsent = _send_rest(sender, display)
     return Result(folder, summary, warnings=[unsent] if unsent else [])
-
-
-def _with_needs(fault: StorageError, experiment: Experiment | None) -> StorageError:
-    """Returns a fault of the disk with what a checkpoint takes, and with the exit code of its time."""
-    size = 0 if experiment is None or not fault.lacks_room else experiment.checkpoint_bytes
-    needs = f" (a checkpoint takes at least {shown(size)})" if size else ""
-    return StorageError(
-        [f"{line}{needs}" for line in fault.problems],
-        lacks_room=fault.lacks_room,
-        has_trained=experiment is not None and experiment.has_begun,
-    )
 
 
 def _send_rest(sender: MlflowSender, display: Progress) -> str | None:

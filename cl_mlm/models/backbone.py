@@ -233,6 +233,11 @@ class PlainBackbone:
         """Returns none: no body is shared."""
         return {}
 
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the weights, which `save` writes beside a few small files."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
     def save(self, folder: Path) -> None:
         """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads."""
         with calm_transformers():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
 from cl_mlm.run_folder import MODEL, MODELS, SCORED, stage_name, step_name
-from cl_mlm.storage.state_files import MANIFEST, damage, read_state, write_folder_whole, write_state
+from cl_mlm.storage.state_files import MANIFEST, damage, read_state, state_bytes, write_folder_whole, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,12 +50,19 @@ def write_stage(
         write_state(temporary, "strategies", states)
         (temporary / "record.json").write_text(json.dumps(record, indent=1))
 
-    return write_folder_whole(folder / stage_name(stage_index), fill)
+    def needs() -> float:
+        return state_bytes(states) + sum(each.num_bytes for each in [model, *(others or {}).values()])
+
+    return write_folder_whole(folder / stage_name(stage_index), fill, needs)
 
 
 def write_step(folder: Path, stage_index: int, step: int, state: Mapping[str, Any]) -> Path:
     """Writes `folder/<stage>-<step>/` from within a stage, removes all but it and the one before; returns it."""
-    final = write_folder_whole(folder / step_name(stage_index, step), lambda path: write_state(path, "state", state))
+    final = write_folder_whole(
+        folder / step_name(stage_index, step),
+        lambda path: write_state(path, "state", state),
+        lambda: state_bytes(state),
+    )
     own = sorted(folder.glob(f"{stage_name(stage_index)}-*"))
     # Another stage's are left over from before a damaged checkpoint sent the run back.
     for stale in {*folder.glob("[0-9]*")} - {*own[-2:]}:

@@ -31,7 +31,7 @@ MOST_LEVELS = 100  # Python's reader of JSON gives up at some hundreds
 
 def write_entry(final: Path, state: Mapping[str, Any]) -> None:
     """Writes a state into a folder of its own, which appears whole or not at all."""
-    write_folder_whole(final, lambda path: write_state(path, "state", state))
+    write_folder_whole(final, lambda path: write_state(path, "state", state), lambda: state_bytes(state))
 
 
 def read_entry(folder: Path) -> dict[str, Any]:
@@ -53,10 +53,19 @@ def read_state(folder: Path, name: str) -> dict[str, Any]:
     return dict(join_state(plain, load_file(folder / f"{name}.safetensors")))
 
 
-def write_folder_whole(final: Path, fill: Callable[[Path], None]) -> Path:
-    """Fills a folder beside `final`, adds checksums, flushes it to disk and renames it into place."""
+def write_folder_whole(final: Path, fill: Callable[[Path], None], needs: Callable[[], float] | None = None) -> Path:
+    """Fills a folder beside `final`, adds checksums, flushes it to disk and renames it into place.
+
+    Args:
+        final: the folder.
+        fill: writes its files.
+        needs: returns their bytes; None: not known.
+
+    Raises:
+        StorageError: the disk does not take it; nothing is left of it.
+    """
     folder, temporary = final.parent, final.with_name(f".{final.name}.tmp")
-    with writing(final):
+    with writing(final, needs=needs):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
