@@ -39,7 +39,7 @@ REASONS: Final = {
     errno.EPERM: "this user may not write there",
     errno.EFBIG: "the file grows larger than the file system or `ulimit -f` allows",
     errno.EIO: "the device reports an input/output error",
-    **dict.fromkeys(NO_FOLDER, "{blocking} is a file, not a folder"),
+    **dict.fromkeys(NO_FOLDER, "{blocking} is {kind}"),
     **dict.fromkeys(GONE, "the folder is gone"),
 }
 REMEDIES: Final = {
@@ -139,18 +139,25 @@ def try_writing(folder: Path, place: str) -> None:
     Raises:
         StorageError: it cannot be written, and why.
     """
-    existing = existing_folder(folder)
-    with writing(folder / "file", place):
-        if not existing.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
-        descriptor, name = tempfile.mkstemp(prefix=".cl_mlm-", dir=existing)
-        Path(name).unlink()  # at once: a killed process leaves nothing behind, and it can be written all the same
-        try:
-            if os.write(descriptor, bytes(TRIED_BYTES)) < TRIED_BYTES:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    try:
+        _write_and_remove(existing_folder(folder))
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        raise _storage_error(error.errno, folder, place) from error
+
+
+def _write_and_remove(existing: Path) -> None:
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+    descriptor, name = tempfile.mkstemp(prefix=".cl_mlm-", dir=existing)
+    Path(name).unlink()  # at once: a killed process leaves nothing behind, and it can be written all the same
+    try:
+        if os.write(descriptor, bytes(TRIED_BYTES)) < TRIED_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fault(error: BaseException) -> tuple[int, str | None] | None:
@@ -197,7 +204,9 @@ def _storage_error(
     if path is not None:
         existing = existing_folder(path)
         where = f"cannot write {str(path)!r}"
-        reason = reason.format(blocking=existing) + (_room(existing, needs) if number in LACKS_ROOM else "")
+        is_link = existing.is_symlink() and not existing.exists()
+        kind = "a link to a folder that is not there" if is_link else "a file, not a folder"
+        reason = reason.format(blocking=existing, kind=kind) + (_room(existing, needs) if number in LACKS_ROOM else "")
     remedy = REMEDIES.get(number, MAKE_WRITABLE)
     head = f"{place}: " if place else ""
     return StorageError(

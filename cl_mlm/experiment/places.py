@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from cl_mlm.data.cache import cache_root
-from cl_mlm.disk import CACHE, OUTPUT, free_bytes, shown, try_writing
+from cl_mlm.disk import CACHE, OUTPUT, existing_folder, free_bytes, shown, try_writing
 from cl_mlm.errors import StorageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def try_places(folder: Path) -> None:
         folder: of the run; it may not be there yet.
 
     Raises:
-        StorageError: a line for each place that cannot be written.
+        StorageError: a line for each place that cannot be written; one where both lie on one disk.
     """
     faults = []
     for place, name in ((folder, OUTPUT), (cache_root(), CACHE)):
@@ -30,6 +30,8 @@ def try_places(folder: Path) -> None:
             try_writing(place, name)
         except StorageError as error:
             faults.append(error)
+    if len({existing_folder(place).stat().st_dev for place in (folder, cache_root())}) == 1:
+        faults = faults[:1]  # one disk, one fault
     if faults:
         raise StorageError(
             [line for fault in faults for line in fault.problems], lacks_room=all(fault.lacks_room for fault in faults)

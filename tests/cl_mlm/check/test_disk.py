@@ -114,8 +114,8 @@ def test_what_is_said_is_what_a_run_writes(fast, tiny_size, monkeypatch):
 
     largest, write = {"stages": 0, "steps": 0}, checkpoint.write_folder_whole
 
-    def measured(final, fill):
-        made = write(final, fill)
+    def measured(final, *given):
+        made = write(final, *given)
         kind = final.parent.name
         if kind in largest:
             largest[kind] = max(largest[kind], bytes_below(made))

@@ -34,7 +34,7 @@ def test_an_experiment_with_odd_characters_gets_a_plain_folder(fast):
 def test_a_folder_that_cannot_be_made_is_told_as_a_fault_of_the_output(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(StorageError, match="output: cannot write .*file is a file, not a folder"),
+        pytest.raises(StorageError, match=r"output: cannot write .*file is a file, not a folder"),
         locked(tmp_path / "file" / "run"),
     ):
         pass

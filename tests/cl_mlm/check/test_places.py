@@ -1,0 +1,73 @@
+"""What `cl-mlm check` says of the places that a run writes to, and that a run tries them too."""
+
+import errno
+import os
+
+import pytest
+
+import cl_mlm
+from cl_mlm import disk
+from cl_mlm.check import places
+from cl_mlm.check.disk import most_bytes
+from cl_mlm.check.places import place_lines
+from cl_mlm.config.loading import load_config
+from cl_mlm.data.tasks import tasks_of
+from cl_mlm.errors import StorageError
+from cl_mlm.experiment import places as run_places
+from cl_mlm.experiment.preparation import prepare
+from cl_mlm.models.size import size_of_tasks
+
+
+@pytest.fixture
+def checked(fast):
+    """The run and the size of its model."""
+    prepared = prepare(load_config(fast))
+    return prepared, size_of_tasks(prepared.config, tasks_of(prepared.stream))
+
+
+def read_only(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_enough_room_is_told(checked):
+    (line,) = place_lines(*checked)
+    assert line.startswith("disk: ")
+    assert line.endswith(" free in output")
+
+
+def test_room_that_may_not_do_is_told_with_what_the_run_takes(checked, monkeypatch):
+    most = most_bytes(*checked)
+    monkeypatch.setattr(places, "free_bytes", lambda folder: most - 1)
+    (line,) = place_lines(*checked)
+    assert line.endswith(f"which may not do: the run writes up to {disk.shown(most)} more")
+
+
+def test_room_for_no_checkpoint_is_refused_by_check_and_by_the_run_before_it_trains(checked, fast, monkeypatch):
+    monkeypatch.setattr(run_places, "free_bytes", lambda folder: 1000)
+    with pytest.raises(StorageError, match=r"no room for a checkpoint in .* 1 kB are free") as caught:
+        place_lines(*checked)
+    assert caught.value.exit_code == 2
+    with pytest.raises(StorageError, match=r"no room for a checkpoint in .* 1 kB are free") as caught:
+        cl_mlm.run(fast, progress=False)
+    assert caught.value.exit_code == 2
+
+
+def test_places_that_cannot_be_written_are_refused_all_at_once_by_check_and_run(checked, fast, monkeypatch):
+    monkeypatch.setattr(disk.tempfile, "mkstemp", read_only)
+    for refuse in (lambda: place_lines(*checked), lambda: cl_mlm.run(fast, progress=False)):
+        with pytest.raises(StorageError) as caught:
+            refuse()
+        output, cache = caught.value.problems
+        assert output.startswith("output: ")
+        assert cache.startswith("cache (CL_MLM_CACHE): ")
+        assert "read-only" in output
+        assert "read-only" in cache
+
+
+def test_a_finished_run_is_handed_back_from_a_disk_that_takes_nothing(fast, monkeypatch):
+    first = cl_mlm.run(fast, progress=False)
+    monkeypatch.setattr(disk.tempfile, "mkstemp", read_only)
+    again = cl_mlm.run(fast, progress=False)
+    assert (again.is_new, again.folder) == (False, first.folder)
+    prepared = prepare(load_config(fast))
+    assert place_lines(prepared, None) == []
