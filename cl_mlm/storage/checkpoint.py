@@ -51,7 +51,8 @@ def write_stage(
         (temporary / "record.json").write_text(json.dumps(record, indent=1))
 
     def needs() -> float:
-        return state_bytes(states) + sum(each.num_bytes for each in [model, *(others or {}).values()])
+        weights = sum(each.num_bytes for each in [model, *(others or {}).values()])
+        return state_bytes(states) + weights * (1 if as_scored is None else 2)
 
     return write_folder_whole(folder / stage_name(stage_index), fill, needs)
 
