@@ -42,9 +42,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Writes a file, UTF-8, whole or not at all."""
+    """Writes a file, UTF-8, whole or not at all; bytes of a path that is no text become escapes."""
     with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def flush(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cl_mlm.tracking.shell import shell_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -64,13 +66,12 @@ class Findings:
 
     def resume(self) -> str:
         """Returns what makes again what follows from the rest."""
-        return f"`cl-mlm resume {self.folder}` makes it again from what is kept"
+        return f"`{shell_line('cl-mlm', 'resume', self.folder)}` makes it again from what is kept"
 
     def again(self) -> str:
         """Returns what makes the whole run anew."""
-        return (
-            f"bring it back as it was; or `cl-mlm run {self.folder}/config.yaml --again` makes the run anew beside it"
-        )
+        again = shell_line("cl-mlm", "run", self.folder / "config.yaml", "--again")
+        return f"bring it back as it was; or `{again}` makes the run anew beside it"
 
     def told(self) -> list[str]:
         """Returns everything in lines: the folder, its parts, then every fault with what mends it, then the notes."""

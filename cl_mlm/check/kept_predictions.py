@@ -77,7 +77,8 @@ def _by_column(folder: RunFolder, name: str) -> dict[str, dict[str, list[Any]]]:
     Raises:
         OSError, ValueError, KeyError: it is missing, or no such table; pyarrow's own errors are ValueErrors.
     """
-    table = pq.read_table(folder.predictions(name))
+    with folder.predictions(name).open("rb") as file:
+        table = pq.read_table(file)
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:
         raise ValueError(f"must have the columns {', '.join(COLUMNS)}, lacks {', '.join(missing)}")

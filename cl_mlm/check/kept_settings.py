@@ -10,6 +10,7 @@ from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import BESIDE_IDENTITY
 from cl_mlm.errors import ConfigError
 from cl_mlm.tracking.credentials import cleaned
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +44,7 @@ def check_config(found: Findings, path: Path, journal: KeptJournal) -> dict[str,
         found.notes.append("config.yaml names code of its own, so it is compared with the journal and not loaded")
     elif not faults:
         faults = _unlike_name(found, path, is_known=bool(journal.params))
-    way_out = f"set it back; or `cl-mlm run {path}` makes a run of its own with what it says now"
+    way_out = f"set it back; or `{shell_line('cl-mlm', 'run', path)}` makes a run of its own with what it says now"
     found.add("config", f"{len(settings)} settings", faults, way_out)
     return settings
 

@@ -16,6 +16,7 @@ from cl_mlm.errors import RunFolderError
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.inventory import faults
 from cl_mlm.tracking.mlflow_comparison import compare_with_store
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -153,7 +154,7 @@ def _check_store(found: Findings, journal: KeptJournal, *, is_finished: bool) ->
         return
     statuses: Mapping[int | None, str] = journal.statuses
     compared = compare_with_store(found.folder, statuses, journal.num_sent)
-    way_out = f"`cl-mlm sync {found.folder}` sends what is missing"
+    way_out = f"`{shell_line('cl-mlm', 'sync', found.folder)}` sends what is missing"
     if compared.note:
         found.notes.append(compared.note)
     elif compared.is_behind and not is_finished:

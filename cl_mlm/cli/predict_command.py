@@ -49,6 +49,8 @@ def predict(
     runs = [text for text in texts or () if text.strip() and _is_run(text)]
     if runs:  # a shell has put several runs in the place of `runs/x/replay-*`
         raise ConfigError(f"predict: asks one run, got {', '.join([str(folder), *runs])}")
+    for text in texts or ():
+        _check_text(text)
     if output is not None:
         _check_output(output, file)
     result = load_result(folder)
@@ -67,6 +69,18 @@ def _is_run(text: str) -> bool:
         return RunFolder(Path(text)).config.is_file()
     except (OSError, ValueError):  # a text that is too long for a path, or holds a zero byte
         return False
+
+
+def _check_text(text: str) -> None:
+    """Refuses what a terminal of another encoding has typed.
+
+    Raises:
+        ConfigError: it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"predict: a text must be UTF-8, got {text!r}") from error
 
 
 def _check_output(output: Path, file: Path | None) -> None:

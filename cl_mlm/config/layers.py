@@ -60,10 +60,15 @@ def read_layer(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 def _node(path: Path) -> Any:
     """Returns a YAML file as OmegaConf reads it; one with bytes of a path that is no text as `undecodable` veils it."""
     from omegaconf import OmegaConf
+    from yaml import YAMLError
 
-    if b"\\udc" not in path.read_bytes().lower():
+    try:
         return OmegaConf.load(path)
-    return OmegaConf.create(veiled_yaml(path.read_text(encoding="utf-8")))
+    except YAMLError:
+        text = path.read_text(encoding="utf-8")
+        if (veiled_text := veiled_yaml(text)) == text:
+            raise
+        return OmegaConf.create(veiled_text)
 
 
 def read_override(text: str) -> dict[str, Any]:

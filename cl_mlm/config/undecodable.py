@@ -1,4 +1,4 @@
-r"""Paths that are no text, in YAML: Python keeps each byte that is no UTF-8 as a character from U+DC80 to U+DCFF.
+r"""Paths that are no text, in YAML and for libraries. Python keeps their bytes as characters from U+DC80 to U+DCFF.
 
 A config file holds such a byte as `"\uDCFF"`. YAML's parser in C refuses these characters and escapes, so they pass it
 as private ones.
@@ -6,8 +6,11 @@ as private ones.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 _BYTES: Final = range(0xDC80, 0xDD00)
@@ -39,6 +42,21 @@ def to_yaml(values: Mapping[str, Any]) -> str:
     hidden = veiled(values)
     text = OmegaConf.to_yaml(OmegaConf.create(hidden))
     return text if hidden == values else re.sub(r"\\U0010FE([89A-F][0-9A-F])", r"\\uDC\1", text)
+
+
+@contextmanager
+def named_in_text(folder: Path) -> Iterator[Path]:
+    """Gives the block a name of an existing folder that is text, for libraries that take no other."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield Path(f"/proc/self/fd/{number}")
+        finally:
+            os.close(number)
+    else:
+        yield folder
 
 
 def _translated(value: Any, table: Mapping[int, int]) -> Any:

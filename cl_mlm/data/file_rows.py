@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.data.file_format import EXCEL_HINT, sound_text, text_lines, unlike_text
 from cl_mlm.data.json_arrays import ArrayFault, array_items
 
@@ -210,7 +211,8 @@ def _parquet_rows(path: Path, faults: FileFaults) -> Lines:
 
     number = 0
     try:
-        file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+        with named_in_text(path.parent) as folder:
+            file = pq.ParquetFile(folder / path.name, memory_map=True, pre_buffer=False)
         namers = _namers(Features.from_arrow_schema(file.schema_arrow))
         for batch in file.iter_batches(BLOCK_ROWS):
             for row in _named(batch, namers):

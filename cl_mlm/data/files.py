@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.data.column_types import merge_type, schema_of
 from cl_mlm.data.file_digest import file_digest
@@ -90,7 +91,8 @@ def read_file(
         with building(entry) as folder:
             _write(folder / "table.arrow", schema, plan, rows_of_file(path, reading, separator, FileFaults(path)))
             (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
-    dataset: Dataset = Dataset.from_file(str(entry / "table.arrow"))
+    with named_in_text(entry) as named:
+        dataset: Dataset = Dataset.from_file(str(named / "table.arrow"))
     notes = json.loads((entry / "notes.json").read_text(encoding="utf-8"))
     return dataset, notes
 
@@ -298,7 +300,7 @@ def _write(target: Path, schema: pa.Schema, plan: RowPlan, rows: Lines) -> None:
     """Writes rows as an Arrow stream, the format that `datasets` maps into memory."""
     import pyarrow as pa
 
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    with target.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for raw in _blocks(rows):
             block = plan.prepared(raw, FileFaults(target), {})
             arrays = []

@@ -8,6 +8,7 @@ from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.experiment.continuation import edited_settings, listed
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +50,6 @@ def kept_config(
     if lines:
         raise RunFolderError(
             listed(f"{path}: was edited after the run had started, so it is not the config of this run:", lines)
-            + f"\nset it back; or `cl-mlm run {path}` makes a run of its own with what it says now"
+            + f"\nset it back; or `{shell_line('cl-mlm', 'run', path)}` makes a run of its own with what it says now"
         )
     return config

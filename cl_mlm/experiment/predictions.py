@@ -41,7 +41,8 @@ def write_predictions(folder: RunFolder, run: Run, evaluated: Evaluated, name: s
     )
     path = folder.predictions(name)
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(table, path)
+    with path.open("wb") as file:  # a path that is no text is none for pyarrow
+        pq.write_table(table, file)
 
 
 def write_per_class(folder: RunFolder, stream: Stream) -> list[Path]:
@@ -53,7 +54,8 @@ def write_per_class(folder: RunFolder, stream: Stream) -> list[Path]:
     if not path.is_file():
         return []
     try:
-        table = pq.read_table(path, columns=["column", "prediction", "reference"])
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=["column", "prediction", "reference"])
     except (pa.ArrowInvalid, OSError) as error:
         log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
         folder.per_class.unlink(missing_ok=True)

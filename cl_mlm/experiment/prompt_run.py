@@ -75,7 +75,8 @@ def prompt_run(
     path = RunFolder(folder).prompting / f"{_digest(values)}.json"
     with writing(path):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Prompted(path, values)
 
 

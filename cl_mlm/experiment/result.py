@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError, RunFolderError, nearest
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,10 +115,10 @@ class Result:
         """
         import transformers
 
-        folder = self.model_folder(stage, task)
-        settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
-        model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
+        with named_in_text(self.model_folder(stage, task)) as folder:
+            settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
+            model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
         return model
 
     def predict(
@@ -246,8 +248,8 @@ def load_result(folder: str | Path) -> Result:
         hint = f"; runs lie below ({len(below)}), such as {below[0]}" if below else ""
         raise RunFolderError(f"{folder}: holds no run (no config.yaml){hint}")
     if unfinished_runs(folder):
-        raise RunFolderError(f"{folder}: is not finished; `cl-mlm resume {folder}` goes on with it")
+        raise RunFolderError(f"{folder}: is not finished; `{shell_line('cl-mlm', 'resume', folder)}` goes on with it")
     load_run(folder)  # refuses a damaged summary
     if files.journal.is_file() and not is_finished(folder):
-        raise RunFolderError(f"{folder}: is not finished; `cl-mlm resume {folder}` goes on with it")
+        raise RunFolderError(f"{folder}: is not finished; `{shell_line('cl-mlm', 'resume', folder)}` goes on with it")
     return Result(folder, read_summary(folder), is_new=False)

@@ -14,6 +14,7 @@ from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.checkpoint import last_good
 from cl_mlm.storage.run_lookup import read_summary
 from cl_mlm.storage.state_files import MANIFEST
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,7 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
 
     config = kept_config(folder)
     if not RunFolder(folder).summary.is_file():
-        raise RunFolderError(f"{folder}: is not finished; `cl-mlm resume {folder}` goes on with it")
+        raise RunFolderError(f"{folder}: is not finished; `{shell_line('cl-mlm', 'resume', folder)}` goes on with it")
     before = read_summary(folder)
     prepared = prepare(config)
     now, then = prepared.stream.fingerprint, before["stream"]["fingerprint"]

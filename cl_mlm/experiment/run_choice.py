@@ -10,6 +10,7 @@ from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.continuation import check_continuation, find_changes, listed
 from cl_mlm.experiment.provenance import ROWS
 from cl_mlm.storage.run_lookup import is_finished, next_folder, read_summary, run_folders
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,7 @@ def check_finished(folder: Path, prepared: Prepared) -> list[str]:
     changes = find_changes(folder, prepared)
     if changes.other_result:
         head = f"{folder}: is finished, but is not the result of what is there now:"
-        way_out = f"\n`cl-mlm run {folder}/config.yaml` makes a new run beside it"
+        way_out = f"\n`{shell_line('cl-mlm', 'run', folder / 'config.yaml')}` makes a new run beside it"
         raise RunFolderError(listed(head, _differences(folder, changes, prepared)) + way_out)
     return _other_versions(folder, changes)
 

@@ -13,6 +13,7 @@ import torch
 from transformers.utils import logging
 
 from cl_mlm.batch import Batch, Outputs
+from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.tokenizers import give_padding, tokenizer_hash
 from cl_mlm.randomness import seed_everything
@@ -240,18 +241,19 @@ class PlainBackbone:
 
     def save(self, folder: Path) -> None:
         """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads."""
-        with calm_transformers():
+        folder.mkdir(parents=True, exist_ok=True)
+        with calm_transformers(), named_in_text(folder) as named:
             state = None
             if self.own_names:
                 state = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.own_names}
-            self.model.save_pretrained(folder, safe_serialization=True, state_dict=state or None)
+            self.model.save_pretrained(named, safe_serialization=True, state_dict=state or None)
             # Remove load-time state, so that the folder does not depend on caching or on resuming.
             for key in ("is_local", "local_files_only"):
                 self.tokenizer.init_kwargs.pop(key, None)
             if self.tokenizer.is_fast:
                 backend: Any = self.tokenizer.backend_tokenizer
                 backend.no_truncation()
-            self.tokenizer.save_pretrained(folder)
+            self.tokenizer.save_pretrained(named)
 
     def _watch_head(self) -> None:
         """Keeps the input of the head at every forward pass, which are the features."""

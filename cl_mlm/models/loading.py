@@ -9,6 +9,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from cl_mlm.config.schema import ModelConfig
+from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers
 from cl_mlm.models.file_safety import check_model, refuse_own_code
@@ -59,12 +60,12 @@ def load_backbone(
     if config.name in TINY:
         return PlainBackbone(auto.from_config(settings, dtype=dtype), tokenizer, kind)
 
-    def load() -> PreTrainedModel:
+    def load(name: str) -> PreTrainedModel:
         seed_everything(seed, "init", 0)
         # Of a classifier with another number of classes the body is kept and the class head is drawn anew.
         with calm_transformers():
             model: PreTrainedModel = auto.from_pretrained(
-                config.name,
+                name,
                 revision=config.revision,
                 config=settings,
                 dtype=dtype,
@@ -88,7 +89,11 @@ def load_kept(folder: Path, dtype: str, objective: Objective) -> PlainBackbone:
     Raises:
         ConfigError: the folder holds no such model.
     """
-    name = str(folder)
+    with named_in_text(folder) as named:
+        return _load_kept(str(named), dtype, objective)
+
+
+def _load_kept(name: str, dtype: str, objective: Objective) -> PlainBackbone:
     try:
         settings = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = _choose_head(name, settings, objective.heads)
@@ -121,9 +126,9 @@ def model_settings(
         settings = tiny_config(config.name, config.dropout, max_length)
     else:
 
-        def read() -> PretrainedConfig:
+        def read(name: str) -> PretrainedConfig:
             found: PretrainedConfig = transformers.AutoConfig.from_pretrained(
-                config.name, revision=config.revision, trust_remote_code=False
+                name, revision=config.revision, trust_remote_code=False
             )
             return found
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from transformers import AutoTokenizer
 
+from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.data.hub_access import HubUnreachableError, from_hub
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.models.tiny import TINY, letter_tokenizer
@@ -34,23 +35,26 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     if config.name in TINY:
         return letter_tokenizer(config.name)
 
-    def read() -> PreTrainedTokenizerBase:
+    def read(name: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            config.name, revision=config.revision, trust_remote_code=False
+            name, revision=config.revision, trust_remote_code=False
         )
         return tokenizer
 
     return from_folder_or_hub(config.name, read)
 
 
-def from_folder_or_hub(name: str, read: Callable[[], T]) -> T:
-    """Returns `read()`, which reads a model, config or tokenizer: from the folder `name`, or from the hub.
+def from_folder_or_hub(name: str, read: Callable[[str], T]) -> T:
+    """Returns `read(name)`, which reads a model, config or tokenizer: from the folder `name`, or from the hub.
 
     Raises:
         UnreachableModelError: it cannot be loaded, or the hub is out of reach.
     """
     try:
-        return read() if Path(name).is_dir() else from_hub(read)
+        if not (folder := Path(name)).is_dir():
+            return from_hub(lambda: read(name))
+        with named_in_text(folder) as named:
+            return read(name if named == folder else str(named))
     except (OSError, ValueError) as error:
         raise cannot_load(name, error) from error
 

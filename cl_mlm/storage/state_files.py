@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.disk import writing
 from cl_mlm.own_code import in_short
 from cl_mlm.whole_files import digest_of, flush
@@ -43,14 +44,16 @@ def write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     """Writes a state into a folder: `<name>.safetensors` and `<name>.json`."""
     tensors: dict[str, torch.Tensor] = {}
     plain = split_state(dict(state), "", tensors)
-    save_file(tensors, folder / f"{name}.safetensors")
+    with named_in_text(folder) as named:
+        save_file(tensors, named / f"{name}.safetensors")
     (folder / f"{name}.json").write_text(json.dumps(plain))
 
 
 def read_state(folder: Path, name: str) -> dict[str, Any]:
     """Returns the state that `write_state` wrote; arrays come back as tensors."""
     plain = json.loads((folder / f"{name}.json").read_text())
-    return dict(join_state(plain, load_file(folder / f"{name}.safetensors")))
+    with named_in_text(folder) as named:
+        return dict(join_state(plain, load_file(named / f"{name}.safetensors")))
 
 
 def write_folder_whole(final: Path, fill: Callable[[Path], None], needs: Callable[[], float] | None = None) -> Path:

@@ -32,6 +32,7 @@ from cl_mlm.errors import RunFolderError
 from cl_mlm.tracking.credentials import without_credentials
 from cl_mlm.tracking.journal import read_lines
 from cl_mlm.tracking.mlflow_store import (
+    TrackingError,
     experiment_id,
     has_run,
     is_server,
@@ -42,6 +43,7 @@ from cl_mlm.tracking.mlflow_store import (
     sqlite_path,
     tracking_error,
 )
+from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,6 +168,11 @@ class Delivery:
             with quiet(), self._journal.open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # one sender at a time: somebody may call `cl-mlm sync` during a run
                 return self._send()
+        except UnicodeEncodeError:  # MLflow keeps places of files as text, and the journal keeps no other
+            raise TrackingError(
+                f"tracking store {shell_line(without_credentials(self._uri))}: must lie below a path that is UTF-8; "
+                "MLFLOW_TRACKING_URI names another store"
+            ) from None
         except (MlflowException, SQLAlchemyError, OSError) as error:
             self._client = None  # the next try connects anew
             # Not chained: MLflow's messages hold the whole address, with its credentials.
@@ -337,6 +344,7 @@ def _key(key: str) -> str:
 
 
 def _cut(text: str, length: int) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # bytes of a path that is no text
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

@@ -290,8 +290,12 @@ class TestStopping:
     def test_sigterm_ends_a_run_as_tidily(self, cli, config, monkeypatch):
         monkeypatch.setenv("HALT", "terminate")
         said = cli("run", config)
+        folder = only_run(config.parent / "runs")
         assert said.code == 128 + signal.SIGTERM
-        assert states_of(only_run(config.parent / "runs"))[-1] == "KILLED"
+        assert states_of(folder)[-1] == "KILLED"
+        assert "\nSIGTERM: writing a checkpoint after this step" in said.err
+        assert "\nended by SIGTERM: what was measured is kept; the same command goes on" in said.err
+        assert said.err.endswith(f"\nnext: cl-mlm resume {folder}\n")
 
     def test_a_fault_in_a_strategy_is_shown_and_the_run_marked_failed(self, config, halting, monkeypatch):
         monkeypatch.setenv("HALT", "fail")
