@@ -45,8 +45,8 @@ def _room_lines(prepared: Prepared, size: ModelSize, folder: Path) -> list[str]:
     if not RunFolder(folder).stages.is_dir():  # else a checkpoint may be there already
         check_room(folder, size.whole * number_bytes(prepared.config))
     free, most = free_bytes(folder), most_bytes(prepared, size) - held
-    if free >= most:
-        return [f"disk: {shown(free)} free in {OUTPUT}"]
+    if free >= most:  # no line: it would not be the same twice
+        return []
     return [f"disk: {shown(free)} free in {OUTPUT}, which may not do: the run writes up to {shown(most)} more"]
 
 

@@ -95,10 +95,4 @@ CASES = [
         (RUN,),
         {"runs/odd/run": lambda path: path.symlink_to(next(Path("runs/odd").glob("*-seed*")).absolute())},
     ),
-    Case(
-        "a disk that is large enough",
-        "free in output",
-        0,
-        files=data(),
-    ),
 ]
