@@ -33,6 +33,7 @@ from cl_mlm.tracking.credentials import without_credentials
 from cl_mlm.tracking.journal import read_lines
 from cl_mlm.tracking.mlflow_store import (
     TrackingError,
+    close_store,
     experiment_id,
     has_run,
     is_server,
@@ -46,7 +47,7 @@ from cl_mlm.tracking.mlflow_store import (
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
@@ -141,10 +142,11 @@ class Delivery:
         folder: the run folder; `mlflow.json` and the artifacts are in it.
         journal: the file.
         uri: the address of the store; may hold credentials.
+        should_stop: asked before every part of the journal: whether the rest is left unsent.
     """
 
-    def __init__(self, folder: Path, journal: Path, uri: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, journal: Path, uri: str, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self._folder, self._should_stop = folder, should_stop
         self._journal = journal
         self._uri = uri
         public_uri = without_credentials(uri)
@@ -178,6 +180,12 @@ class Delivery:
             # Not chained: MLflow's messages hold the whole address, with its credentials.
             raise tracking_error(self._uri, error) from None
 
+    def close(self) -> None:
+        """Closes the connections to a database; `send` opens them again."""
+        self._client = None
+        if not is_server(self._uri):
+            close_store(self._uri)
+
     def _send(self) -> int:
         saved = Link.load(self._folder)
         if saved is not None and saved.uri == self._link.uri:
@@ -189,7 +197,7 @@ class Delivery:
             return 0
         lines = read_lines(self._journal, self._link.offset)
         count = 0
-        while chunk := list(islice(lines, LINES_AT_ONCE)):
+        while not self._should_stop() and (chunk := list(islice(lines, LINES_AT_ONCE))):
             if is_server(self._uri):
                 knock(self._uri)
             self._send_chunk(client, [line for line, _ in chunk])

@@ -69,13 +69,13 @@ class MlflowSender:
     def __init__(self, folder: Path, journal_path: Path, uri: str | None) -> None:
         self.uri = tracking_uri(uri)
         self._folder = folder
-        self._delivery = Delivery(folder, journal_path, self.uri)
         self._begun, self._wait_seconds = threading.Event(), 0.0
         self._closing = threading.Event()  # `finish` was called: send what is left, then end
         self._abandoned = threading.Event()  # the time of `finish` is over: end now
         self._sent_all = False
         self._problem: str | None = None
-        self._thread = threading.Thread(target=self._work, name="mlflow-sender", daemon=True)
+        self._delivery = Delivery(folder, journal_path, self.uri, self._abandoned.is_set)
+        self._thread = threading.Thread(target=self._run, name="mlflow-sender", daemon=True)
 
     def start(self, wait_seconds: float = 0.0) -> None:
         """Starts the thread.
@@ -120,8 +120,15 @@ class MlflowSender:
             self._problem = f"tracking {public_uri}: {stopped}"
         return f"{self._problem}; the journal holds everything: {shell_line('cl-mlm', 'sync', self._folder)} sends it"
 
+    def _run(self) -> None:
+        """Runs in the thread."""
+        try:
+            self._work()
+        finally:
+            self._delivery.close()
+
     def _work(self) -> None:
-        """Runs in the thread: sends, waits and sends again, until everything is sent after `finish`."""
+        """Sends, waits and sends again, until everything is sent after `finish`."""
         self._begun.wait(self._wait_seconds)
         first, longest = self.retry_seconds
         pause = first
@@ -146,7 +153,7 @@ class MlflowSender:
             self._problem = None
             pause = first
             if closing:
-                self._sent_all = True
+                self._sent_all = not self._abandoned.is_set()  # else the rest was left
                 return
             self._wait(self.poll_seconds)
 

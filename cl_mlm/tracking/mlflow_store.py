@@ -8,6 +8,8 @@ Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2, SQLAlch
     - a server answers `/health` (`knock`);
     - `error_code` of an `MlflowException` is RESOURCE_ALREADY_EXISTS or RESOURCE_DOES_NOT_EXIST;
     - the error codes in `HOPELESS`;
+    - `SqlAlchemyStore._engine_map` holds the SQLAlchemy engine of every database (`close_store`; without it, nothing is
+      closed);
     - importing mlflow installs handlers on the loggers "mlflow" and "alembic" (`quiet`).
 """
 
@@ -18,6 +20,7 @@ import logging
 import os
 import shutil
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -129,11 +132,25 @@ def _make_sqlite_store(path: Path) -> None:
                 migrated, copy = aside / "made.db", aside / "store.db"
                 # Any query makes MLflow create the tables.
                 MlflowClient(tracking_uri=f"sqlite:///{migrated}").search_experiments(max_results=1)
-                # MLflow keeps a connection to `migrated` open; the store must be another file.
+                # MLflow may keep a connection to `migrated` open; the store must be another file.
                 shutil.copyfile(migrated, copy)
                 copy.replace(path)
             finally:
+                close_store(f"sqlite:///{migrated}")
                 shutil.rmtree(aside, ignore_errors=True)
+
+
+def close_store(uri: str) -> None:
+    """Lets go of what MLflow keeps of a database for as long as the process lives: connections, and 10 MB of queries.
+
+    Whoever still uses the store gets a new connection.
+    """
+    made_by = sys.modules.get("mlflow.store.tracking.sqlalchemy_store")
+    engines = getattr(getattr(made_by, "SqlAlchemyStore", None), "_engine_map", {})
+    engine = engines.pop(uri, None)
+    if engine is not None:
+        engine.dispose()
+        engine.clear_compiled_cache()
 
 
 def _making(path: Path) -> Path:

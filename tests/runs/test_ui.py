@@ -92,9 +92,7 @@ def ui(clone):
     command.process.stdout.close()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_it_tells_and_opens_the_page_of_runs_serves_moved_artifacts_and_leaves_nobody(ui, clone, number, code):
     link = Link.load(clone / "runs" / "r")
     page = f"http://127.0.0.1:{ui.port}/#/experiments/{link.experiment_id}/runs?workflowType=machine_learning"

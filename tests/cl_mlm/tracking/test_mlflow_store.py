@@ -1,16 +1,19 @@
 """Opening a store and asking it: what is made, what is refused, what is kept quiet; on SQLite files."""
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from cl_mlm.tracking import mlflow_store as store
-from cl_mlm.tracking.mlflow_delivery import Link
+from cl_mlm.tracking.mlflow_delivery import Delivery, Link
 from cl_mlm.tracking.mlflow_sender import sync
 from cl_mlm.tracking.mlflow_store import TrackingError
 
@@ -134,3 +137,19 @@ def test_who_waited_for_the_lock_of_a_store_takes_it_anew(tmp_path):
         thread.join()
     assert (len(most), max(most)) == (80, 1)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_no_file_of_a_store_stays_open_when_it_was_made_or_sent_to(empty_store, uri, write_run, send, tmp_path):
+    assert send(write_run(tmp_path / "run"), uri) is None
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that listed the folder
+            links.append(os.readlink(descriptor))  # noqa: PTH115 - what is deleted is told by its text alone
+    assert not [link for link in links if "made.db" in link or link.startswith(str(tmp_path))]
+
+
+def test_a_sender_whose_time_is_over_leaves_the_rest_and_says_so(uri, write_run, tmp_path):
+    folder = write_run(tmp_path / "run")
+    delivery = Delivery(folder, folder / "journal.jsonl", uri, should_stop=lambda: True)
+    assert delivery.send() == 0
+    assert sync(folder, uri) > 0
