@@ -30,7 +30,7 @@ def try_places(folder: Path) -> None:
             try_writing(place, name)
         except StorageError as error:
             faults.append(error)
-    if len({existing_folder(place).stat().st_dev for place in (folder, cache_root())}) == 1:
+    if len({existing_folder(place).lstat().st_dev for place in (folder, cache_root())}) == 1:
         faults = faults[:1]  # one disk, one fault
     if faults:
         raise StorageError(
