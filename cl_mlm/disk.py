@@ -121,15 +121,21 @@ def disk_faults_told() -> Iterator[None]:
         raise fault from error
 
 
-def storage_error(error: BaseException) -> StorageError | None:
+def storage_error(error: BaseException, output: Path | None = None) -> StorageError | None:
     """Returns what an error of a library, or of Python, says of a disk that takes no more; None: it says no such thing.
 
     Faults that reading a file may have as well, such as a missing permission, are left to who reads it.
+
+    Args:
+        error: whatever was raised.
+        output: the folder that is named where the error names no file; None: none is.
     """
     fault = _fault(error)
     if fault is None or fault[0] in AMBIGUOUS:
         return None
     number, named = fault
+    if named is None and output is not None:
+        return _storage_error(number, output, OUTPUT)
     return _storage_error(number, None if named is None else Path(named), "")
 
 

@@ -106,7 +106,7 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
                 unsent = sender.finish(0.0)
             if unsent:
                 display.warn(unsent)
-            fault = error if isinstance(error, StorageError) else storage_error(error)
+            fault = error if isinstance(error, StorageError) else storage_error(error, folder)
             if fault is not None:
                 has_trained = experiment is not None and experiment.has_begun
                 raise StorageError(fault.problems, lacks_room=fault.lacks_room, has_trained=has_trained) from error

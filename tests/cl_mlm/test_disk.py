@@ -66,6 +66,13 @@ def test_an_error_is_told_that_a_library_wraps(tmp_path):
     assert "the disk is full" in told(wrapped, tmp_path / "x", place=CACHE)
 
 
+def test_the_output_is_named_where_an_error_names_no_file(tmp_path):
+    line = str(disk.storage_error(OSError(28, "No space left on device"), tmp_path))
+    assert line.startswith(f"output: cannot write '{tmp_path}': the disk is full (")
+    named = str(disk.storage_error(OSError(28, "No space left on device", "/elsewhere/x"), tmp_path))
+    assert named.startswith("cannot write '/elsewhere/x': ")
+
+
 def test_what_is_needed_is_told_where_it_is_known(tmp_path):
     assert "it takes over 91 MB)" in told(OSError(28, "full"), tmp_path / "x", needs=lambda: 91e6)
 
