@@ -121,7 +121,8 @@ def _send_rest(sender: MlflowSender, display: Progress) -> str | None:
     The runs of a command share the seconds that are lost on a server that is away; each has one at least.
     """
     started, command = time.monotonic(), display.command
-    fault = sender.finish(max(1.0, SENDING_SECONDS - command.lost_sending_seconds), display.still_sending)
+    left = max(min(1.0, SENDING_SECONDS), SENDING_SECONDS - command.lost_sending_seconds)
+    fault = sender.finish(left, display.still_sending)
     if fault:
         command.lost_sending_seconds += time.monotonic() - started
     return fault
