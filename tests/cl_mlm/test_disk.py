@@ -132,7 +132,7 @@ def test_a_place_below_a_file_is_refused(tmp_path):
 
 
 def test_what_is_half_written_is_removed(tmp_path, monkeypatch):
-    def half(path, text, encoding=None):
+    def half(path, text, **_):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
