@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 MODEL, MODELS = "model", "models"  # within a stage's folder
 SCORED = "scored"  # there: the same again, as it was scored, where a strategy then puts other weights in place
+MANIFEST = "manifest.json"  # within every checkpoint: its files and their digests
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.disk import writing
+from cl_mlm.errors import RunFolderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,8 +26,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     Creates the folder. Where the block raises, nothing is left of what it wrote.
 
     Raises:
+        RunFolderError: a folder stands in the file's place.
         StorageError: the disk does not take it.
     """
+    refuse_folder(path)
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +42,12 @@ def written_whole(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
             raise
         flush(path.parent)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises `RunFolderError` where a folder stands in a file's place."""
+    if path.is_dir():
+        raise RunFolderError(f"{path}: must be a file, got a folder; move it away")
 
 
 def write_text_whole(path: Path, text: str) -> None:

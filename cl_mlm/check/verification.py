@@ -15,6 +15,7 @@ from cl_mlm.check.kept_states import check_checkpoints, last_record
 from cl_mlm.errors import RunFolderError
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.inventory import faults
+from cl_mlm.tracking.journal import has_checksums
 from cl_mlm.tracking.mlflow_comparison import compare_with_store
 from cl_mlm.tracking.shell import shell_line
 
@@ -135,12 +136,15 @@ def _measured(folder: RunFolder) -> dict[str, Any]:
 def _check_inventory(found: Findings, folder: RunFolder, journal: KeptJournal, *, is_finished: bool) -> None:
     """Adds the files whose length or digest is not that of the inventory, where nothing else has named them."""
     if not folder.inventory.exists():
-        if is_finished:
+        if is_finished and folder.journal.is_file() and has_checksums(folder.journal):
+            found.add("files", "lengths and digests", [f"{folder.inventory.name}: is missing"], found.resume())
+        elif is_finished:
             found.notes.append(
                 "no files.json: an earlier version has finished this run; digests of tables are not known"
             )
         return
-    told = [fault.what for fault in found.faults]
+    # The config was compared key by key: some settings may be edited at any time.
+    told = [f"{folder.config.name}: ", *(fault.what for fault in found.faults)]
     new = [fault for fault in faults(folder.path, thorough=True) if not any(_is_named(fault, what) for what in told)]
     found.add("files", "lengths and digests", new, found.resume())
 

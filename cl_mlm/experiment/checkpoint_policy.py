@@ -62,20 +62,24 @@ class CheckpointPolicy:
         is_due_by_time = every_minutes is not None and minutes >= every_minutes
         is_due_by_steps = every_steps is not None and step % every_steps == 0
         if is_due_by_time or is_due_by_steps or is_last:
-            self._journal.sync()
-            write_step(self._folder.steps, stage_index, step, state())
+            write_step(self._folder.steps, stage_index, step, state(), self._journal_on_disk())
             self._last_written = time.monotonic()
 
     def after_stage(self, run: Run, record: Record) -> None:
         """Writes the checkpoint at the end of a stage, and removes those that are not needed any more."""
-        self._journal.sync()
+        journal = self._journal_on_disk()
         backbone, stage_index = run.network.backbone, run.place.stage_index
         states = hooks.states_of(run)
         model = backbone.task_model(run.tasks.keys[stage_index])
         others = {key: other for key, other in backbone.task_models().items() if other is not model}
         swapped = as_scored(run) if swapping_strategies(run.strategies) else None
-        write_stage(self._folder.stages, stage_index, model, states, record.to_dict(), others, swapped)
+        write_stage(self._folder.stages, stage_index, model, states, record.to_dict(), others, swapped, journal)
         self.forget(KEPT_WHILE_RUNNING)
+
+    def _journal_on_disk(self) -> dict[str, Any]:
+        """Flushes the journal; returns what a checkpoint notes of it, so that a resumed run knows it again."""
+        self._journal.sync()
+        return self._journal.extent
 
     def forget(self, num_stages: int) -> None:
         """Removes checkpoints within stages and, unless `keep_stages` is `all`, all stages but the last ones."""

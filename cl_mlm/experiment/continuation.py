@@ -15,8 +15,9 @@ from cl_mlm.config.schema import BESIDE_IDENTITY
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.provenance import other_data, other_source
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.checkpoint import has_checkpoint, journal_fault, knows_journal, last_record
+from cl_mlm.storage.inventory import lost_for_good
 from cl_mlm.storage.run_lookup import read_summary
-from cl_mlm.storage.state_files import MANIFEST
 from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.credentials import cleaned, without_credentials
 from cl_mlm.tracking.journal import read_lines
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 INEXACT_TAG = "inexact"
 BETWEEN_NOTES = "; "
 WAYS_OUT = "\n`run --again` (in Python: again=True) makes a new run beside it; or delete the folder"
+WAYS_BACK = "\nbring it back as it was, and the same command goes on; or" + WAYS_OUT.replace("\n", " ")
+EARLIER_VERSION = "resumed from what an earlier version kept: whether the journal is whole is not known"
 # Settings that say where a run is computed, not what.
 PLACE = ("training.device", "training.threads")
 
@@ -101,25 +104,33 @@ def check_continuation(folder: Path, prepared: Prepared, allow_inexact: bool) ->
 
     Raises:
         RunFolderError: settings or data are not those of the start; or versions or the machine, unless
-            `allow_inexact`, or nothing is kept that was computed under them.
+            `allow_inexact`, or nothing is kept that was computed under them; or the journal or tables of predictions
+            are not what they were when the last checkpoint was written.
     """
+    is_begun = has_checkpoint(RunFolder(folder))
+    _refuse_other_files(RunFolder(folder))
     params, tags = _written(folder)
+    if is_begun and not (params and tags):
+        fault = "does not say with which settings and versions the run was started, so nothing can be compared with now"
+        raise RunFolderError(f"{RunFolder(folder).journal}: {fault}{WAYS_BACK}")
     changes = _changes(params, tags, prepared)
     if changes.other_run:
         raise RunFolderError(
             listed(f"{folder}: cannot go on, for these are not what the run was started with:", changes.other_run)
             + WAYS_OUT
         )
-    has_checkpoint = any(folder.glob(f"stages/[0-9]*/{MANIFEST}")) or any(folder.glob(f"steps/[0-9]*/{MANIFEST}"))
-    refused = changes.inexact if has_checkpoint else changes.place
+    refused = changes.inexact if is_begun else changes.place
     if refused and not allow_inexact:
         raise RunFolderError(
             listed(f"{folder}: going on would not give the same result to the bit, for these differ:", refused)
             + "\n--allow-inexact (in Python: allow_inexact=True) goes on all the same, and the run is flagged"
             + WAYS_OUT
         )
-    earlier = tags[INEXACT_TAG].split(BETWEEN_NOTES) if INEXACT_TAG in tags else []
-    return Continuation(earlier + (changes.notes() if has_checkpoint else []), is_exact=not (earlier or changes))
+    notes = tags[INEXACT_TAG].split(BETWEEN_NOTES) if INEXACT_TAG in tags else []
+    is_exact = not (notes or changes)
+    if is_begun:
+        notes += changes.notes() + ([] if knows_journal(RunFolder(folder)) else [EARLIER_VERSION])
+    return Continuation(list(dict.fromkeys(notes)), is_exact)
 
 
 def find_changes(folder: Path, prepared: Prepared) -> Changes:
@@ -153,16 +164,30 @@ def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
+def _refuse_other_files(folder: RunFolder) -> None:
+    """Refuses a folder whose files are not those that its checkpoints were written beside."""
+    fault = journal_fault(folder)
+    if fault:
+        raise RunFolderError(fault + WAYS_BACK)
+    lost = lost_for_good(folder, last_record(folder).get("tables", {}))
+    if lost:
+        head = f"{folder.path}: predictions of a stage whose model is not kept (checkpoint.keep_stages) are lost:"
+        raise RunFolderError(listed(head, lost) + WAYS_BACK)
+
+
 def _written(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the journal's settings as they were first written, and the run's tags as they were written last."""
     params: dict[str, Any] = {}
     tags: dict[str, str] = {}
     path = RunFolder(folder).journal
-    for line, _ in read_lines(path) if path.is_file() else ():
-        if line["kind"] == "params":
-            params = {**line["values"], **params}
-        elif line["kind"] == "tags" and line["stage"] is None:
-            tags |= line["values"]
+    try:
+        for line, _ in read_lines(path) if path.is_file() else ():
+            if line["kind"] == "params":
+                params = {**line["values"], **params}
+            elif line["kind"] == "tags" and line["stage"] is None:
+                tags |= line["values"]
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}{WAYS_BACK}") from None
     return params, tags
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,8 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cl_mlm.data.tasks import tasks_of
+from cl_mlm.errors import RunFolderError
 from cl_mlm.results.run_report import write_csv
 from cl_mlm.stream import Stream, unpack_row_ids
+from cl_mlm.whole_files import extent_of, written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from cl_mlm.training.evaluation import Evaluated
     from cl_mlm.training.run import Run
 
-log = logging.getLogger(__name__)
 
+def write_predictions(folder: RunFolder, run: Run, evaluated: Evaluated, name: str) -> dict[str, Any]:
+    """Writes `predictions/<name>.parquet` of a run folder: a line for every row that was evaluated.
 
-def write_predictions(folder: RunFolder, run: Run, evaluated: Evaluated, name: str) -> None:
-    """Writes `predictions/<name>.parquet` of a run folder: a line for every row that was evaluated."""
+    Returns the table's length and digest.
+    """
     columns, _ = unpack_row_ids(evaluated.ids)
     names = pa.array([column.name for column in run.stream.columns])
     table = pa.table(
@@ -40,15 +42,19 @@ def write_predictions(folder: RunFolder, run: Run, evaluated: Evaluated, name: s
         }
     )
     path = folder.predictions(name)
-    path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as file:  # a path that is no text is none for pyarrow
+    # A path that is no text is none for pyarrow.
+    with written_whole(path) as temporary, temporary.open("wb") as file:
         pq.write_table(table, file)
+    return extent_of(path)
 
 
 def write_per_class(folder: RunFolder, stream: Stream) -> list[Path]:
     """Writes precision, recall and F1 of every label under the final model, from its kept predictions.
 
     Returns the file, or nothing where there is none: no predictions, or objectives without labels.
+
+    Raises:
+        RunFolderError: the predictions cannot be read.
     """
     path = folder.predictions(str(len(stream) - 1))
     if not path.is_file():
@@ -57,9 +63,7 @@ def write_per_class(folder: RunFolder, stream: Stream) -> list[Path]:
         with path.open("rb") as file:
             table = pq.read_table(file, columns=["column", "prediction", "reference"])
     except (pa.ArrowInvalid, OSError) as error:
-        log.warning("%s: cannot be read, so there is no per_class.csv: %s", path, error)
-        folder.per_class.unlink(missing_ok=True)
-        return []
+        raise RunFolderError(f"{path}: cannot be read, so there is no per_class.csv: {error}") from error
     tasks, rows = tasks_of(stream), []
     for task in tasks:
         predictions: list[Any] = []

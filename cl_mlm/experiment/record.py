@@ -23,6 +23,7 @@ class Record:
         reused: stages that another run had trained, `stage` and `run`.
         prompting: scores of prompts for each number of demonstrations, (1 + stages, prompted columns): before any
             training, then after every stage.
+        tables: length and digest of every table of predictions (`whole_files.extent_of`), by its name.
     """
 
     matrix: list[list[float]]
@@ -33,6 +34,7 @@ class Record:
     next_stage: int = 0
     reused: list[dict[str, str]] = field(default_factory=list)
     prompting: dict[str, list[list[float]]] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, num_stages: int, num_columns: int) -> Record:

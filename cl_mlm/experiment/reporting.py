@@ -14,7 +14,7 @@ from cl_mlm.results.run_report import write_run_report
 from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.credentials import cleaned
 from cl_mlm.training.hardware import describe_hardware
-from cl_mlm.whole_files import write_text_whole
+from cl_mlm.whole_files import refuse_folder, write_text_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 def write_head(prepared: Prepared, folder: RunFolder, journal: Journal, notes: Sequence[str]) -> None:
     """Writes the resolved config and what identifies the run; the same again when a run is resumed."""
     config, stream = prepared.config, prepared.stream
+    # What says that the run is finished goes first, and comes last.
+    for path in [folder.inventory, *([folder.summary] if journal.is_new else [])]:
+        refuse_folder(path)
+        path.unlink(missing_ok=True)
     write_text_whole(folder.config, to_yaml(cleaned(config.to_dict())))
     journal.start(config.experiment, folder.path.name)
     journal.status("RUNNING")

@@ -237,7 +237,7 @@ def load_result(folder: str | Path) -> Result:
         RunFolderError: there is no such folder, it holds no run, or one that is unfinished or damaged.
     """
     from cl_mlm.results.runs import load_run, unfinished_runs
-    from cl_mlm.storage.run_lookup import is_finished, read_summary
+    from cl_mlm.storage.run_lookup import faults_of_finished, in_short, read_summary
 
     folder = Path(folder)
     if not folder.is_dir():
@@ -250,6 +250,14 @@ def load_result(folder: str | Path) -> Result:
     if unfinished_runs(folder):
         raise RunFolderError(f"{folder}: is not finished; `{shell_line('cl-mlm', 'resume', folder)}` goes on with it")
     load_run(folder)  # refuses a damaged summary
-    if files.journal.is_file() and not is_finished(folder):
-        raise RunFolderError(f"{folder}: is not finished; `{shell_line('cl-mlm', 'resume', folder)}` goes on with it")
-    return Result(folder, read_summary(folder), is_new=False)
+    warnings, resume = [], shell_line("cl-mlm", "resume", folder)
+    if files.journal.exists() or files.inventory.exists():  # else it is a summary that somebody was given
+        faults = faults_of_finished(folder)
+        if faults is None:
+            raise RunFolderError(f"{folder}: is not finished; `{resume}` goes on with it")
+        ways_out = f"`{resume}` makes again what can be made from what is kept"
+        if any(fault.startswith(f"{files.summary.name}: ") for fault in faults):
+            raise RunFolderError(f"{folder}: is not whole: {in_short(faults)}; {ways_out}")
+        if faults:  # the figures are those of the run all the same
+            warnings.append(f"{folder}: is not whole: {in_short(faults)}; {ways_out}")
+    return Result(folder, read_summary(folder), is_new=False, warnings=warnings)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.experiment.kept_config import kept_config
 from cl_mlm.experiment.session import run_in, run_prepared
-from cl_mlm.run_folder import RunFolder
+from cl_mlm.run_folder import MANIFEST, RunFolder
 from cl_mlm.storage.checkpoint import last_good
 from cl_mlm.storage.run_lookup import read_summary
-from cl_mlm.storage.state_files import MANIFEST
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.continuation import check_continuation, find_changes, listed
 from cl_mlm.experiment.provenance import ROWS
-from cl_mlm.storage.run_lookup import is_finished, next_folder, read_summary, run_folders
+from cl_mlm.storage.inventory import gone_checkpoints
+from cl_mlm.storage.run_lookup import in_short, is_finished, next_folder, read_summary, run_folders
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def choose_folder(prepared: Prepared, again: bool = False, allow_inexact: bool =
     for folder in reversed([] if again else finished):
         changes = find_changes(folder, prepared)
         if not changes.other_result:
-            return RunChoice(folder, is_finished=True, warnings=_other_versions(folder, changes))
+            return RunChoice(folder, is_finished=True, warnings=_worth_knowing(folder, changes))
         stale = stale or [
             f"{folder} is finished, but is not the result of what is there now, so a new run is made beside it: "
             + "; ".join(_differences(folder, changes, prepared))
@@ -76,7 +77,7 @@ def check_finished(folder: Path, prepared: Prepared) -> list[str]:
         head = f"{folder}: is finished, but is not the result of what is there now:"
         way_out = f"\n`{shell_line('cl-mlm', 'run', folder / 'config.yaml')}` makes a new run beside it"
         raise RunFolderError(listed(head, _differences(folder, changes, prepared)) + way_out)
-    return _other_versions(folder, changes)
+    return _worth_knowing(folder, changes)
 
 
 def _can_be_resumed(folder: Path, prepared: Prepared, allow_inexact: bool) -> bool:
@@ -100,6 +101,9 @@ def _differences(folder: Path, changes: Changes, prepared: Prepared) -> list[str
     return [re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", line) for line in lines]
 
 
-def _other_versions(folder: Path, changes: Changes) -> list[str]:
+def _worth_knowing(folder: Path, changes: Changes) -> list[str]:
+    """Returns what to say of a finished run whose results hold."""
     lines = changes.versions + changes.machine
-    return [f"{folder} was made under other versions or on another machine: {', '.join(lines)}"] if lines else []
+    said = [f"{folder} was made under other versions or on another machine: {', '.join(lines)}"] if lines else []
+    gone = gone_checkpoints(folder)
+    return said + ([f"{folder}: {in_short(gone)} was removed: its model cannot be asked any more"] if gone else [])

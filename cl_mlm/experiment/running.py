@@ -6,9 +6,11 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.checkpoint_policy import CheckpointPolicy
 from cl_mlm.experiment.interruption import Interruption
+from cl_mlm.experiment.lost_tables import make_lost_tables
 from cl_mlm.experiment.places import check_room
 from cl_mlm.experiment.record import Record
 from cl_mlm.experiment.reporting import variant_tags, write_head, write_results
@@ -17,6 +19,8 @@ from cl_mlm.experiment.shared_stages import FOLDER as SHARED_FOLDER
 from cl_mlm.experiment.shared_stages import SharedStages
 from cl_mlm.metrics import average_accuracy
 from cl_mlm.storage.checkpoint import read_stage
+from cl_mlm.storage.inventory import lost_tables, write_inventory
+from cl_mlm.storage.run_lookup import in_short
 from cl_mlm.storage.state_files import state_bytes
 from cl_mlm.tracking.slugs import slugs
 from cl_mlm.training import hooks
@@ -175,16 +179,22 @@ class Experiment:
             return assemble(prepared), Record.empty(len(prepared.stream), len(prepared.stream.columns))
         states, values = read_stage(checkpoint)
         record = Record.from_dict(values)
+        record.tables |= make_lost_tables(prepared, self.folder, record.tables, is_exact=self.journal.is_exact)
         for i, strategy in enumerate(prepared.strategies):
             hooks.restore(strategy, states[str(i)])
         return assemble(prepared, checkpoint, record.next_stage), record
 
     def _finish(self, record: Record, reachable: Ceilings) -> dict[str, Any]:
+        lost = lost_tables(self.folder, record.tables)  # while the run went on
+        if lost:
+            raise RunFolderError(f"{in_short([*lost.values()])}; the same command makes it again, or says why not")
         results = write_results(self.prepared, record, self.folder, self.journal, self.column_slugs, reachable)
         # Before the run counts as finished, for then nobody tidies any more; one stage is enough to come back here.
         self.checkpoints.forget(1)
         self.journal.status("FINISHED")
         self.journal.sync()
+        # After the journal's last line: it says that the run is finished, and whole.
+        write_inventory(self.folder.path, with_checkpoints=self.prepared.config.checkpoint.keep_stages != "none")
         self.checkpoints.end()
         return results
 

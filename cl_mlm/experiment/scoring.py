@@ -10,6 +10,7 @@ import numpy as np
 from cl_mlm.experiment.predictions import write_predictions
 from cl_mlm.experiment.prompts import measure_prompts
 from cl_mlm.metrics import average_accuracy, forgetting
+from cl_mlm.storage.inventory import BEFORE
 from cl_mlm.stream import unpack_row_ids
 from cl_mlm.training.evaluation import evaluate, scorable_columns
 
@@ -51,13 +52,11 @@ class Scoring:
         """Scores the untrained model on the columns whose labels it all knows; the others have no baseline."""
         run.tasks.count_labels(0, -1)
         num_columns = len(run.stream.columns)
-        columns = [
-            j for j, column in enumerate(run.stream.columns) if run.tasks.of_column(j).labels.knows_all(column.labels)
-        ]
+        columns = baseline_columns(run)
         if columns and "test" in run.config.evaluation.splits:
             evaluated = evaluate(run, "test", columns)
             record.baseline = evaluated.row(num_columns)
-            write_predictions(self._folder, run, evaluated, "before")
+            record.tables[BEFORE] = write_predictions(self._folder, run, evaluated, BEFORE)
             self._journal.metrics({f"baseline/{self._column_slugs[j]}": record.baseline[j] for j in columns}, 0)
         self.prompt(run, record, -1)
 
@@ -95,7 +94,7 @@ class Scoring:
         if run.config.limit is None:
             record.flags += columns_at_chance(run, evaluated[shown])
         if "test" in evaluated:
-            write_predictions(self._folder, run, evaluated["test"], str(stage_index))
+            record.tables[str(stage_index)] = write_predictions(self._folder, run, evaluated["test"], str(stage_index))
         return matrices[shown][0][stage_index]
 
     def _evaluate(self, run: Run, split: str) -> Evaluated:
@@ -105,6 +104,12 @@ class Scoring:
             evaluated = evaluate(run, split, columns)
             self._shared.store_scores(run, split, columns, evaluated)
         return evaluated
+
+
+def baseline_columns(run: Run) -> list[int]:
+    """Returns the indices of the columns that are scored before training: all their labels are known by then."""
+    columns = enumerate(run.stream.columns)
+    return [j for j, column in columns if run.tasks.of_column(j).labels.knows_all(column.labels)]
 
 
 def _so_far(matrix: Sequence[Sequence[float]], home: Sequence[int | None]) -> dict[str, float]:

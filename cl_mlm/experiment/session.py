@@ -13,7 +13,7 @@ from cl_mlm.errors import StorageError
 from cl_mlm.experiment.places import remove_half_written, try_places
 from cl_mlm.experiment.result import Result
 from cl_mlm.run_folder import RunFolder
-from cl_mlm.storage.run_lookup import is_finished, locked, read_summary
+from cl_mlm.storage.run_lookup import faults_of_finished, in_short, locked, read_summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,8 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
         RunFolderError: the run in it is finished, but not the result of what is there now; or it cannot be resumed.
         StorageError: a place that it writes to takes no more.
     """
-    if is_finished(folder):
+    faults = faults_of_finished(folder)
+    if faults == []:
         from cl_mlm.experiment.run_choice import check_finished
 
         return Result(folder, read_summary(folder), is_new=False, warnings=check_finished(folder, prepared))
@@ -71,8 +72,11 @@ def run_in(prepared: Prepared, folder: Path, *, allow_inexact: bool = False, pro
     with locked(folder):
         from cl_mlm.experiment.continuation import check_continuation
 
+        continuation = check_continuation(folder, prepared, allow_inexact)
+        if faults:
+            log.warning("%s had finished, but %s; it goes on from what is kept", folder, in_short(faults))
         remove_half_written(RunFolder(folder))
-        return _execute(prepared, folder, check_continuation(folder, prepared, allow_inexact), progress)
+        return _execute(prepared, folder, continuation, progress)
 
 
 def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progress: Shown) -> Result:
@@ -80,11 +84,14 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
     from cl_mlm.experiment.progress import Progress
     from cl_mlm.experiment.running import Experiment
     from cl_mlm.tracking.journal import Journal
+    from cl_mlm.tracking.mlflow_delivery import LINK_FILE
     from cl_mlm.tracking.mlflow_sender import MlflowSender
     from cl_mlm.training.determinism import determinism
 
     interruption = Interruption(is_told=progress is not False)
     with interruption.listening(), Journal(RunFolder(folder).journal, is_exact=continuation.is_exact) as journal:
+        if journal.is_new:  # a run that had another journal here is another one in MLflow, too
+            (folder / LINK_FILE).unlink(missing_ok=True)
         sender = MlflowSender(folder, journal.path, prepared.config.tracking.uri)
         sender.start(SENDING_WAITS_SECONDS)
         display = Progress(prepared, folder, progress)

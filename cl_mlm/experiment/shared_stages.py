@@ -21,7 +21,8 @@ from cl_mlm.arrow import split_digest
 from cl_mlm.config.own_source import own_source
 from cl_mlm.disk import writing
 from cl_mlm.errors import StorageError
-from cl_mlm.storage.state_files import MANIFEST, damage, read_entry, split_state, write_entry
+from cl_mlm.run_folder import MANIFEST
+from cl_mlm.storage.state_files import damage, read_entry, split_state, write_entry
 from cl_mlm.storage.versions import versions
 from cl_mlm.stream import unpack_row_ids
 from cl_mlm.training import hooks

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from cl_mlm.metrics import FloatArray, Home, stage_averages
+from cl_mlm.whole_files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,8 +158,8 @@ def comparison_curves(groups: Sequence[Curves], columns: Sequence[str]) -> Figur
 
 def save(figure: Figure, path: Path) -> Path:
     """Writes the figure as PNG and returns its path; creates the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=130)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
     return path
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from cl_mlm.metrics import DEFINITIONS, FloatArray, as_matrix
 from cl_mlm.results.prompt_tables import BEFORE, mean_scores
 from cl_mlm.results.terminal_tables import tables_that_fit
+from cl_mlm.whole_files import written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,8 +151,11 @@ def is_undefined(value: float | None) -> bool:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
     """Writes a table, NaN as an empty cell, and returns its path; creates the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    # A name that is no text in UTF-8 shall not cost a report.
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows)
@@ -168,7 +172,8 @@ def _write_json(path: Path, summary: Mapping[str, Any], stages: Sequence[str]) -
     """Writes both matrices and the baseline with the names of rows and columns; a missing score is null."""
     matrices = {key: summary[key] for key in ("columns", "home", "accuracy_matrix", "validation_matrix", "baseline")}
     text = json.dumps({"stages": stages, **matrices}, indent=1, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    with written_whole(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return path
 
 

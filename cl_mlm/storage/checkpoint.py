@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
-from cl_mlm.run_folder import MODEL, MODELS, SCORED, stage_name, step_name
-from cl_mlm.storage.state_files import MANIFEST, damage, read_state, state_bytes, write_folder_whole, write_state
+from cl_mlm.run_folder import MANIFEST, MODEL, MODELS, SCORED, RunFolder, stage_name, step_name
+from cl_mlm.storage.state_files import damage, read_state, state_bytes, write_folder_whole, write_state
+from cl_mlm.tracking.journal import prefix_fault
+from cl_mlm.whole_files import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
     from cl_mlm.models.backbone import PlainBackbone
 
-    pass
+RECORD = "record.json"
+JOURNAL = "journal.json"  # how the journal began when the checkpoint was written
 
 
 def write_stage(
@@ -29,12 +32,19 @@ def write_stage(
     record: Mapping[str, Any],
     others: Mapping[str, PlainBackbone] | None = None,
     as_scored: AbstractContextManager[None] | None = None,
+    journal: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `folder/<stage>/`: `model/`, `strategies.safetensors`, `strategies.json`, `record.json`, `manifest.json`.
+    """Writes the checkpoint at the end of a stage, `folder/<stage>/`, whole or not at all; returns it.
 
-    `others` are the models of other tasks, by key, and go to `models/<key>/`. Within `as_scored` the models are what
-    was scored, which is written to `scored/`; None: they are that anyway. The folder appears whole or not at all.
-    Returns it.
+    Args:
+        folder: of all stages.
+        stage_index: the stage.
+        model: goes to `model/`.
+        states: of the strategies; go to `strategies.safetensors` and `strategies.json`.
+        record: what was measured; goes to `record.json`.
+        others: the models of other tasks, by key; go to `models/<key>/`.
+        as_scored: within it the models are what was scored, which goes to `scored/`; None: they are that anyway.
+        journal: how long the journal on the disk is, and its digest (`Journal.extent`); goes to `journal.json`.
     """
 
     def save(place: Path) -> None:
@@ -48,7 +58,8 @@ def write_stage(
             with as_scored:
                 save(temporary / SCORED)
         write_state(temporary, "strategies", states)
-        (temporary / "record.json").write_text(json.dumps(record, indent=1))
+        (temporary / RECORD).write_text(json.dumps(record, indent=1))
+        _write_extent(temporary, journal)
 
     def needs() -> float:
         weights = sum(each.num_bytes for each in [model, *(others or {}).values()])
@@ -57,13 +68,19 @@ def write_stage(
     return write_folder_whole(folder / stage_name(stage_index), fill, needs)
 
 
-def write_step(folder: Path, stage_index: int, step: int, state: Mapping[str, Any]) -> Path:
-    """Writes `folder/<stage>-<step>/` from within a stage, removes all but it and the one before; returns it."""
-    final = write_folder_whole(
-        folder / step_name(stage_index, step),
-        lambda path: write_state(path, "state", state),
-        lambda: state_bytes(state),
-    )
+def write_step(
+    folder: Path, stage_index: int, step: int, state: Mapping[str, Any], journal: Mapping[str, Any] | None = None
+) -> Path:
+    """Writes `folder/<stage>-<step>/` from within a stage, removes all but it and the one before; returns it.
+
+    `journal` as in `write_stage`.
+    """
+
+    def fill(temporary: Path) -> None:
+        write_state(temporary, "state", state)
+        _write_extent(temporary, journal)
+
+    final = write_folder_whole(folder / step_name(stage_index, step), fill, lambda: state_bytes(state))
     own = sorted(folder.glob(f"{stage_name(stage_index)}-*"))
     # Another stage's are left over from before a damaged checkpoint sent the run back.
     for stale in {*folder.glob("[0-9]*")} - {*own[-2:]}:
@@ -87,7 +104,36 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     fault = damage(folder)
     if fault:
         raise RunFolderError(fault)
-    return read_state(folder, "strategies"), json.loads((folder / "record.json").read_text())
+    return read_state(folder, "strategies"), json.loads((folder / RECORD).read_text())
+
+
+def journal_fault(folder: RunFolder) -> str | None:
+    """Returns in what a journal does not begin as the checkpoints of its run say, or None.
+
+    Of a run without checkpoints, and where they say nothing, it is None.
+    """
+    for checkpoints in (folder.stages, folder.steps):
+        checkpoint, extent = _newest(checkpoints, JOURNAL)
+        fault = None if extent is None else prefix_fault(folder.journal, extent)
+        if fault and extent is not None:
+            written = f"that were there when {checkpoint.relative_to(folder.path)} was written"
+            return f"{folder.journal}: {fault}; it must begin with the {extent['bytes']} bytes {written}"
+    return None
+
+
+def knows_journal(folder: RunFolder) -> bool:
+    """Returns whether the newest checkpoints say how the journal began; those of earlier versions do not."""
+    return any(_newest(checkpoints, JOURNAL)[1] is not None for checkpoints in (folder.stages, folder.steps))
+
+
+def last_record(folder: RunFolder) -> dict[str, Any]:
+    """Returns what the newest stage's checkpoint has as measured, without reading its model; empty: there is none."""
+    return _newest(folder.stages, RECORD)[1] or {}
+
+
+def has_checkpoint(folder: RunFolder) -> bool:
+    """Returns whether anything is kept from which a run can be resumed."""
+    return any(_with_manifest(checkpoints) for checkpoints in (folder.stages, folder.steps))
 
 
 def in_order(checkpoints: Iterable[Path]) -> list[Path]:
@@ -98,11 +144,34 @@ def in_order(checkpoints: Iterable[Path]) -> list[Path]:
 def last_good(folder: Path, pattern: str = "[0-9]*") -> tuple[Path | None, list[str]]:
     """Returns the newest undamaged checkpoint below `folder` (or None), and what was found damaged."""
     faults: list[str] = []
-    for candidate in reversed(in_order(p for p in folder.glob(pattern) if p.is_dir())):
-        if not (candidate / MANIFEST).is_file():
-            continue
+    for candidate in reversed(_with_manifest(folder, pattern)):
         fault = damage(candidate)
         if fault is None:
             return candidate, faults
         faults.append(fault)
     return None, faults
+
+
+def _with_manifest(folder: Path, pattern: str = "[0-9]*") -> list[Path]:
+    """Returns the checkpoints below `folder`, the oldest first."""
+    return in_order(path for path in folder.glob(pattern) if (path / MANIFEST).is_file())
+
+
+def _newest(folder: Path, name: str) -> tuple[Path, dict[str, Any] | None]:
+    """Returns the newest checkpoint whose JSON file of this name is undamaged, and what is in the file.
+
+    The newest may be damaged; then the one before it counts, as it does for the run. None: no checkpoint has the file.
+    """
+    for checkpoint in reversed(_with_manifest(folder)):
+        try:
+            manifest = json.loads((checkpoint / MANIFEST).read_text())
+            if digest_of(checkpoint / name) == manifest[name]:
+                return checkpoint, dict(json.loads((checkpoint / name).read_text()))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return folder, None
+
+
+def _write_extent(folder: Path, journal: Mapping[str, Any] | None) -> None:
+    if journal is not None:
+        (folder / JOURNAL).write_text(json.dumps(journal))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,14 @@ from cl_mlm.disk import writing
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.results.summary_file import read_summary_file
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage import inventory
+from cl_mlm.tracking.journal import has_checksums, last_status
 from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cl_mlm.config.schema import Config
-
-log = logging.getLogger(__name__)
 
 
 def run_folder(config: Config) -> Path:
@@ -64,19 +63,43 @@ def _number(path: Path, config: Config) -> int:
 
 
 def is_finished(folder: Path) -> bool:
-    """Says whether a run folder holds a finished run: its summary, and the journal's word that all is written."""
+    """Says whether a run folder holds a finished run with all that it wrote, as far as a quick look can tell."""
+    return faults_of_finished(folder) == []
+
+
+def faults_of_finished(folder: Path) -> list[str] | None:
+    """Returns what is missing from a run that had finished, or damaged, each file in words; None: it had not finished.
+
+    Nothing large is read; see `inventory.faults`. A run that an earlier version finished has no inventory: its journal
+    and its summary count.
+    """
     files = RunFolder(folder)
-    if not files.summary.is_file() or not files.journal.is_file():
-        return False
+    has_inventory = files.inventory.exists()
+    # Without a journal, what else lies there is nobody's result.
+    if not has_inventory and not (files.journal.is_file() and _says_finished(files.journal)):
+        return None
+    if has_inventory or has_checksums(files.journal):
+        found = inventory.faults(folder, thorough=False)
+        if found:
+            return found
     try:
         read_summary(folder)
-    except RunFolderError as error:  # the last checkpoint gives it again
-        log.warning("%s; the run goes on and writes it again", error)
-        return False
-    from cl_mlm.tracking.journal import read_lines
+    except RunFolderError as error:
+        return [str(error).removeprefix(f"{folder}/")]
+    return []
 
-    states = [line for line, _ in read_lines(files.journal) if line["kind"] == "status"]
-    return bool(states) and states[-1]["stage"] is None and states[-1]["value"] == "FINISHED"
+
+def _says_finished(journal: Path) -> bool:
+    try:
+        return last_status(journal) == (None, "FINISHED")
+    except RunFolderError:  # it is damaged, which is told to who resumes the run
+        return False
+
+
+def in_short(faults: Sequence[str], most: int = 3) -> str:
+    """Returns faults in one line; of many the first ones and how many more there are."""
+    more = f"; and {len(faults) - most} more" if len(faults) > most else ""
+    return "; ".join(faults[:most]) + more
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.disk import writing
 from cl_mlm.own_code import in_short
+from cl_mlm.run_folder import MANIFEST
 from cl_mlm.whole_files import digest_of, flush
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-MANIFEST = "manifest.json"
 TENSOR, TUPLE = "$tensor", "$tuple"  # keys that stand for what JSON does not know
 MARKS = {TENSOR, TUPLE}
 MOST_LEVELS = 100  # Python's reader of JSON gives up at some hundreds

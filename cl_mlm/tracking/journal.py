@@ -10,22 +10,27 @@ server; if the two differ, the journal is right. Every line has its own `time` (
     {"kind": "artifact", "stage", "path" relative to the run folder}
     {"kind": "status", "stage", "value": RUNNING, FINISHED, FAILED or KILLED}
 
-A null `stage` means the run itself. Credentials are removed from addresses before a line is written. One process writes
-(the lock of the run folder ensures it); any number may read.
+A null `stage` means the run itself. Every line ends with its number, `line` from 1, and `crc32`, the checksum of what
+stands before it: a line that is damaged, doubled or gone is found when the journal is read. Lines that earlier versions
+wrote have neither. Credentials are removed from addresses before a line is written. One process writes (the lock of the
+run folder ensures it); any number may read.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
 import time
+import zlib
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
 from cl_mlm.tracking.credentials import cleaned, without_credentials
+from cl_mlm.whole_files import refuse_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,6 +52,9 @@ KEYS = {
 # Metric keys that begin like this measure the clock and the machine: a repeated step gives other values.
 UNREPRODUCIBLE: Final = ("time/", "cost/")
 _ABSENT: Final = object()
+# How a line ends: its checksum in 8 hexadecimal digits.
+_SUM: Final = b',"crc32":"%08x"}\n'
+_SUM_BYTES: Final = len(_SUM % 0)
 
 
 class Journal:
@@ -57,6 +65,7 @@ class Journal:
 
     Attributes:
         path: the file; its folder is the run folder.
+        is_exact: whether a point must have the value that the journal holds.
     """
 
     def __init__(self, path: Path, *, is_exact: bool = True) -> None:
@@ -71,8 +80,9 @@ class Journal:
             RunFolderError: a line other than a torn last one cannot be read.
             StorageError: the file cannot be written.
         """
+        refuse_folder(path)
         self.path = path
-        self._is_exact = is_exact
+        self.is_exact = is_exact
         self._head: tuple[str, str] | None = None
         self._stages: dict[int, str] = {}
         # A point that was not finite is remembered as None, so that NaN equals NaN.
@@ -80,14 +90,28 @@ class Journal:
         self._params: set[str] = set()
         self._tags: dict[int | None, dict[str, str]] = {}
         self._statuses: dict[int | None, str] = {}
+        self._num_lines = self._num_bytes = 0
+        self._digest = hashlib.sha256()
         if path.exists():
             with writing(path):
                 _cut_torn_line(path)
-            for line, _ in read_lines(path):
+            for line, end in read_lines(path):
+                self._num_lines, self._num_bytes = self._num_lines + 1, end
                 self._remember(line)
+            self._digest = _digest(path, self._num_bytes)
         # Unbuffered: each line is one write, so a killed process loses none that it has logged.
         with writing(path):
             self._file = path.open("ab", buffering=0)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is in it yet."""
+        return self._head is None
+
+    @property
+    def extent(self) -> dict[str, Any]:
+        """What a checkpoint notes of the journal: `bytes`, its length, and `sha256` of them."""
+        return {"bytes": self._num_bytes, "sha256": self._digest.hexdigest()}
 
     def start(self, experiment: str, run_name: str) -> None:
         """Writes the first line; in an existing journal, writes that the run is running again.
@@ -207,7 +231,7 @@ class Journal:
         is_equal = before == (value if math.isfinite(value) else None)
         if is_equal or key.startswith(UNREPRODUCIBLE):
             return False
-        if not self._is_exact:
+        if not self.is_exact:
             return True
         where = "" if stage is None else f" of stage {stage}"
         raise RunFolderError(
@@ -221,14 +245,17 @@ class Journal:
         stage = line.get("stage")
         if stage is not None and stage not in self._stages and line["kind"] != "stage_start":
             raise ValueError(f"{line['kind']}: stage {stage} must have been started, got {sorted(self._stages)}")
-        text = json.dumps({"time": time.time_ns() // 1_000_000, **line}, allow_nan=False, separators=(",", ":")) + "\n"
-        data = text.encode()
+        entries = {"time": time.time_ns() // 1_000_000, **line, "line": self._num_lines + 1}
+        body = json.dumps(entries, allow_nan=False, separators=(",", ":")).encode()[:-1]
+        data = body + _SUM % zlib.crc32(body)
         with writing(self.path):
-            written = self._file.write(data)
-            if written < len(data):
+            if self._file.write(data) < len(data):
                 # The disk is full. A line behind half a line could not be read.
-                os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - written)
+                os.ftruncate(self._file.fileno(), self._num_bytes)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._num_lines += 1
+        self._num_bytes += len(data)
+        self._digest.update(data)
         self._remember(line)
 
     def _remember(self, line: Mapping[str, Any]) -> None:
@@ -273,22 +300,81 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
     A last line without its newline is left out: it is still being written, or a kill has torn it.
 
     Raises:
-        RunFolderError: a whole line is not a JSON object with a `kind` and the keys of that kind (`KEYS`).
+        RunFolderError: a whole line is not a JSON object with a `kind` and the keys of that kind (`KEYS`), or has not
+            its checksum; or lines before it are missing, doubled or in another order.
     """
+    number = 0 if offset == 0 else None  # of the line before; None: not known
+    has_sums = False
     with path.open("rb") as file:
         file.seek(offset)
         for raw in file:
             if not raw.endswith(b"\n"):
                 return
             end = offset + len(raw)
-            try:
-                line = json.loads(raw)
-            except ValueError as error:
-                raise RunFolderError(f"{path}: bytes {offset}-{end} must be a JSON line, got {raw[:60]!r}") from error
-            if not isinstance(line, dict) or not {*KEYS.get(str(line.get("kind")), ["kind"])} <= line.keys():
-                raise RunFolderError(f"{path}: bytes {offset}-{end} must be a journal line, got {raw[:60]!r}")
+            line = _parsed(raw, f"{path}: bytes {offset}-{end}")
+            has_sums = has_sums or "crc32" in line
+            if has_sums and raw[-_SUM_BYTES:] != _SUM % zlib.crc32(raw[:-_SUM_BYTES]):
+                raise RunFolderError(f"{path}: bytes {offset}-{end} are damaged (their checksum differs): {raw[:60]!r}")
+            line.pop("crc32", None)
+            found = line.pop("line", None)
+            if number is not None and found is not None and found != number + 1:
+                fault = f"must be line {number + 1}, got line {found}: lines are missing or doubled"
+                raise RunFolderError(f"{path}: bytes {offset}-{end} {fault}")
+            number = found if found is not None else None if number is None else number + 1
             yield line, end
             offset = end
+
+
+def prefix_fault(path: Path, extent: Mapping[str, Any]) -> str | None:
+    """Returns in what a journal does not begin as it was at an earlier `Journal.extent`, or None."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size < extent["bytes"]:
+        return f"has {size} bytes only"
+    return None if _digest(path, extent["bytes"]).hexdigest() == extent["sha256"] else "begins with other bytes"
+
+
+def last_status(path: Path) -> tuple[int | None, str] | None:
+    """Returns stage and value of a journal's last status line; None: it has none.
+
+    Raises:
+        RunFolderError: see `read_lines`.
+    """
+    states = [(line["stage"], line["value"]) for line, _ in read_lines(path) if line["kind"] == "status"]
+    return states[-1] if states else None
+
+
+def has_checksums(path: Path) -> bool:
+    """Returns whether a journal's last line has its number and checksum, as earlier versions wrote none."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _SUM_BYTES))
+        return file.read().startswith(_SUM[: _SUM.index(b"%")])
+
+
+def _parsed(raw: bytes, where: str) -> dict[str, Any]:
+    """Returns the values of a whole line, as they are written.
+
+    Raises:
+        RunFolderError: it is no journal line.
+    """
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise RunFolderError(f"{where} must be a JSON line, got {raw[:60]!r}") from error
+    if not isinstance(line, dict) or not {*KEYS.get(str(line.get("kind")), ["kind"])} <= line.keys():
+        raise RunFolderError(f"{where} must be a journal line, got {raw[:60]!r}")
+    return line
+
+
+def _digest(path: Path, num_bytes: int) -> hashlib._Hash:
+    """Returns the running digest of a file's first bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while num_bytes > 0 and (piece := file.read(min(num_bytes, 1 << 20))):
+            digest.update(piece)
+            num_bytes -= len(piece)
+    return digest
 
 
 def _cut_torn_line(path: Path) -> None:

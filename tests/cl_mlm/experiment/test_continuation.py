@@ -16,6 +16,7 @@ from cl_mlm.experiment.preparation import prepare
 from cl_mlm.experiment.resuming import resume_run
 from cl_mlm.experiment.session import run_in
 from cl_mlm.tracking.journal import read_lines
+from cl_mlm.whole_files import digest_of, extent_of
 
 LATER = 7  # the step, two after the last checkpoint, at which the run is interrupted
 
@@ -72,13 +73,18 @@ def set_in_config(folder, **changes):
 
 
 def rewrite(folder, kind, change):
-    """Lets `change` edit the values of every journal line of a kind."""
+    """Lets `change` edit the values of every journal line of a kind, as if they had been written so from the start."""
     path = folder / "journal.jsonl"
     lines = [line for line, _ in read_lines(path)]
     for line in lines:
         if line["kind"] == kind:
             change(line["values"])
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for checkpoint in folder.glob("st*s/[0-9]*"):
+        (checkpoint / "journal.json").write_text(json.dumps(extent_of(path)))
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        manifest["journal.json"] = digest_of(checkpoint / "journal.json")
+        (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def refusal(folder, prepared, **options):

@@ -1,10 +1,13 @@
-import cl_mlm
+import pytest
+
+from cl_mlm.errors import RunFolderError
+from cl_mlm.experiment.predictions import write_per_class
+from cl_mlm.run_folder import RunFolder
 
 
-def test_predictions_that_cannot_be_read_leave_no_old_per_class_table(fast, caplog):
-    first = cl_mlm.run(fast)
-    (first.folder / "predictions" / "1.parquet").write_bytes(b"PAR1")
-    (first.folder / "summary.json").unlink()
-    again = cl_mlm.run(fast)
-    assert "so there is no per_class.csv" in caplog.text
-    assert not (again.folder / "per_class.csv").exists()
+def test_predictions_that_cannot_be_read_are_named_and_no_table_is_made_of_them(small_stream, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.predictions("1").parent.mkdir()
+    folder.predictions("1").write_bytes(b"PAR1")
+    with pytest.raises(RunFolderError, match=r"predictions/1.parquet: cannot be read"):
+        write_per_class(folder, small_stream)

@@ -10,6 +10,7 @@ from cl_mlm.cli.listing import describe
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.preparation import prepare
+from cl_mlm.tracking.journal import read_lines
 
 SECTION = {"template": "{{ source }}\nOutput:", "shots": [0]}
 
@@ -85,7 +86,8 @@ def test_check_shows_the_first_prompt(fast):
 def test_rows_that_are_not_those_of_the_run_are_noted(finished, tmp_path, caplog):
     folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
     journal, rows = folder / "journal.jsonl", finished.summary["stream"]["fingerprint"]
-    journal.write_text(journal.read_text().replace(rows, "0" * 64))
+    lines = [json.dumps(line).replace(rows, "0" * 64) + "\n" for line, _ in read_lines(journal)]
+    journal.write_text("".join(lines))
     note = f"not what the run was made of: rows of the stream: fingerprint {'0' * 64} at the start, {rows} now"
     assert note in cl_mlm.prompt(folder, "template=x", "max_rows=2").values["notes"]
     assert f"{folder}: {note}" in caplog.messages

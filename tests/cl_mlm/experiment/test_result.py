@@ -97,7 +97,15 @@ def refused(folder):
 
 def test_a_run_without_its_journal_is_loaded(copied):
     (copied / "journal.jsonl").unlink()
-    assert cl_mlm.load(copied).matrix.shape == (2, 2)
+    loaded = cl_mlm.load(copied)
+    assert loaded.matrix.shape == (2, 2)
+    assert "is not whole: journal.jsonl: is missing; `cl-mlm resume " in loaded.warnings[0]
+
+
+def test_a_summary_that_is_not_the_one_of_the_run_is_refused(copied):
+    path = copied / "summary.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1))
+    assert "is not whole: summary.json: is damaged (its checksum differs)" in refused(copied)
 
 
 def test_what_is_no_finished_run_is_told(copied, result, tmp_path):
@@ -109,6 +117,7 @@ def test_what_is_no_finished_run_is_told(copied, result, tmp_path):
     journal = (copied / "journal.jsonl").read_text().splitlines(keepends=True)
     finished = max(i for i, line in enumerate(journal) if '"FINISHED"' in line)
     (copied / "journal.jsonl").write_text("".join(journal[:finished]))
+    (copied / "files.json").unlink()  # it comes after the journal's last line
     assert f"is not finished; `cl-mlm resume {copied}` goes on with it" in refused(copied)
     (copied / "summary.json").write_text('{"label": 1}')
     assert "summary.json: is damaged: must have the keys" in refused(copied)

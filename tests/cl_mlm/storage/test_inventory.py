@@ -34,7 +34,8 @@ def folder(tmp_path):
 
 
 def test_a_run_as_it_was_written_has_no_faults(folder):
-    assert sorted(json.loads((folder / "files.json").read_text())) == sorted(FILES)
+    kept = [f"stages/001/{name}" for name in ("manifest.json", "state.json", "state.safetensors")]
+    assert sorted(json.loads((folder / "files.json").read_text())) == sorted([*FILES, *kept])
     assert faults(folder, thorough=False) == faults(folder, thorough=True) == []
 
 
@@ -66,9 +67,17 @@ def test_what_a_disk_changes_by_itself_is_found_by_a_thorough_look(folder):
     assert faults(folder, thorough=True) == ["predictions/before.parquet: is damaged (its checksum differs)"]
 
 
-def test_a_damaged_checkpoint_is_found_by_a_thorough_look(folder):
-    (folder / "stages" / "001" / "state.json").write_text("{}")
-    assert faults(folder, thorough=True) == ["stages/001/state.json: is damaged (its checksum differs)"]
+def test_a_damaged_checkpoint_is_found_and_one_that_was_removed_by_a_thorough_look(folder):
+    state = folder / "stages" / "001" / "state.json"
+    state.write_text(state.read_text()[::-1])
+    expected = ["stages/001/state.json: is damaged (its checksum differs)"]
+    assert faults(folder, thorough=False) == faults(folder, thorough=True) == expected
+    (folder / "files.json").rename(folder / "away")
+    assert faults(folder, thorough=True) == ["files.json: is missing", *expected]
+    (folder / "away").rename(folder / "files.json")
+    shutil.rmtree(folder / "stages")
+    assert faults(folder, thorough=False) == []
+    assert "stages/001/manifest.json: is missing" in faults(folder, thorough=True)
 
 
 def test_what_others_write_into_the_folder_is_theirs(folder):
