@@ -113,9 +113,9 @@ def _edited(settings: Mapping[str, Any], journal: KeptJournal) -> Iterator[str]:
     """Yields the settings that are not those of the start; those that change no result may be others."""
     is_resumed_elsewhere = "inexact" in journal.tags.get(None, {})  # then the file knows the keys of another version
     for key in dict.fromkeys([*journal.params, *settings]):
-        if key.partition(".")[0] in BESIDE_IDENTITY:
-            continue
         then, now = journal.params.get(key, "not set"), settings.get(key, "not set")
+        if key.partition(".")[0] in BESIDE_IDENTITY and now != "not set":
+            continue
         if then != now and not (is_resumed_elsewhere and "not set" in (then, now)):
             yield f"config.yaml: {key} was {then!r} at the start, got {now!r}"
 

@@ -43,6 +43,9 @@ def check_checkpoints(
             problems = [*_wrong_model(checkpoint), *_wrong_record(checkpoint, journal, summary)]
         faults += [problem.replace(f"{folder.path}/", "") for problem in problems]
     way_out = found.again() if summary is not None else "the checkpoint before it is used when the run is resumed"
+    beginning = _journal_fault(folder)
+    if beginning and not journal.faults:
+        found.add("journal's beginning", "", [beginning.replace(f"{folder.path}/", "")], found.again())
     found.add("checkpoints", ", ".join(f"{path.parent.name}/{path.name}" for path in kept), faults, way_out)
 
 
@@ -56,6 +59,12 @@ def last_record(folder: RunFolder) -> dict[str, Any]:
         if isinstance(record, dict) and isinstance(record.get("matrix"), list):
             return record
     return {}
+
+
+def _journal_fault(folder: RunFolder) -> str | None:
+    from cl_mlm.storage.checkpoint import journal_fault  # noqa: PLC0415  imports torch
+
+    return journal_fault(folder)
 
 
 def _damage(checkpoint: Path) -> str | None:

@@ -14,13 +14,13 @@ from cl_mlm.check.kept_settings import check_config, check_versions
 from cl_mlm.check.kept_states import check_checkpoints, last_record
 from cl_mlm.errors import RunFolderError
 from cl_mlm.run_folder import RunFolder
-from cl_mlm.storage.inventory import faults
+from cl_mlm.storage.inventory import faults, lost_tables
 from cl_mlm.tracking.journal import has_checksums
 from cl_mlm.tracking.mlflow_comparison import compare_with_store
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cl_mlm.check.kept_journal import KeptJournal
 
@@ -136,21 +136,22 @@ def _measured(folder: RunFolder) -> dict[str, Any]:
 def _check_inventory(found: Findings, folder: RunFolder, journal: KeptJournal, *, is_finished: bool) -> None:
     """Adds the files whose length or digest is not that of the inventory, where nothing else has named them."""
     if not folder.inventory.exists():
-        if is_finished and folder.journal.is_file() and has_checksums(folder.journal):
-            found.add("files", "lengths and digests", [f"{folder.inventory.name}: is missing"], found.resume())
-        elif is_finished:
-            found.notes.append(
-                "no files.json: an earlier version has finished this run; digests of tables are not known"
-            )
+        if not is_finished:
+            lost = lost_tables(folder, last_record(folder).get("tables", {})).values()
+            _add_new(found, "digests", [fault.removeprefix(f"{folder.path}/") for fault in lost])
+        elif folder.journal.is_file() and has_checksums(folder.journal):
+            found.add("files", "", [f"{folder.inventory.name}: is missing"], found.resume())
+        else:
+            found.notes.append("no files.json: an earlier version has finished this run; digests are not known")
         return
+    _add_new(found, "lengths and digests", faults(folder.path, thorough=True))
+
+
+def _add_new(found: Findings, seen: str, faults: Sequence[str]) -> None:
+    """Adds the faults of files that nothing else has named."""
     # The config was compared key by key: some settings may be edited at any time.
-    told = [f"{folder.config.name}: ", *(fault.what for fault in found.faults)]
-    new = [fault for fault in faults(folder.path, thorough=True) if not any(_is_named(fault, what) for what in told)]
-    found.add("files", "lengths and digests", new, found.resume())
-
-
-def _is_named(fault: str, told: str) -> bool:
-    return fault.partition(": ")[0] == told.partition(": ")[0]
+    told = {"config.yaml", *(fault.what.partition(": ")[0] for fault in found.faults)}
+    found.add("files", seen, [fault for fault in faults if fault.partition(": ")[0] not in told], found.resume())
 
 
 def _check_store(found: Findings, journal: KeptJournal, *, is_finished: bool) -> None:

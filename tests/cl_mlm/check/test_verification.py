@@ -1,6 +1,7 @@
 """`verify` names everything that is not as a run wrote it, and finds nothing in a whole one."""
 
 import json
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -96,11 +97,15 @@ def empty(path):
 @pytest.mark.parametrize(
     ("harm", "name"),
     [
-        *((delete, name) for name in ("config.yaml", "summary.json", "predictions/before.parquet", "per_class.csv")),
+        *((delete, name) for name in ("config.yaml", "summary.json", "predictions/before.parquet", "files.json")),
         *((delete, name) for name in ("stages/001/model/tokenizer.json", "mlflow.json", "figures/accuracy_matrix.png")),
         *((cut, name) for name in ("config.yaml", "versions.json", "journal.jsonl", "predictions/1.parquet")),
         *((cut, name) for name in ("accuracy_matrix.csv", "figures/forgetting_curves.png", "stages/001/record.json")),
         *((empty, name) for name in ("journal.jsonl", "matrices.json", "stages/000/manifest.json", "mlflow.json")),
+        *(
+            (flip, name)
+            for name in ("files.json", "predictions/0.parquet", "figures/accuracy_matrix.png", "per_class.csv")
+        ),
         *((flip, name) for name in ("stages/000/model/model.safetensors", "stages/001/strategies.safetensors")),
     ],
 )
@@ -108,6 +113,21 @@ def test_a_file_that_is_missing_or_damaged_is_named(folder, harm, name):
     harm(folder / name)
     named = "summary.json" if (harm, name) == (cut, "journal.jsonl") else name  # it contradicts the journal
     assert any(fault.startswith(named) for fault in faults(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30))
+def test_damage_at_a_random_place_is_named(folder, seed):
+    draw = random.Random(seed)
+    beside = {folder / name for name in (".lock", "config.yaml")}  # of the config some settings may be edited
+    path = draw.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path not in beside))
+    content = bytearray(path.read_bytes())
+    place = draw.randrange(len(content))
+    content[place] ^= 1 << draw.randrange(8)
+    path.write_bytes(draw.choice([content, content[:place], content + b"x", b""]))
+    (found,) = cl_mlm.verify(folder)
+    is_link = path.name == "mlflow.json"  # a digit of an address that is not there any more
+    assert found.faults or (is_link and found.notes), path
 
 
 def edit(path, old, new):
