@@ -13,7 +13,7 @@ from cl_mlm.config.checking import build, check, defaults, describe, unknown_key
 from cl_mlm.config.components import find, make_strategy, parameters, told_faults
 from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
 from cl_mlm.config.own_modules import find_own_modules
-from cl_mlm.config.schema import Config, PromptingConfig, file_name
+from cl_mlm.config.schema import Config, FinetuningConfig, PromptingConfig, file_name, mode_options
 from cl_mlm.config.shipped import config_file
 from cl_mlm.config.stream_keys import LATER_ARGUMENTS, SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
 from cl_mlm.errors import ConfigError, nearest
@@ -151,8 +151,24 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
     stream = _validated_stream(config.stream, problems) if needs_stream else _beside_object(config.stream, problems)
     checked = {name: _validated_strategy(name, arguments, problems) for name, arguments in config.strategies.items()}
     prompting = _validated_prompting(config.prompting, problems)
+    finetuning = _with_mode_options(config.finetuning, problems)
     settings = {field.name: getattr(config, field.name) for field in fields(Config)}
-    return Config(**{**settings, "stream": stream, "strategies": checked, "prompting": prompting})
+    settings |= {"stream": stream, "strategies": checked, "prompting": prompting, "finetuning": finetuning}
+    return Config(**settings)
+
+
+def _with_mode_options(section: FinetuningConfig, problems: list[str]) -> FinetuningConfig:
+    """Returns the section with the defaults of its mode's options; refuses options of other modes."""
+    found = {}
+    for option, modes in mode_options().items():
+        value = getattr(section, option)
+        if section.mode in modes:
+            found[option] = modes[section.mode] if value is None else value
+        elif value is not None:
+            problems.append(
+                f"finetuning.{option}: belongs to mode {' and '.join(modes)}, got {value!r} with mode {section.mode}"
+            )
+    return replace(section, **found)
 
 
 def _validated_prompting(section: PromptingConfig | None, problems: list[str]) -> PromptingConfig | None:

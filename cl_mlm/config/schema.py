@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Overlap = Literal["error", "drop", "keep"]
@@ -39,13 +39,58 @@ class ModelConfig:
     )
 
 
+def _of_modes(help: str, modes: dict[str, Any], **bounds: float) -> dict[str, Any]:
+    """Returns the metadata of an option that only some modes of fine-tuning have, with its default in each.
+
+    The option is None, and left out of a resolved config, in all others: their hashes do not change by it.
+    """
+    words = ", ".join(f"{mode}: {json.dumps(default)}" for mode, default in modes.items())
+    return {"help": f"{help} ({words})", "modes": modes, **bounds}
+
+
 @dataclass(frozen=True)
 class FinetuningConfig:
-    """What is trainable."""
+    """What is trained: of the model, or of what a mode adds to it. Heads over classes always are."""
 
-    mode: Literal["full", "head"] = _option("full", "`full`: every weight; `head`: all but the pretrained body")
+    mode: Literal["full", "head", "bitfit", "norm", "last_k", "lora", "ia3"] = _option(
+        "full", "which weights are trained: docs/finetuning.md tells the modes"
+    )
     cache_features: bool = _option(
         True, "mode head: the frozen body sees every row once, and the head is trained on its cached output"
+    )
+    rank: int | None = field(default=None, metadata=_of_modes("rank of an adapter", {"lora": 8}, min=1))
+    alpha: float | None = field(
+        default=None,
+        metadata=_of_modes("`alpha` / `rank` multiplies what an adapter gives", {"lora": 16.0}, above=0),
+    )
+    dropout: float | None = field(
+        default=None, metadata=_of_modes("dropout of an adapter's input", {"lora": 0.05}, min=0, max=0.95)
+    )
+    scaling: Literal["rank", "root"] | None = field(
+        default=None, metadata=_of_modes("divides `alpha` by the rank, or by its root (rsLoRA)", {"lora": "rank"})
+    )
+    dora: bool | None = field(
+        default=None, metadata=_of_modes("trains direction and magnitude of a weight apart (DoRA)", {"lora": False})
+    )
+    targets: str | list[str] | None = field(
+        default=None,
+        metadata=_of_modes(
+            "layers with adapters: `attention` (queries and values), `all-linear`, or names", {"lora": "attention"}
+        ),
+    )
+    layers: list[int] | None = field(
+        default=None,
+        metadata=_of_modes("blocks with adapters, from 0; null: all", {"lora": None, "ia3": None}, min=0),
+    )
+    last_blocks: int | None = field(
+        default=None, metadata=_of_modes("how many blocks are trained, from the body's end", {"last_k": 2}, min=1)
+    )
+    export: Literal["merged", "adapter"] | None = field(
+        default=None,
+        metadata=_of_modes(
+            "the model of a stage: one that plain transformers loads, or the adapter alone",
+            {"lora": "merged", "ia3": "merged"},
+        ),
     )
 
 
@@ -206,10 +251,17 @@ class Config:
     output: str = _option("runs", "folder of all runs")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dicts; `prompting`, `arm`, `code`, `training.deterministic` only where they are set."""
+        """Returns plain nested dicts; what changes nothing where it is not set is left out there.
+
+        Those are `prompting`, `arm`, `code`, `training.deterministic`, and options of other modes of fine-tuning: so
+        they change no hash of runs that do not use them.
+        """
         values = asdict(self)
-        if not self.training.deterministic:  # a later key, that changes no hash of earlier runs
+        if not self.training.deterministic:
             del values["training"]["deterministic"]
+        for option in mode_options():
+            if values["finetuning"][option] is None:
+                del values["finetuning"][option]
         for key in ("prompting", "arm", "code"):
             if not values[key]:
                 del values[key]
@@ -234,6 +286,11 @@ class Config:
         name = self.label if self.arm is None else file_name(self.arm)
         name = name if self.limit is None else f"limit{self.limit}-{name}"
         return f"{name}-seed{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def mode_options() -> dict[str, dict[str, Any]]:
+    """Returns the options that only some modes of fine-tuning have, each with its default by mode."""
+    return {option.name: option.metadata["modes"] for option in fields(FinetuningConfig) if "modes" in option.metadata}
 
 
 def file_name(arm: str) -> str:

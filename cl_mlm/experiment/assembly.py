@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cl_mlm.data.tasks import tasks_of
+from cl_mlm.models.finetuning import ADAPTED
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.shared_body import load_heads
 from cl_mlm.run_folder import model_folder
@@ -36,8 +37,12 @@ def assemble(prepared: Prepared, kept: Path | None = None, next_stage: int = 0) 
     tasks = tasks_of(stream, {prepared.objective.name: prepared.objective})
     last = max(0, next_stage - 1)
     tasks.count_labels(last, -1)
-    backbone = _load(config, tasks, kept)
-    backbone.set_trainable(config.finetuning.mode)
+    is_adapted = config.finetuning.mode in ADAPTED
+    # An adapter stands on the base that it was trained on, which a checkpoint does not hold.
+    backbone = _load(config, tasks, None if is_adapted else kept)
+    backbone.set_trainable(config.finetuning, config.seed)
+    if is_adapted and kept is not None:
+        backbone.read_adapters({key: model_folder(kept, key) for key in tasks.by_key})
     torch.nn.Module.to(backbone.model, config.training.device)
     if config.training.gradient_checkpointing:
         backbone.checkpoint_activations()

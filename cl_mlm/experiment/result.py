@@ -115,11 +115,12 @@ class Result:
         """
         import transformers
 
+        from cl_mlm.models.loading import pretrained
+
         with named_in_text(self.model_folder(stage, task)) as folder:
             settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind: Any = getattr(transformers, (settings.architectures or ["AutoModel"])[0])
-            model: PreTrainedModel = kind.from_pretrained(folder, config=settings, use_safetensors=True)
-        return model
+            return pretrained(kind, str(folder), settings)
 
     def predict(
         self,

@@ -13,13 +13,17 @@ import torch
 from transformers.utils import logging
 
 from cl_mlm.batch import Batch, Outputs
+from cl_mlm.config.schema import FinetuningConfig, ModelConfig
 from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.adapter_files import FOLDER, read_adapter, write_adapter
+from cl_mlm.models.finetuning import ADAPTED, merged_state, set_trainable
+from cl_mlm.models.targets import body_parameters
 from cl_mlm.models.tokenizers import give_padding, tokenizer_hash
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,16 +56,20 @@ class Backbone(Protocol):
         """Widens the head of a task to the classes `labels`; see `PlainBackbone.grow`."""
         ...
 
-    def set_trainable(self, mode: str) -> None:
-        """Leaves everything trainable (`full`), or all but the pretrained body (`head`).
+    def set_trainable(self, finetuning: FinetuningConfig, seed: int) -> None:
+        """Leaves those parameters trainable that the mode trains, and adds its adapters; see `finetuning.py`.
 
         Raises:
-            ConfigError: nothing would be left to train.
+            ConfigError: the mode has no meaning for this model, or nothing would be left to train.
         """
         ...
 
-    def train_mode(self, mode: str) -> None:
-        """Puts the model in training mode; a frozen body stays deterministic, without dropout."""
+    def train_mode(self) -> None:
+        """Puts the model in training mode; a body that is frozen as a whole stays deterministic, without dropout."""
+        ...
+
+    def read_adapters(self, folders: Mapping[str, Path]) -> None:
+        """Puts in the trained tensors that were kept; `folders` are those of the models, by the task's key."""
         ...
 
     def checkpoint_activations(self) -> None:
@@ -100,15 +108,21 @@ class PlainBackbone:
         kind: the form of the model.
         problem_type: what transformers calls the task of a sequence classifier.
         own_names: names of the tensors that the model's folder holds; empty: all.
+        origin: which base the model was made of; an adapter's folder names it.
+        finetuning: which parameters are trained.
     """
 
     is_shared: ClassVar[bool] = False
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Head) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Head, origin: ModelConfig | None = None
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.kind: Head = kind
         self.own_names: frozenset[str] = frozenset()
+        self.origin = origin
+        self.finetuning = FinetuningConfig()
         self.problem_type: ProblemType = model.config.problem_type or "single_label_classification"
         _set_padding(model, tokenizer, kind)
         types = getattr(model.config, "type_vocab_size", None)
@@ -178,25 +192,19 @@ class PlainBackbone:
             self._watch_head()
         _write_labels(self.model, labels, self.problem_type)
 
-    def set_trainable(self, mode: str) -> None:
-        """Leaves everything trainable (`full`), or all but the pretrained body (`head`).
+    def set_trainable(self, finetuning: FinetuningConfig, seed: int) -> None:
+        """Leaves those parameters trainable that the mode trains, and adds its adapters; see `finetuning.py`.
 
         Raises:
-            ConfigError: nothing would be left to train.
+            ConfigError: the mode has no meaning for this model, or nothing would be left to train.
         """
-        body = body_parameters(self.model, self.head)
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(mode == "full" or id(parameter) not in body)
-        if not any(parameter.requires_grad for parameter in self.model.parameters()):
-            raise ConfigError(
-                f"finetuning.mode: head leaves nothing to train in {type(self.model).__name__}, whose output layer is "
-                "its input embedding; got head"
-            )
+        self.finetuning = finetuning
+        set_trainable(self.model, self.head, self.kind, finetuning, seed)
 
-    def train_mode(self, mode: str) -> None:
-        """Puts the model in training mode; a frozen body stays deterministic, without dropout."""
+    def train_mode(self) -> None:
+        """Puts the model in training mode; a body that is frozen as a whole stays deterministic, without dropout."""
         self.model.train()
-        if mode == "head":
+        if self.finetuning.mode == "head":
             # The features of a row are then the same in every epoch. Where there is no body apart, this is the whole
             # model, whose head has no dropout.
             self.model.base_model.eval()
@@ -240,13 +248,22 @@ class PlainBackbone:
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
     def save(self, folder: Path) -> None:
-        """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads."""
+        """Writes a plain transformers folder (safetensors, config, tokenizer) that `pipeline` reloads.
+
+        Where the mode adds adapters, they are merged into the weights, and lie in a folder within this one, too; with
+        `export: adapter` they lie there alone.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         with calm_transformers(), named_in_text(folder) as named:
-            state = None
-            if self.own_names:
-                state = {name: tensor for name, tensor in self.model.state_dict().items() if name in self.own_names}
-            self.model.save_pretrained(named, safe_serialization=True, state_dict=state or None)
+            if self.finetuning.mode in ADAPTED:
+                assert self.origin is not None
+                write_adapter(named / FOLDER, self.model, self.finetuning, self.origin)
+            if self.finetuning.export == "adapter":
+                self.model.config.save_pretrained(named)
+            else:
+                with merged_state(self.model) as state:
+                    own = {name: tensor for name, tensor in state.items() if name in self.own_names}
+                    self.model.save_pretrained(named, safe_serialization=True, state_dict=own or state)
             # Remove load-time state, so that the folder does not depend on caching or on resuming.
             for key in ("is_local", "local_files_only"):
                 self.tokenizer.init_kwargs.pop(key, None)
@@ -255,6 +272,11 @@ class PlainBackbone:
                 backend.no_truncation()
             self.tokenizer.save_pretrained(named)
 
+    def read_adapters(self, folders: Mapping[str, Path]) -> None:
+        """Puts in the trained tensors that were kept; `folders` are those of the models, by the task's key."""
+        (folder,) = set(folders.values())
+        read_adapter(folder / FOLDER, self.model)
+
     def _watch_head(self) -> None:
         """Keeps the input of the head at every forward pass, which are the features."""
 
@@ -262,17 +284,6 @@ class PlainBackbone:
             self._head_input = inputs[0]
 
         self.head.register_forward_pre_hook(keep)
-
-
-def body_parameters(model: PreTrainedModel, head: torch.nn.Module) -> set[int]:
-    """Returns the `id`s of the pretrained body's parameters, those included that the head shares."""
-    body: Any = model.base_model
-    if body is not model:
-        return {id(parameter) for parameter in body.parameters()}
-    # No body apart: it is everything but what belongs to the head alone.
-    input_embeddings: Any = model.get_input_embeddings()
-    of_head_alone = {id(p) for p in head.parameters()} - {id(p) for p in input_embeddings.parameters()}
-    return {id(parameter) for parameter in model.parameters()} - of_head_alone
 
 
 def find_head(model: PreTrainedModel, kind: Head) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -11,6 +12,7 @@ from transformers.models.auto import modeling_auto
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.adapter_files import adapter_alone, base_of, merged
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers
 from cl_mlm.models.file_safety import check_model, refuse_own_code
 from cl_mlm.models.tiny import TINY, tiny_config
@@ -19,7 +21,6 @@ from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -58,24 +59,13 @@ def load_backbone(
     auto = getattr(transformers, AUTO_CLASSES[kind])
     tokenizer = load_tokenizer(config)
     if config.name in TINY:
-        return PlainBackbone(auto.from_config(settings, dtype=dtype), tokenizer, kind)
+        return PlainBackbone(auto.from_config(settings, dtype=dtype), tokenizer, kind, config)
 
     def load(name: str) -> PreTrainedModel:
         seed_everything(seed, "init", 0)
-        # Of a classifier with another number of classes the body is kept and the class head is drawn anew.
-        with calm_transformers():
-            model: PreTrainedModel = auto.from_pretrained(
-                name,
-                revision=config.revision,
-                config=settings,
-                dtype=dtype,
-                ignore_mismatched_sizes=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        return model
+        return pretrained(auto, name, settings, dtype, config.revision, new_head=True)
 
-    return PlainBackbone(from_folder_or_hub(config.name, load), tokenizer, kind)
+    return PlainBackbone(from_folder_or_hub(config.name, load), tokenizer, kind, config)
 
 
 def load_kept(folder: Path, dtype: str, objective: Objective) -> PlainBackbone:
@@ -97,19 +87,49 @@ def _load_kept(name: str, dtype: str, objective: Objective) -> PlainBackbone:
     try:
         settings = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = _choose_head(name, settings, objective.heads)
-        with calm_transformers():
-            model = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained(
-                name,
-                config=settings,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
+        model = pretrained(getattr(transformers, AUTO_CLASSES[kind]), name, settings, getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise cannot_load(name, error) from error
     backbone = PlainBackbone(model, load_tokenizer(ModelConfig(name=name)), kind)
     objective.bind(model, kind)
     return backbone
+
+
+def pretrained(
+    auto: Any,
+    name: str,
+    settings: PretrainedConfig,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    *,
+    new_head: bool = False,
+) -> PreTrainedModel:
+    """Returns the model of a folder or of the hub; where a folder holds an adapter alone, merged into its base.
+
+    Args:
+        auto: class of models, or one that finds it.
+        name: the folder, or the hub's id.
+        settings: the model's config.
+        dtype: of the weights; None: as they are.
+        revision: of the hub.
+        new_head: of a classifier with another number of classes the body is kept and the class head is drawn anew.
+
+    Raises:
+        RunFolderError: the base of an adapter is not the one that it was trained on.
+    """
+    adapter = adapter_alone(Path(name))
+    base, of_base = (name, revision) if adapter is None else base_of(adapter)
+    with calm_transformers():
+        model: PreTrainedModel = auto.from_pretrained(
+            base,
+            revision=of_base,
+            config=settings,
+            dtype=dtype,
+            ignore_mismatched_sizes=new_head or adapter is not None,  # an adapter brings its own head
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        return model if adapter is None else merged(model, adapter)
 
 
 def model_settings(

@@ -14,6 +14,7 @@ import torch
 from typing_extensions import override
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.finetuning import WRITING  # tasks of one writing form share the output embedding: the whole model
 from cl_mlm.models.loading import load_backbone, model_settings
 
 if TYPE_CHECKING:
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from cl_mlm.batch import Batch, Outputs
-    from cl_mlm.config.schema import ModelConfig
+    from cl_mlm.config.schema import FinetuningConfig, ModelConfig
     from cl_mlm.models.backbone import Backbone, PlainBackbone
     from cl_mlm.objective import Head
     from cl_mlm.task import Tasks
-
-# Models that write. Their head is the output embedding; tasks of one form share it, and so the whole model.
-WRITING: tuple[Head, ...] = ("causal", "masked", "seq2seq")
 
 
 class Heads(torch.nn.Module):
@@ -117,16 +115,20 @@ class SharedBodyBackbone:
         """Widens the head of `task`."""
         self._by_task[task].grow(labels, seed, stage_index)
 
-    def set_trainable(self, mode: str) -> None:
-        """Leaves everything trainable (`full`), or all but the shared body (`head`)."""
+    def set_trainable(self, finetuning: FinetuningConfig, seed: int) -> None:
+        """Leaves those parameters trainable that the mode trains; the body gets one set of adapters for all heads."""
         for backbone in self.task_models().values():
-            backbone.set_trainable(mode)
+            backbone.set_trainable(finetuning, seed)
 
-    def train_mode(self, mode: str) -> None:
-        """Puts all heads and, unless it is frozen, the body in training mode."""
-        self.model.train()
-        if mode == "head":
-            self.body.eval()
+    def train_mode(self) -> None:
+        """Puts all heads and, unless it is frozen as a whole, the body in training mode."""
+        for backbone in self.task_models().values():
+            backbone.train_mode()
+
+    def read_adapters(self, folders: Mapping[str, Path]) -> None:
+        """Puts in the trained tensors that were kept; `folders` are those of the models, by the task's key."""
+        for key, backbone in self.task_models().items():
+            backbone.read_adapters({key: folders[key]})
 
     def checkpoint_activations(self) -> None:
         """Keeps fewer activations in training."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 
-from cl_mlm.models.backbone import body_parameters, find_head
+from cl_mlm.models.backbone import find_head
+from cl_mlm.models.finetuning import WRITING, set_trainable
 from cl_mlm.models.loading import AUTO_CLASSES, model_settings
-from cl_mlm.models.shared_body import WRITING, share_body
+from cl_mlm.models.shared_body import share_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,12 +51,10 @@ def model_size(config: Config, labels: Sequence[str], objective: Objective) -> M
     """
     kind, settings = model_settings(config.model, labels, config.training.max_length, objective)
     model = without_weights(kind, settings)
-    body = body_parameters(model, model.get_submodule(find_head(model, kind)))
-    parameters = list(model.parameters())
-    is_full = config.finetuning.mode == "full"
-    trainable = sum(p.numel() for p in parameters if is_full or id(p) not in body)
+    set_trainable(model, model.get_submodule(find_head(model, kind)), kind, config.finetuning, config.seed)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     buffers = sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point())
-    whole = sum(p.numel() for p in parameters) + buffers
+    whole = sum(p.numel() for p in model.parameters()) + buffers
     return ModelSize(whole, whole, trainable + buffers, trainable)
 
 
@@ -84,14 +83,14 @@ def size_of_tasks(config: Config, tasks: Tasks) -> ModelSize:
             kinds[task.key] = kind
     whole = sum(p.numel() for model in models.values() for p in model.parameters())
     share_body(models)
-    is_full = config.finetuning.mode == "full"
     held: dict[int, int] = {}
     trained: dict[int, int] = {}
     buffers: dict[int, int] = {}
     for key, model in models.items():
-        body = body_parameters(model, model.get_submodule(find_head(model, kinds[key])))
+        kind = kinds[key]
+        set_trainable(model, model.get_submodule(find_head(model, kind)), kind, config.finetuning, config.seed)
         held |= {id(p): p.numel() for p in model.parameters()}
-        trained |= {id(p): p.numel() for p in model.parameters() if is_full or id(p) not in body}
+        trained |= {id(p): p.numel() for p in model.parameters() if p.requires_grad}
         buffers |= {id(b): b.numel() for b in model.buffers() if b.is_floating_point()}
     num_trained, num_buffered = sum(trained.values()), sum(buffers.values())
     return ModelSize(

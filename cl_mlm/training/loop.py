@@ -71,7 +71,7 @@ def begin_stage(run: Run) -> None:
     run.grow()
     for strategy in run.strategies:
         hooks.stage_event(run, strategy, "before_stage")
-    run.network.backbone.train_mode(run.config.finetuning.mode)
+    run.network.backbone.train_mode()
 
 
 def end_stage(run: Run) -> None:

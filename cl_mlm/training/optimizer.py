@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cl_mlm.models.finetuning import decays
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -18,12 +20,12 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns AdamW (fused where the device has it) or SGD over the trainable parameters.
 
-    Matrices decay; biases, norms and other vectors do not. Parameters of the head move `head_factor` times faster.
+    Matrices decay; biases, norms, scales and other vectors do not. The head moves `head_factor` times faster.
     """
     heads = set(head_names)
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        groups.setdefault((name in heads, parameter.dim() >= 2), []).append(parameter)
+        groups.setdefault((name in heads, decays(name, parameter)), []).append(parameter)
     settings: list[dict[str, Any]] = [
         {
             "params": group,

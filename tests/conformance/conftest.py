@@ -106,13 +106,14 @@ def bits_of(fresh_process, one_thread, private_cache):
     Weights and strategies' states are tensors by name; predictions, probabilities and scores are texts.
     """
 
-    def work(name, strategies, threads=1, before=None, **training):
+    def work(name, strategies, threads=1, before=None, finetuning=None, **training):
         model = "tiny" if name == "mixed" else OBJECTIVES[name][2]
         settings = {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3, "max_length": 48, "device": "cpu"}
         layer = {
             "stream": {},
             "model": {"name": model, "dropout": 0.1},
             "strategies": strategies,
+            "finetuning": finetuning or {},
             "training": {**settings, "threads": threads, **training},
         }
         prepared = prepare(load_config(layer, needs_stream=False), stream_of(name))

@@ -12,6 +12,7 @@ import torch
 
 import strategies.ewc as module
 from cl_mlm.batch import Sites
+from cl_mlm.config.schema import FinetuningConfig
 from cl_mlm.mechanisms import leading
 from cl_mlm.randomness import numpy_generator
 from strategies.ewc import Ewc, fisher_information
@@ -330,7 +331,7 @@ def test_a_large_weight_holds_the_weights_that_matter(
 def test_head_mode_penalises_the_head_alone(make_run: MakeRun, train: Train) -> None:
     ewc = Ewc()
     run = make_run(ewc)
-    run.network.backbone.set_trainable("head")
+    run.network.backbone.set_trainable(FinetuningConfig(mode="head"), 0)
     train(run)
     assert set(ewc.precision) == {"classifier.weight", "classifier.bias"}
     assert ewc.precision["classifier.weight"].shape[0] == 4

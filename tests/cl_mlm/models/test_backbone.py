@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from cl_mlm.batch import Batch
-from cl_mlm.config.schema import ModelConfig
+from cl_mlm.config.schema import FinetuningConfig, ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import PlainBackbone, leading
 from cl_mlm.models.loading import load_backbone
@@ -214,7 +214,7 @@ def test_features_are_the_input_of_the_head_where_rows_end_with_the_padding_toke
 def test_dropout_is_drawn_in_training_and_zero_turns_it_off(load, kind):
     def passes_differ(dropout):
         backbone = load(kind, dropout=dropout)
-        backbone.train_mode("full")
+        backbone.train_mode()
         batch = batch_of(backbone)
         found = []
         for seed in (0, 1):
@@ -229,7 +229,7 @@ def test_dropout_is_drawn_in_training_and_zero_turns_it_off(load, kind):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_head_mode_trains_what_lies_outside_the_body(load, kind):
     backbone = load(kind)
-    backbone.set_trainable("head")
+    backbone.set_trainable(FinetuningConfig(mode="head"), 0)
     body = {id(parameter) for parameter in backbone.model.base_model.parameters()}
     trainable = {name for name, p in backbone.model.named_parameters() if p.requires_grad}
     assert trainable == {name for name, p in backbone.model.named_parameters() if id(p) not in body}
@@ -240,7 +240,8 @@ def test_head_mode_trains_what_lies_outside_the_body(load, kind):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_head_mode_keeps_the_body_deterministic(load, kind):
     backbone = load(kind, dropout=0.3)
-    backbone.train_mode("head")
+    backbone.set_trainable(FinetuningConfig(mode="head"), 0)
+    backbone.train_mode()
     seen = []
     backbone.model.base_model.register_forward_hook(lambda module, args, output: seen.append(output[0].detach()))
     for seed in (0, 1):
@@ -252,14 +253,14 @@ def test_head_mode_keeps_the_body_deterministic(load, kind):
 
 def test_full_mode_trains_everything_again_after_head_mode(load):
     backbone = load("bert")
-    backbone.set_trainable("head")
-    backbone.set_trainable("full")
+    backbone.set_trainable(FinetuningConfig(mode="head"), 0)
+    backbone.set_trainable(FinetuningConfig(), 0)
     assert all(parameter.requires_grad for parameter in backbone.model.parameters())
 
 
 def test_a_head_grown_in_head_mode_is_trainable(load):
     backbone = load("bert")
-    backbone.set_trainable("head")
+    backbone.set_trainable(FinetuningConfig(mode="head"), 0)
     backbone.grow(GROWN, seed=0, stage_index=1)
     assert backbone.head.weight.requires_grad
     assert backbone.head.bias.requires_grad

@@ -1,0 +1,122 @@
+"""The folder of an adapter: what peft loads beside the base model, and what a run goes on from.
+
+- `adapter_config.json`: peft's description: layers by name, and the heads that are replaced
+- `adapter_model.safetensors`: every trained tensor, by the names that `PeftModel` gives
+- `config.json`: of the model that the adapter belongs to: its labels
+- `base.json`: which base: name, revision, digest of its files
+- `base/`: the base itself, where nothing else keeps it (the models that are built here)
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from cl_mlm.config.schema import ModelConfig
+from cl_mlm.errors import RunFolderError
+from cl_mlm.models.finetuning import ADAPTER, merged_state, peft_config
+from cl_mlm.models.stored_files import model_digest
+from cl_mlm.models.tiny import TINY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from cl_mlm.config.schema import FinetuningConfig
+
+FOLDER: Final = "adapter"  # within the folder of a model
+BASE: Final = "base"
+TENSORS: Final = "adapter_model.safetensors"
+PREFIX: Final = "base_model.model."  # of every name in a `PeftModel`
+
+
+def write_adapter(folder: Path, model: PreTrainedModel, finetuning: FinetuningConfig, origin: ModelConfig) -> None:
+    """Writes the folder of a model's adapter and of its trained head.
+
+    Args:
+        folder: is made.
+        model: with its adapter.
+        finetuning: mode and options.
+        origin: which base.
+    """
+    folder.mkdir(parents=True)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    body: Any = model.base_model
+    prefix = "" if body is model else f"{model.base_model_prefix}."
+    described: Any = peft_config(model, finetuning, prefix)
+    heads = dict.fromkeys(name.partition(".")[0] for name in trained if f".{ADAPTER}" not in name)
+    described.modules_to_save = list(heads) or None
+    described.inference_mode = True
+    described.base_model_name_or_path = BASE if origin.name in TINY else origin.name
+    described.revision = origin.revision
+    described.save_pretrained(str(folder))
+    tensors = {PREFIX + _bare(name): parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
+    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    reference = {"name": origin.name, "revision": origin.revision, "digest": model_digest(origin)}
+    (folder / "base.json").write_text(json.dumps(reference, indent=1) + "\n")
+    if origin.name in TINY:
+        with merged_state(model, merge=False) as state:
+            model.save_pretrained(folder / BASE, state_dict=state)
+
+
+def read_adapter(folder: Path, model: PreTrainedModel) -> None:
+    """Puts the tensors of an adapter's folder into a model with the same adapter; mutates it.
+
+    Raises:
+        RunFolderError: the folder holds other tensors than the model trains.
+    """
+    kept = load_file(folder / TENSORS)
+    trained = {PREFIX + _bare(name): p for name, p in model.named_parameters() if p.requires_grad}
+    if kept.keys() != trained.keys():
+        other = sorted(kept.keys() ^ trained.keys())
+        raise RunFolderError(f"{folder / TENSORS}: must hold the tensors that are trained, differs in {other[0]}")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(kept[name])
+
+
+def adapter_alone(folder: Path) -> Path | None:
+    """Returns the adapter's folder within that of a model whose own weights are not there; None: they are."""
+    adapter = folder / FOLDER
+    return adapter if (adapter / TENSORS).is_file() and not any(folder.glob("*.safetensors")) else None
+
+
+def base_of(adapter: Path) -> tuple[str, str | None]:
+    """Returns name and revision of the base that an adapter stands on.
+
+    Raises:
+        RunFolderError: what has that name now are other files.
+    """
+    if (adapter / BASE).is_dir():
+        return str(adapter / BASE), None
+    kept = json.loads((adapter / "base.json").read_text(encoding="utf-8"))
+    origin = ModelConfig(name=kept["name"], revision=kept["revision"])
+    now = model_digest(origin)
+    if None not in (now, kept["digest"]) and now != kept["digest"]:
+        raise RunFolderError(
+            f"{adapter}: belongs to the model {kept['name']!r} with files of digest {kept['digest']}, now {now}"
+        )
+    return origin.name, origin.revision
+
+
+def merged(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Returns a base with the adapter of a folder merged into its weights."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # peft asks models for an attribute that transformers has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        model: PreTrainedModel = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    return model
+
+
+def _bare(name: str) -> str:
+    """Returns a parameter's name without that of the adapter, which peft adds when it loads a folder."""
+    return name.replace(f".{ADAPTER}", "")

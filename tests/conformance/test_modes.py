@@ -1,0 +1,56 @@
+"""Each mode of fine-tuning with each objective, alone and under strategies: it trains its part, or says why it cannot.
+
+The whole matrix runs with `make conformance`; by default a part of it.
+"""
+
+import pytest
+
+from cl_mlm.errors import ConfigError
+
+from .conftest import OBJECTIVES
+
+MODES = {
+    "bitfit": {"mode": "bitfit"},
+    "norm": {"mode": "norm"},
+    "last_k": {"mode": "last_k", "last_blocks": 1},
+    "lora": {"mode": "lora"},
+    "all-linear": {"mode": "lora", "targets": "all-linear", "scaling": "root"},
+    "dora": {"mode": "lora", "dora": True},
+    "ia3": {"mode": "ia3"},
+}
+REPLAY, EWC, LWF = {"replay": {"capacity": 6}}, {"ewc": {"weight": 5.0, "fisher": "empirical"}}, {"lwf": {}}
+STRATEGIES = {"naive": {}, "replay": REPLAY, "ewc": EWC, "lwf": LWF, "replay+ewc": REPLAY | EWC}
+BY_DEFAULT = [
+    ("lora", "classification", "replay+ewc"),
+    ("ia3", "causal", "ewc"),
+    ("dora", "tagging", "lwf"),
+    ("bitfit", "classification, decoder", "naive"),
+    ("last_k", "text_to_text, encoder-decoder", "replay"),
+    ("all-linear", "mixed", "ewc"),
+]
+# Frozen but for these: their model has no biases.
+WITHOUT_BIASES = {"text_to_text, encoder-decoder"}
+CASES = [
+    pytest.param(*case, marks=() if case in BY_DEFAULT else pytest.mark.conformance)
+    for case in ((mode, name, strategy) for mode in MODES for name in (*OBJECTIVES, "mixed") for strategy in STRATEGIES)
+]
+
+
+@pytest.mark.parametrize(("mode", "name", "strategy"), CASES)
+def test_a_mode_trains_two_stages_or_says_why_it_cannot(mode, name, strategy, bits_of, assert_equal_bits):
+    finetuning = MODES[mode]
+    try:
+        found = bits_of(name, STRATEGIES[strategy], finetuning=finetuning)
+    except ConfigError as error:
+        said = str(error)
+        if mode == "bitfit" and name in WITHOUT_BIASES | {"classification, decoder", "causal", "packed"}:
+            assert "finetuning.mode: bitfit trains the body's biases, of which" in said
+        else:  # what the strategy refuses under `full`, too
+            assert f"strategies.{'lwf' if 'lwf' in strategy else 'ewc'}." in said
+            with pytest.raises(ConfigError):
+                bits_of(name, STRATEGIES[strategy])
+        return
+    tensors, _, scores = found
+    assert all(value.isfinite().all() for value in tensors.values() if value.is_floating_point())
+    assert len(scores) == 2
+    assert_equal_bits(found, bits_of(name, STRATEGIES[strategy], finetuning=finetuning))
