@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cl_mlm.check.findings import Findings
     from cl_mlm.check.kept_journal import KeptJournal
 
+BACK = "bring it back as it was; or `cl-mlm run` with the config that the run was started with writes it again"
 KINDS = (("version", "versions"), ("hardware", "hardware"))  # of a tag, and the section of versions.json
 
 
@@ -29,14 +30,14 @@ def check_config(found: Findings, path: Path, journal: KeptJournal) -> dict[str,
     such as a class of a notebook, is no fault of the folder.
     """
     if not path.is_file():
-        found.add("config", "", ["config.yaml: is missing"], "bring it back as it was; the journal has all settings")
+        found.add("config", "", ["config.yaml: is missing"], BACK)
         return dict(journal.params)
     try:
         layer = read_layer(path)
         settings = _flat(layer)
     except (ConfigError, RecursionError) as error:
         fault = str(error).replace(str(path), "config.yaml")
-        found.add("config", "", [fault if fault.startswith("config.yaml") else f"config.yaml: {fault}"], found.again())
+        found.add("config", "", [fault if fault.startswith("config.yaml") else f"config.yaml: {fault}"], BACK)
         return dict(journal.params)
     faults = [*_edited(settings, journal)] if journal.params else []
     if _names_own_code(layer):
