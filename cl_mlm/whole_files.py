@@ -47,7 +47,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 def refuse_folder(path: Path) -> None:
     """Raises `RunFolderError` where a folder stands in a file's place."""
     if path.is_dir():
-        raise RunFolderError(f"{path}: must be a file, got a folder; move it away")
+        raise RunFolderError(f"{path}: must be a file, got a folder; move or delete it, and the same command goes on")
 
 
 def write_text_whole(path: Path, text: str) -> None:

@@ -43,9 +43,9 @@ def check_checkpoints(
             problems = [*_wrong_model(checkpoint), *_wrong_record(checkpoint, journal, summary)]
         faults += [problem.replace(f"{folder.path}/", "") for problem in problems]
     way_out = found.again() if summary is not None else "the checkpoint before it is used when the run is resumed"
-    beginning = _journal_fault(folder)
+    beginning = [fault.replace(f"{folder.path}/", "") for fault in _journal_faults(folder)]
     if beginning and not journal.faults:
-        found.add("journal's beginning", "", [beginning.replace(f"{folder.path}/", "")], found.again())
+        found.add("journal's beginning", "", beginning, found.again())
     found.add("checkpoints", ", ".join(f"{path.parent.name}/{path.name}" for path in kept), faults, way_out)
 
 
@@ -61,10 +61,10 @@ def last_record(folder: RunFolder) -> dict[str, Any]:
     return {}
 
 
-def _journal_fault(folder: RunFolder) -> str | None:
-    from cl_mlm.storage.checkpoint import journal_fault  # noqa: PLC0415  imports torch
+def _journal_faults(folder: RunFolder) -> list[str]:
+    from cl_mlm.storage.checkpoint import journal_faults  # noqa: PLC0415  imports torch
 
-    return journal_fault(folder)
+    return journal_faults(folder)
 
 
 def _damage(checkpoint: Path) -> str | None:

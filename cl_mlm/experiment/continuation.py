@@ -15,9 +15,9 @@ from cl_mlm.config.schema import BESIDE_IDENTITY
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.provenance import other_data, other_source
 from cl_mlm.run_folder import RunFolder
-from cl_mlm.storage.checkpoint import has_checkpoint, journal_fault, knows_journal, last_record
+from cl_mlm.storage.checkpoint import has_checkpoint, journal_faults, knows_journal, last_record
 from cl_mlm.storage.inventory import lost_for_good
-from cl_mlm.storage.run_lookup import read_summary
+from cl_mlm.storage.run_lookup import in_short, read_summary
 from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.credentials import cleaned, without_credentials
 from cl_mlm.tracking.journal import read_lines
@@ -166,9 +166,9 @@ def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 def _refuse_other_files(folder: RunFolder) -> None:
     """Refuses a folder whose files are not those that its checkpoints were written beside."""
-    fault = journal_fault(folder)
-    if fault:
-        raise RunFolderError(fault + WAYS_BACK)
+    faults = journal_faults(folder)
+    if faults:
+        raise RunFolderError(in_short(faults) + WAYS_BACK)
     lost = lost_for_good(folder, last_record(folder).get("tables", {}))
     if lost:
         head = f"{folder.path}: predictions of a stage whose model is not kept (checkpoint.keep_stages) are lost:"

@@ -10,7 +10,7 @@ from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
 from cl_mlm.run_folder import MANIFEST, MODEL, MODELS, SCORED, RunFolder, stage_name, step_name
 from cl_mlm.storage.state_files import damage, read_state, state_bytes, write_folder_whole, write_state
-from cl_mlm.tracking.journal import prefix_fault
+from cl_mlm.tracking.journal_prefix import prefix_faults
 from cl_mlm.whole_files import digest_of
 
 if TYPE_CHECKING:
@@ -107,18 +107,25 @@ def read_stage(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return read_state(folder, "strategies"), json.loads((folder / RECORD).read_text())
 
 
-def journal_fault(folder: RunFolder) -> str | None:
-    """Returns in what a journal does not begin as the checkpoints of its run say, or None.
+def journal_faults(folder: RunFolder) -> list[str]:
+    """Returns in what journal and checkpoints of a run do not belong together; empty where nothing says so.
 
-    Of a run without checkpoints, and where they say nothing, it is None.
+    Where a newest checkpoint does not fit, the journal is named; else each older one that does not, for it was written
+    by another run.
     """
+    known: list[tuple[Path, dict[str, Any], bool]] = []
     for checkpoints in (folder.stages, folder.steps):
-        checkpoint, extent = _newest(checkpoints, JOURNAL)
-        fault = None if extent is None else prefix_fault(folder.journal, extent)
-        if fault and extent is not None:
-            written = f"that were there when {checkpoint.relative_to(folder.path)} was written"
-            return f"{folder.journal}: {fault}; it must begin with the {extent['bytes']} bytes {written}"
-    return None
+        found = [(path, extent) for path in _with_manifest(checkpoints) if (extent := _sound(path, JOURNAL))]
+        known += [(path, extent, i == len(found) - 1) for i, (path, extent) in enumerate(found)]
+    faults, foreign = prefix_faults(folder.journal, [extent for _, extent, _ in known]), []
+    for (checkpoint, extent, is_newest), fault in zip(known, faults, strict=True):
+        shown = checkpoint.relative_to(folder.path)
+        if fault and is_newest:
+            known_bytes = f"the {extent['bytes']} bytes that were there when {shown} was written"
+            return [f"{folder.journal}: {fault}; it must begin with {known_bytes}"]
+        if fault:
+            foreign.append(f"{checkpoint}: is of another run, whose journal began otherwise")
+    return foreign
 
 
 def knows_journal(folder: RunFolder) -> bool:
@@ -163,13 +170,20 @@ def _newest(folder: Path, name: str) -> tuple[Path, dict[str, Any] | None]:
     The newest may be damaged; then the one before it counts, as it does for the run. None: no checkpoint has the file.
     """
     for checkpoint in reversed(_with_manifest(folder)):
-        try:
-            manifest = json.loads((checkpoint / MANIFEST).read_text())
-            if digest_of(checkpoint / name) == manifest[name]:
-                return checkpoint, dict(json.loads((checkpoint / name).read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        found = _sound(checkpoint, name)
+        if found is not None:
+            return checkpoint, found
     return folder, None
+
+
+def _sound(checkpoint: Path, name: str) -> dict[str, Any] | None:
+    """Returns what is in a checkpoint's JSON file; None: it is missing or damaged."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        is_sound = digest_of(checkpoint / name) == manifest[name]
+        return dict(json.loads((checkpoint / name).read_text())) if is_sound else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write_extent(folder: Path, journal: Mapping[str, Any] | None) -> None:

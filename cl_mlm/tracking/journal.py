@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 from cl_mlm.disk import writing
 from cl_mlm.errors import RunFolderError
 from cl_mlm.tracking.credentials import cleaned, without_credentials
+from cl_mlm.tracking.journal_prefix import digest_of_prefix
 from cl_mlm.whole_files import refuse_folder
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Journal:
             for line, end in read_lines(path):
                 self._num_lines, self._num_bytes = self._num_lines + 1, end
                 self._remember(line)
-            self._digest = _digest(path, self._num_bytes)
+            self._digest = digest_of_prefix(path, self._num_bytes)
         # Unbuffered: each line is one write, so a killed process loses none that it has logged.
         with writing(path):
             self._file = path.open("ab", buffering=0)
@@ -325,16 +326,6 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
             offset = end
 
 
-def prefix_fault(path: Path, extent: Mapping[str, Any]) -> str | None:
-    """Returns in what a journal does not begin as it was at an earlier `Journal.extent`, or None."""
-    if not path.is_file():
-        return "is missing"
-    size = path.stat().st_size
-    if size < extent["bytes"]:
-        return f"has {size} bytes only"
-    return None if _digest(path, extent["bytes"]).hexdigest() == extent["sha256"] else "begins with other bytes"
-
-
 def last_status(path: Path) -> tuple[int | None, str] | None:
     """Returns stage and value of a journal's last status line; None: it has none.
 
@@ -365,16 +356,6 @@ def _parsed(raw: bytes, where: str) -> dict[str, Any]:
     if not isinstance(line, dict) or not {*KEYS.get(str(line.get("kind")), ["kind"])} <= line.keys():
         raise RunFolderError(f"{where} must be a journal line, got {raw[:60]!r}")
     return line
-
-
-def _digest(path: Path, num_bytes: int) -> hashlib._Hash:
-    """Returns the running digest of a file's first bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while num_bytes > 0 and (piece := file.read(min(num_bytes, 1 << 20))):
-            digest.update(piece)
-            num_bytes -= len(piece)
-    return digest
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -142,6 +142,21 @@ def test_a_journal_of_another_run_is_refused(stopped, whole, copy_of, prepared):
     assert_refused(folder, prepared, "journal.jsonl: begins with other bytes")
 
 
+def test_an_older_checkpoint_of_another_run_is_refused(whole, stopped, copy_of, prepared):
+    folder = copy_of(whole)
+    shutil.copytree(stopped / "stages" / "000", folder / "stages" / "000")
+    (folder / "files.json").unlink()
+    assert_refused(folder, prepared, "stages/000: is of another run, whose journal began otherwise")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_with_the_way_out(whole, copy_of, prepared):
+    folder = copy_of(whole)
+    (folder / "versions.json").unlink()
+    (folder / "versions.json").mkdir()
+    with pytest.raises(RunFolderError, match=r"versions.json: must be a file, got a folder; move or delete it"):
+        go_on(folder, prepared)
+
+
 def double(lines):
     return [*lines, lines[-1]]
 
