@@ -15,6 +15,7 @@ Relied on beyond MLflow's documented API, and tested with MLflow 3.17.2, SQLAlch
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -28,6 +29,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cl_mlm.disk import free_bytes
 from cl_mlm.errors import ClMlmError
 from cl_mlm.tracking.artifact_folder import adopt_artifacts, artifact_folder
 from cl_mlm.tracking.credentials import secrets_of, without_credentials
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 # Errors that sending again does not cure.
 HOPELESS: Final = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
 MESSAGE_LENGTH: Final = 300
+NEW_STORE_BYTES: Final = 4_000_000  # an empty store twice, and what SQLite writes beside it
 
 
 class TrackingError(ClMlmError):
@@ -127,6 +130,9 @@ def _make_sqlite_store(path: Path) -> None:
         aside = _making(path)
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         if not path.exists():
+            # MLflow takes a database that it could not finish for a whole one, until the process ends.
+            if free_bytes(path.parent) < NEW_STORE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             aside.mkdir()
             try:
                 migrated, copy = aside / "made.db", aside / "store.db"
@@ -235,14 +241,17 @@ def refuse_deleted(info: RunInfo) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what MLflow and its libraries log below ERROR in this thread; other threads log as before."""
+    """Drops what MLflow and its libraries log in this thread; other threads log as before.
+
+    A full database is logged with a traceback, for one; it is raised as well, and told in one line (`tracking_error`).
+    """
     import mlflow  # noqa: F401  its import installs the handlers
 
     thread = threading.get_ident()
 
     def passes(record: logging.LogRecord) -> bool:
         is_mlflows = record.name.startswith(("mlflow", "alembic", "urllib3"))  # a handler may serve other loggers, too
-        return not is_mlflows or record.thread != thread or record.levelno >= logging.ERROR
+        return not is_mlflows or record.thread != thread or record.levelno >= logging.CRITICAL
 
     # urllib3 logs without handlers of its own, so its logger is filtered; a filter of a logger does not reach the
     # loggers below it, so of mlflow and alembic the handlers are.

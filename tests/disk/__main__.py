@@ -68,8 +68,8 @@ def sizes(filling, kind, step):
     """Yields the outcome of every size until a few in a row suffice."""
     size, done = FOLDERS if kind == "files" else 0, 0
     while done < DONE_IN_A_ROW:
-        # Of files one more each time: every new file is one that may not fit. A store is written in large steps.
-        size += {"files": 1, "store": 4 * step}.get(kind, step)
+        # Of files one more each time: every new file is one that may not fit.
+        size += 1 if kind == "files" else step
         outcome = filling.play(kind, size)
         is_done = outcome.codes[0] == 0 and not any("warning" in line for line in outcome.said)
         done = done + 1 if is_done else 0

@@ -112,7 +112,7 @@ class Filling(World):
         if code not in (0, 1, 2):
             faults.append(f"exit code {code}: {text[-600:]}")
         if "Traceback" in text:
-            faults.append(f"a traceback: {text[-1500:]}")
+            faults.append(f"a traceback: {text[text.index('Traceback') - 200 :][:3000]}")
         if code:
             errors = [line for line in text.splitlines() if line.startswith("error: ")]
             if len(errors) != 1 or ADVICE not in errors[0] or not re.search("'[^']*(runs|cache)[^']*'", errors[0]):
@@ -141,7 +141,8 @@ class Filling(World):
             inside = "space" if place in INSIDE[kind] else "roomy"
             (folder / inside / place).mkdir(parents=True, exist_ok=True)
             (folder / place).symlink_to(folder / inside / place)
-        if kind != "store":  # else the run makes it, as far as there is room
+        # Where there is no room for an empty store, the run tries to make it.
+        if kind != "store" or shutil.disk_usage(folder / "store").free > (self.root / "empty.db").stat().st_size:
             shutil.copyfile(self.root / "empty.db", folder / "store" / "mlflow.db")
         config = {
             "experiment": "full",
