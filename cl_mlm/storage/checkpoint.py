@@ -58,7 +58,7 @@ def write_stage(
             with as_scored:
                 save(temporary / SCORED)
         write_state(temporary, "strategies", states)
-        (temporary / RECORD).write_text(json.dumps(record, indent=1))
+        (temporary / RECORD).write_text(json.dumps(record))
         _write_extent(temporary, journal)
 
     def needs() -> float:
