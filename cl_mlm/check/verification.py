@@ -75,6 +75,7 @@ def verify_run(path: Path) -> Findings:
         found.notes.append("looked at settings and journal only, for a process works on this run")
         return found
     check_checkpoints(found, folder, journal, summary)
+    _check_places(found, folder)
     if summary is not None:
         check_predictions(found, folder, summary, journal, found.resume())
         if is_finished:
@@ -131,6 +132,15 @@ def _measured(folder: RunFolder) -> dict[str, Any]:
     """Returns what a run that is not finished has measured, in the form of a summary; what is not known is empty."""
     record = last_record(folder)
     return {"columns": [], "accuracy_matrix": record.get("matrix", []), "baseline": record.get("baseline", [])}
+
+
+def _check_places(found: Findings, folder: RunFolder) -> None:
+    """Adds the folders in places of files, and the files in places of folders, that nothing else has named."""
+    from cl_mlm.storage.unmendable import misplaced  # noqa: PLC0415  imports torch
+
+    wrong = [fault.removeprefix(f"{folder.path}/") for fault in misplaced(folder)]
+    if wrong:
+        _add_new(found, "places", wrong)
 
 
 def _check_inventory(found: Findings, folder: RunFolder, journal: KeptJournal, *, is_finished: bool) -> None:

@@ -18,6 +18,7 @@ from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage.checkpoint import has_checkpoint, journal_faults, knows_journal, last_record
 from cl_mlm.storage.inventory import lost_for_good
 from cl_mlm.storage.run_lookup import in_short, read_summary
+from cl_mlm.storage.unmendable import lost_stages, misplaced
 from cl_mlm.storage.versions import versions
 from cl_mlm.tracking.credentials import cleaned, without_credentials
 from cl_mlm.tracking.journal import read_lines
@@ -34,6 +35,7 @@ BETWEEN_NOTES = "; "
 WAYS_OUT = "\n`run --again` (in Python: again=True) makes a new run beside it; or delete the folder"
 WAYS_BACK = "\nbring it back as it was, and the same command goes on; or" + WAYS_OUT.replace("\n", " ")
 EARLIER_VERSION = "resumed from what an earlier version kept: whether the journal is whole is not known"
+WITHOUT_THEM = "\nremove the folders of these stages, and the same command goes on without them; or"
 # Settings that say where a run is computed, not what.
 PLACE = ("training.device", "training.threads")
 
@@ -108,7 +110,7 @@ def check_continuation(folder: Path, prepared: Prepared, allow_inexact: bool) ->
             are not what they were when the last checkpoint was written.
     """
     is_begun = has_checkpoint(RunFolder(folder))
-    _refuse_other_files(RunFolder(folder))
+    _refuse_other_files(RunFolder(folder), keeps_all=prepared.config.checkpoint.keep_stages == "all")
     params, tags = _written(folder)
     if is_begun and not (params and tags):
         fault = "does not say with which settings and versions the run was started, so nothing can be compared with now"
@@ -164,15 +166,22 @@ def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
-def _refuse_other_files(folder: RunFolder) -> None:
+def _refuse_other_files(folder: RunFolder, *, keeps_all: bool) -> None:
     """Refuses a folder whose files are not those that its checkpoints were written beside."""
     faults = journal_faults(folder)
     if faults:
         raise RunFolderError(in_short(faults) + WAYS_BACK)
+    wrong = misplaced(folder)
+    if wrong:
+        raise RunFolderError("\n".join(wrong))
     lost = lost_for_good(folder, last_record(folder).get("tables", {}))
     if lost:
         head = f"{folder.path}: predictions of a stage whose model is not kept (checkpoint.keep_stages) are lost:"
         raise RunFolderError(listed(head, lost) + WAYS_BACK)
+    stages = lost_stages(folder) if keeps_all else []
+    if stages:
+        head = f"{folder.path}: kept stages are damaged, and going on would not write them again:"
+        raise RunFolderError(listed(head, stages) + WITHOUT_THEM + WAYS_BACK.replace("\n", " "))
 
 
 def _written(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from cl_mlm.config.loading import load_config
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.experiment.continuation import edited_settings, listed
+from cl_mlm.experiment.continuation import WAYS_BACK, edited_settings, listed
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.checkpoint import journal_faults
+from cl_mlm.storage.run_lookup import in_short
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def kept_config(
 
     Raises:
         ConfigError: the file has faults.
-        RunFolderError: there is none, or it is not the one that the run was started with; each edited key is named.
+        RunFolderError: there is none, or it is not the one that the run was started with; each edited key is named. Or
+            the journal, which tells that, is damaged.
     """
     path = RunFolder(folder).config
     if not path.is_file():
@@ -47,6 +50,9 @@ def kept_config(
     lines = changes.settings + ([] if is_place_free else changes.place)
     if without_strategies:
         lines = [line for line in lines if not line.startswith(STRATEGIES)]
+    faults = journal_faults(RunFolder(folder)) if lines and RunFolder(folder).journal.is_file() else []
+    if faults:  # what told the settings is of another run
+        raise RunFolderError(in_short(faults) + WAYS_BACK)
     if lines:
         raise RunFolderError(
             listed(f"{path}: was edited after the run had started, so it is not the config of this run:", lines)

@@ -97,7 +97,7 @@ class Link:
             children = {int(stage): str(run_id) for stage, run_id in saved["children"].items()}
             ids, offset = (saved["experiment_id"], saved["run_id"]), int(saved["offset"])
             return cls(saved["uri"], *ids, children, offset, str(saved.get("database", "")))
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except (FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
             return None  # nothing is lost: the runs are found in MLflow by their tag (`SOURCE_TAG`)
 
     def save(self, folder: Path) -> None:

@@ -113,6 +113,11 @@ def _into_folder(_random, path, _other):
     path.mkdir()
 
 
+def _into_file(_random, path, _other):
+    shutil.rmtree(path)
+    path.write_bytes(b"")
+
+
 def _swap(_random, path, other):
     shutil.copyfile(other, path)
 
@@ -245,6 +250,7 @@ KINDS = {
     "bit flipped": (_has_bytes, _flip),
     "file emptied": (_has_bytes, _empty),
     "folder in place of a file": (_is_file, _into_folder),
+    "file in place of a folder": (_is_folder, _into_file),
     "file of another seed's run": (_differs, _swap),
     "folder of another seed's run": (_has_twin, _swap_folder),
     "value edited": (_is_editable, _edit),

@@ -16,7 +16,8 @@ all. What a file is hit by, and which, is drawn from the seed.
 
 - repaired: the run ends, and everything in its folder equals the undamaged run to the bit (times and memory aside).
 - refused: exit code 2, and the message names the damage and the ways out; `cl-mlm verify` names it, too.
-- harmless: what was damaged is no part of what the run found: the lock, the notes about deliveries to MLflow, times.
+- harmless: what was damaged is no part of what the run found: the lock, the notes about deliveries to MLflow, times; or
+  a stage's model was removed whole from a finished run, which is handed back with a warning that names it.
 
 <!-- test: long -->
 ```sh
