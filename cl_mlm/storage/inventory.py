@@ -6,6 +6,7 @@ is not in it: `mlflow.json`, prompts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ WRITTEN = (
 def write_inventory(folder: Path, *, with_checkpoints: bool = True) -> None:
     """Writes `files.json` of a run folder, whole or not at all: all that the run wrote, as it is now.
 
-    An entry is `bytes`, `sha256` and `mtime_ns`, by the file's path relative to the folder.
+    An entry is `bytes`, `sha256` and `mtime_ns`, by the file's path relative to the folder; that of `files.json`
+    itself is the digest of all other entries.
 
     Args:
         folder: of the run.
@@ -47,7 +49,8 @@ def write_inventory(folder: Path, *, with_checkpoints: bool = True) -> None:
         entries |= {
             f"{checkpoint.relative_to(folder).as_posix()}/{k}": v for k, v in _of_checkpoint(checkpoint).items()
         }
-    write_text_whole(RunFolder(folder).inventory, json.dumps(entries, indent=1) + "\n")
+    own = RunFolder(folder).inventory
+    write_text_whole(own, json.dumps({**entries, own.name: _own_entry(entries)}, indent=1) + "\n")
 
 
 def faults(folder: Path, *, thorough: bool) -> list[str]:
@@ -67,7 +70,9 @@ def faults(folder: Path, *, thorough: bool) -> list[str]:
     except (OSError, ValueError, RecursionError) as error:
         entries, found = {}, [f"{path.name}: cannot be read: {error}"]
     else:
+        own = entries.pop(path.name, None) if isinstance(entries, dict) else None
         found = [] if _is_inventory(entries) else [f"{path.name}: is damaged (it does not map files to their digests)"]
+        found = found or ([] if own == _own_entry(entries) else [f"{path.name}: is damaged (its checksum differs)"])
     if not found:
         found = list(filter(None, (_fault(folder, name, entry, thorough) for name, entry in entries.items())))
     if thorough:
@@ -122,6 +127,11 @@ def _entry(path: Path, sha256: str | None = None) -> dict[str, Any]:
     changed = path.stat().st_mtime_ns
     extent = extent_of(path) if sha256 is None else {"bytes": path.stat().st_size, "sha256": sha256}
     return {**extent, "mtime_ns": changed}
+
+
+def _own_entry(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the inventory's entry for itself: a digest of all others."""
+    return {"sha256": hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()}
 
 
 def _of_checkpoint(checkpoint: Path) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from cl_mlm.run_folder import RunFolder
 from cl_mlm.storage import inventory
 from cl_mlm.tracking.journal import has_checksums, last_status
 from cl_mlm.tracking.slugs import slug
+from cl_mlm.whole_files import refuse_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,9 +117,10 @@ def locked(folder: Path) -> Iterator[None]:
     """Holds a run folder for this process.
 
     Raises:
-        RunFolderError: another process holds it.
+        RunFolderError: another process holds it, or its lock cannot be one.
         StorageError: nothing can be written there.
     """
+    refuse_folder(folder / ".lock")
     with writing(folder / ".lock"):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")

@@ -11,7 +11,7 @@ from cl_mlm.storage.state_files import damage
 if TYPE_CHECKING:
     from cl_mlm.run_folder import RunFolder
 
-FILES = (*WRITTEN, "files.json", "mlflow.json")
+FILES = (*WRITTEN, "files.json", "mlflow.json", ".lock")
 AWAY = "move or delete it, and the same command goes on"
 FOLDERS = ("predictions", "figures", "stages", "steps")
 
@@ -20,7 +20,8 @@ def misplaced(folder: RunFolder) -> list[str]:
     """Returns the folders that stand where a run writes a file, and the files where it writes a folder, in words."""
     root = folder.path
     folders = sorted(path for pattern in FILES for path in root.glob(pattern) if path.is_dir())
-    files = [root / name for name in FOLDERS if (root / name).is_file()]
+    inner = [path for checkpoints in (folder.stages, folder.steps) for path in sorted(checkpoints.glob("[0-9]*"))]
+    files = [path for path in (*(root / name for name in FOLDERS), *inner) if path.is_file()]
     return [
         *(f"{path}: must be a file, got a folder; {AWAY}" for path in folders),
         *(f"{path}: must be a folder, got a file; {AWAY}" for path in files),

@@ -12,6 +12,7 @@ UNEQUAL = (
     "journal.json",
     "journal.jsonl",
     "manifest.json",
+    "files.json",
     "summary.json",
 )
 CLOCK_KEYS = ("time/", "cost/")

@@ -9,6 +9,7 @@ import cl_mlm
 from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.resuming import resume_run
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.storage.run_lookup import faults_of_finished
 from cl_mlm.storage.unmendable import lost_stages, misplaced
 
 
@@ -88,10 +89,21 @@ def test_a_folder_in_place_of_a_file_is_named(name, copied, cli):
             resume_run(copied)
 
 
-@pytest.mark.parametrize("name", ["predictions", "figures"])
+def test_a_folder_in_place_of_the_lock_is_named(copied, cli):
+    (copied / ".lock").unlink()
+    (copied / ".lock").mkdir()
+    assert ".lock: must be a file" in cli("verify", copied).out
+    (copied / "summary.json").unlink()
+    with pytest.raises(RunFolderError, match=r"\.lock: must be a file, got a folder; move or delete it"):
+        resume_run(copied)
+
+
+@pytest.mark.parametrize("name", ["predictions", "figures", "steps/000-000000001"])
 def test_a_file_in_place_of_a_folder_is_named(name, copied):
-    shutil.rmtree(copied / name)
+    shutil.rmtree(copied / name, ignore_errors=True)
+    (copied / name).parent.mkdir(exist_ok=True)
     (copied / name).touch()
+    (copied / "summary.json").unlink()
     with pytest.raises(RunFolderError, match=f"{name}: must be a folder, got a file; move or delete it"):
         resume_run(copied)
 
@@ -103,3 +115,13 @@ def test_of_another_runs_journal_the_journal_is_named_and_not_the_config(copied,
     assert answer.code == 2
     assert "journal.jsonl: begins with other bytes" in answer.err or "journal.jsonl: has" in answer.err
     assert "was edited" not in answer.err
+
+
+def test_an_edited_digest_in_the_inventory_is_found(copied, runs):
+    path = copied / "files.json"
+    text = path.read_text()
+    place = text.index('"sha256": "', text.index("stages/000")) + len('"sha256": "')
+    path.write_text(f"{text[:place]}{'0' if text[place] != '0' else '1'}{text[place + 1 :]}")
+    assert faults_of_finished(copied) == ["files.json: is damaged (its checksum differs)"]
+    resume_run(copied)
+    assert compare(runs[0], copied) == []
