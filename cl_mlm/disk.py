@@ -57,6 +57,8 @@ WORDS: Final = (
     (re.compile(r"Read-only file system|readonly database"), errno.EROFS),
     (re.compile(r"disk I/O error"), errno.EIO),
 )
+# OSError: NumPy's; Exception: that of tokenizers, of which the number in its words is believed alone.
+WORDY: Final = ("OSError", "SafetensorError", "OperationalError", "Exception")
 SYSTEM_NUMBER: Final = re.compile(r"\(os error (\d+)\)")
 
 
@@ -187,12 +189,12 @@ def _fault(error: BaseException) -> tuple[int, str | None] | None:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in REASONS else None
-    if type(error).__name__ not in ("OSError", "SafetensorError", "OperationalError"):
-        return None
-    text = str(error)
-    system = SYSTEM_NUMBER.search(text)
+    kind, text = type(error).__name__, str(error)
+    system = SYSTEM_NUMBER.search(text) if kind in WORDY else None
     if system is not None and int(system[1]) in REASONS:
         return int(system[1])
+    if kind == "Exception" or kind not in WORDY:
+        return None
     return next((number for words, number in WORDS if words.search(text)), None)
 
 

@@ -104,7 +104,8 @@ def _execute(prepared: Prepared, folder: Path, continuation: Continuation, progr
         except BaseException as error:
             state: Status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
             with interruption.held(), suppress(StorageError):  # a disk that is full takes no such lines either
-                for stage in (*journal.running_stages(), None):
+                # Before its first line a journal takes no other.
+                for stage in () if journal.is_new else (*journal.running_stages(), None):
                     journal.status(state, stage)
                 journal.sync()
             try:

@@ -50,6 +50,7 @@ def test_every_fault_of_a_disk_names_folder_reason_and_way_out(number, names_fil
     [
         (SafetensorError("I/O error: No space left on device (os error 28)"), "the disk is full"),
         (SafetensorError("I/O error: File too large (os error 27)"), "the file grows larger"),
+        (Exception("No space left on device (os error 28)"), "the disk is full"),  # tokenizers
         (OSError("100000 requested and 8176 written"), "the disk is full"),  # NumPy
         (OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"), "the disk is full"),
         (sqlite3.OperationalError("database or disk is full"), "the disk is full"),
@@ -84,6 +85,7 @@ def test_what_is_needed_is_told_where_it_is_known(tmp_path):
         FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/rows.csv"),
         ValueError("nothing of the kind"),
         OSError("Repository not found"),
+        Exception("a hook says: No space left on device"),
         ConfigError("seed: must be a number"),
     ],
 )

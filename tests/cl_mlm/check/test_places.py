@@ -74,3 +74,16 @@ def test_a_finished_run_is_handed_back_from_a_disk_that_takes_nothing(fast, monk
     assert (again.is_new, again.folder) == (False, first.folder)
     prepared = prepare(load_config(fast))
     assert place_lines(prepared, None) == []
+
+
+def test_a_disk_that_takes_not_even_the_config_is_told_as_such(fast, monkeypatch):
+    from cl_mlm.experiment import reporting
+
+    def full(path, text):
+        with disk.writing(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(reporting, "write_text_whole", full)
+    with pytest.raises(StorageError, match=r"config.yaml': the disk is full") as caught:
+        cl_mlm.run(fast, progress=False)
+    assert caught.value.exit_code == 2
