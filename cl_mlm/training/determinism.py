@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -69,7 +69,8 @@ def determinism(training: TrainingConfig) -> Iterator[None]:
 
 @contextmanager
 def _switched() -> Iterator[None]:
-    cudnn, variable = torch.backends.cudnn, os.environ.get(VARIABLE)
+    cudnn: Any = torch.backends.cudnn
+    variable = os.environ.get(VARIABLE)
     before = (cudnn.deterministic, cudnn.benchmark)
     mode, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault(VARIABLE, WORKSPACES[0])
