@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -101,7 +101,8 @@ def encode_rows(
     )
     folder = cache_folder("encoded") / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not folder.is_dir():
-        chunks = _chunks(rows if isinstance(rows, list | tuple) else [rows])
+        several = rows if isinstance(rows, list | tuple) else [cast("Dataset", rows)]
+        chunks = _chunks(cast("Sequence[Dataset]", several))
         with building(folder) as temporary:
             _write(temporary, objective.encode_split(chunks, tokenizer, labels, max_length))
     return EncodedRows(folder)
