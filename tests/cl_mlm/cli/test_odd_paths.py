@@ -1,5 +1,6 @@
 """Rules of paths: any character may stand in those of a config, of data, of an output and of a run."""
 
+import logging
 import os
 import shutil
 import sys
@@ -18,6 +19,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="file names else
 @pytest.fixture
 def odd(tmp_path, monkeypatch):
     """An empty folder with an odd name, which is the working folder."""
+    # What is logged goes into pytest's report, which must be text where tests run side by side.
+    logger = logging.getLogger("cl_mlm")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
     (tmp_path / NAME).mkdir()
     monkeypatch.chdir(tmp_path / NAME)
     return tmp_path / NAME
