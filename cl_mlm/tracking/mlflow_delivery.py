@@ -47,7 +47,7 @@ from cl_mlm.tracking.mlflow_store import (
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
@@ -65,6 +65,7 @@ LINES_AT_ONCE: Final = 2000
 # Tags that resuming reads in the journal; MLflow has them in the artifacts `versions.json` and `summary.json`.
 JOURNAL_ONLY: Final = ("version/", "hardware/", "overlap/")
 SOURCE_TAG: Final = "cl_mlm.tracking.journal"
+CHECKSUM: Final = "sha256"  # of all else in the link
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ class Link:
         """Returns the link saved in `folder`; None if there is none, or it cannot be read."""
         try:
             saved = json.loads((folder / LINK_FILE).read_text())
+            if saved.pop(CHECKSUM, None) not in (None, _checksum(saved)):  # earlier versions wrote none
+                return None
             children = {int(stage): str(run_id) for stage, run_id in saved["children"].items()}
             ids, offset = (saved["experiment_id"], saved["run_id"]), int(saved["offset"])
             return cls(saved["uri"], *ids, children, offset, str(saved.get("database", "")))
@@ -106,7 +109,8 @@ class Link:
         self.database = "" if path is None else os.path.relpath(path.absolute(), folder.absolute())
         temporary = folder / f".{LINK_FILE}.tmp"
         try:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            values = json.loads(json.dumps(asdict(self)))  # as they are read: numbers of stages are texts
+            temporary.write_text(json.dumps({**values, CHECKSUM: _checksum(values)}, indent=1) + "\n")
             temporary.replace(folder / LINK_FILE)
         except OSError:  # a full disk must not stay full of what cannot be used
             with contextlib.suppress(OSError):
@@ -223,7 +227,8 @@ class Delivery:
         self._source = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=12).hexdigest()
         self._run_name = head["run_name"]
         client = open_store(self._uri)
-        if self._link.run_id and not has_run(client, self._link.run_id):
+        # The link may be that of another run in the same store.
+        if self._link.run_id and not has_run(client, self._link.run_id, {SOURCE_TAG: self._source}):
             self._link = Link(self._link.uri)
         if not self._link.run_id:
             self._link.experiment_id = experiment_id(client, head["experiment"], self._uri)
@@ -304,6 +309,11 @@ class Delivery:
                     batch.status = (line["value"], line["time"])
         for run_id, batch in batches.items():
             _send_batch(client, run_id, batch, self._folder)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """Returns a digest of what a link holds: a wrong offset would leave lines unsent for ever."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _send_batch(client: MlflowClient, run_id: str, batch: _Batch, folder: Path) -> None:

@@ -36,7 +36,7 @@ from cl_mlm.tracking.credentials import secrets_of, without_credentials
 from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
@@ -213,8 +213,8 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     return experiment.experiment_id
 
 
-def has_run(client: MlflowClient, run_id: str) -> bool:
-    """Returns whether the store holds a run; a store that was wiped does not, and is sent everything again.
+def has_run(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> bool:
+    """Returns whether the store holds a run with these tags; a store that was wiped does not, and is sent everything.
 
     Raises:
         TrackingError: the run was deleted in MLflow.
@@ -222,12 +222,13 @@ def has_run(client: MlflowClient, run_id: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        refuse_deleted(client.get_run(run_id).info)
+        run = client.get_run(run_id)
+        refuse_deleted(run.info)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return False
-    return True
+    return tags.items() <= run.data.tags.items()
 
 
 def refuse_deleted(info: RunInfo) -> None:

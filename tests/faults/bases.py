@@ -94,9 +94,6 @@ class Bases:
         """Copies a base to `home`, its store included, which knows its own place."""
         here = self.home(base)
         shutil.copytree(here, home)
-        link = run_folder(home) / "mlflow.json"
-        if link.is_file():
-            link.write_text(link.read_text().replace(str(here), str(home)))
         with sqlite3.connect(home / "mlflow.db") as store:
             for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
                 store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(here), str(home)))
@@ -165,6 +162,8 @@ def _command(home, arguments, kill_at, pipe):
     from cl_mlm.cli.app import main
     from cl_mlm.tracking.mlflow_sender import MlflowSender
 
+    # What pytest has put in their places would not write to the log.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     torch.set_num_threads(1)
     os.chdir(home)
     MlflowSender.poll_seconds = 0.05

@@ -27,10 +27,12 @@ THREADS = (1, 2)  # of torch on the CPU
 NUM_WORDS = 30  # of a row: torch computes on several threads only where there are many numbers
 COPIES = {"train": 8, "validation": 4, "test": 6}
 IMPORTS = (
+    "cl_mlm.cli.app",
     "cl_mlm.experiment.running",
     "cl_mlm.experiment.preparation",
     "datasets",
     "matplotlib.pyplot",
+    "omegaconf",
     "mlflow.store.tracking.sqlalchemy_store",
     "pyarrow.parquet",
     "safetensors.torch",

@@ -228,7 +228,9 @@ def store(folder, made, tmp_path):
     path = tmp_path / "mlflow.db"
     shutil.copy(made.parents[2] / "mlflow.db", path)
     link = json.loads((folder / "mlflow.json").read_text())
-    (folder / "mlflow.json").write_text(json.dumps({**link, "uri": f"sqlite:///{path}", "database": ""}))
+    (folder / "mlflow.json").write_text(
+        json.dumps({**link, "sha256": None, "uri": f"sqlite:///{path}", "database": ""})
+    )
     return path
 
 
@@ -258,7 +260,9 @@ def test_what_mlflow_lacks_is_named_with_the_command_that_sends_it(folder, store
 )
 def test_a_store_out_of_reach_is_a_note_and_none_is_made(folder, tmp_path, uri, cli):
     link = json.loads((folder / "mlflow.json").read_text())
-    (folder / "mlflow.json").write_text(json.dumps({**link, "uri": uri.format(tmp_path), "database": ""}))
+    (folder / "mlflow.json").write_text(
+        json.dumps({**link, "sha256": None, "uri": uri.format(tmp_path), "database": ""})
+    )
     said = cli("verify", folder)
     assert said.code == 0
     assert "not reachable, so it is not compared" in said.out

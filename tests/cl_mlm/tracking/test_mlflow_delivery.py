@@ -1,7 +1,9 @@
 """What a store holds of a journal that was sent: every point once, whatever was sent before; on SQLite files."""
 
+import json
 import shutil
 import sqlite3
+import time
 
 import pytest
 from hypothesis import given
@@ -187,6 +189,39 @@ def test_a_damaged_note_is_made_anew(uri, tmp_path, write_run, send, runs_of):
     (folder / "mlflow.json").write_text("{")
     assert sync(folder, uri) > 0
     assert len(runs_of(uri)) == 3
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda link: link["children"].update({"1": "0" * 32}),
+        lambda link: link.update(offset=link["offset"] + 1),
+        lambda link: link.update(run_id="1" * 32),
+    ],
+)
+def test_an_edited_note_is_made_anew_and_everything_is_there_once(uri, tmp_path, write_run, send, edit, assert_sent):
+    folder = write_run(tmp_path / "run")
+    send(folder, uri)
+    link = json.loads((folder / "mlflow.json").read_text())
+    edit(link)
+    (folder / "mlflow.json").write_text(json.dumps(link))
+    assert sync(folder, uri) > 0
+    assert_sent(uri, folder)
+
+
+def test_the_note_of_another_run_in_the_same_store_sends_nothing_to_that_run(
+    uri, tmp_path, write_run, send, assert_sent, points_of
+):
+    first = write_run(tmp_path / "first")
+    time.sleep(0.002)  # runs are told apart by the millisecond of their start
+    second = write_run(tmp_path / "second")
+    for folder in (first, second):
+        send(folder, uri)
+    before = points_of(uri, second)
+    shutil.copyfile(second / "mlflow.json", first / "mlflow.json")
+    assert sync(first, uri) > 0
+    assert points_of(uri, second) == before
+    assert_sent(uri, second)
 
 
 def test_an_artifact_that_is_gone_is_told_and_the_rest_is_sent(uri, tmp_path, caplog, write_run, client_of):
