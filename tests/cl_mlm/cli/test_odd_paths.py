@@ -21,11 +21,11 @@ def odd(tmp_path, monkeypatch):
     """An empty folder with an odd name, which is the working folder."""
     # What is logged goes into pytest's report, which must be text where tests run side by side.
     logger = logging.getLogger("cl_mlm")
-    monkeypatch.setattr(logger, "propagate", False)
-    monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
+    logger.setLevel(logging.CRITICAL)
     (tmp_path / NAME).mkdir()
     monkeypatch.chdir(tmp_path / NAME)
-    return tmp_path / NAME
+    yield tmp_path / NAME
+    logger.setLevel(logging.NOTSET)
 
 
 def test_every_command_takes_a_path_with_any_characters(cli, fast, data_folder, write_config, odd, own_store):
