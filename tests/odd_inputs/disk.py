@@ -73,13 +73,6 @@ CASES = [
         data(),
     ),
     Case(
-        "the same, run: no run fails for its store",
-        "the journal holds everything: cl-mlm sync runs/odd/naive-seed0-",
-        0,
-        (*RUN, "tracking.uri=sqlite:////sys/nowhere/mlflow.db"),
-        data(),
-    ),
-    Case(
         "an MLflow store below a file",
         "rows.txt is a file, not a folder; the run does without, and cl-mlm sync sends its journal later",
         0,

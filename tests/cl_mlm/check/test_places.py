@@ -15,6 +15,7 @@ from cl_mlm.config.loading import load_config
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import StorageError
 from cl_mlm.experiment import places as run_places
+from cl_mlm.experiment import session
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.models.size import size_of_tasks
 
@@ -65,6 +66,15 @@ def test_places_on_two_disks_are_refused_at_once(tmp_path, monkeypatch):
     with pytest.raises(StorageError) as caught:
         run_places.try_places(tmp_path)
     assert [line.partition(":")[0] for line in caught.value.problems] == ["output", "cache (CL_MLM_CACHE)"]
+
+
+def test_no_run_fails_for_a_store_that_cannot_be_written(fast, monkeypatch):
+    monkeypatch.setattr(session, "SENDING_SECONDS", 0.5)
+    fast["tracking"]["uri"] = "sqlite:////sys/nowhere/mlflow.db"
+    (line,) = place_lines(prepare(load_config(fast)), None)
+    assert line.startswith("tracking store: cannot write '/sys/nowhere': ")
+    result = cl_mlm.run(fast, progress=False)
+    assert "the journal holds everything: cl-mlm sync " in result.warnings[0]
 
 
 def test_a_finished_run_is_handed_back_from_a_disk_that_takes_nothing(fast, monkeypatch):
