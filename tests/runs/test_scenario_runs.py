@@ -127,7 +127,7 @@ def test_a_run_goes_on_from_the_last_measured_stage_to_the_same_numbers(fast):
     Failing.failed = True
     whole = cl_mlm.run({**values, "output": fast["output"] + "-whole"}, strategies=[Failing()])
     Failing.failed = False
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(cl_mlm.ClMlmError, match="raised ZeroDivisionError"):
         cl_mlm.run(values, strategies=[Failing()])
     kept = (Path(fast["output"]) / "fast" / whole.folder.name / "stages").glob("[0-9]*")
     assert [path.name for path in kept] == ["002"]
