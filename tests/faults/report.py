@@ -14,8 +14,10 @@ same config, or `cl-mlm resume FOLDER`). The runs: naive, replay+ewc and lwf (tw
 checkpoint every 3 steps); finished, killed in the first stage, killed in the second; `checkpoint.keep_stages` last and
 all. What a file is hit by, and which, is drawn from the seed.
 
-- repaired: the run ends, and everything in its folder equals the undamaged run to the bit (times and memory aside).
-- refused: exit code 2, and the message names the damage and the ways out; `cl-mlm verify` names it, too.
+- repaired: the run ends, everything in its folder equals the undamaged run to the bit (times and memory aside), and
+  MLflow holds, after `cl-mlm sync`, what the journal holds.
+- refused: exit code 2, and the message names the damage and the ways out; `cl-mlm verify` names it, too. The way out
+  `run --again` then gives the matrix of the undamaged run.
 - harmless: what was damaged is no part of what the run found: the lock, the notes about deliveries to MLflow, times; or
   a stage's model was removed whole from a finished run, which is handed back with a warning that names it.
 
