@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cl_mlm.tracking.mlflow_delivery import JOURNAL_ONLY
 
@@ -66,6 +67,8 @@ def _differences(client, folder, run, expected):
         local = folder / path
         for file in [local] if local.is_file() else sorted(local.rglob("*")):
             name = file.relative_to(folder).as_posix()
-            if Path(client.download_artifacts(info.run_id, name)).read_bytes() != file.read_bytes():
+            with TemporaryDirectory() as place:
+                stored = Path(client.download_artifacts(info.run_id, name, place)).read_bytes()
+            if stored != file.read_bytes():
                 faults.append(f"artifact {name}: other content")
     return faults
