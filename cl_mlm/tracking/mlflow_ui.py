@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import sqlite3
 import sys
@@ -22,7 +23,7 @@ import urllib.error
 import urllib.request
 import warnings
 import webbrowser
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,10 @@ from cl_mlm.tracking.credentials import without_credentials
 from cl_mlm.tracking.mlflow_store import is_server, open_store, quiet, sqlite_path, tracking_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    import uvicorn
     from mlflow import MlflowClient
 
 HOST: Final = "127.0.0.1"
@@ -169,7 +174,31 @@ def serve(uri: str, listener: socket.socket, page: str | None) -> None:
     if page is not None:
         host, port = listener.getsockname()
         threading.Thread(target=_open_when_up, args=(f"http://{host}:{port}", page), daemon=True).start()
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    with _hang_up_ends(server):
+        server.run(sockets=[listener])
+
+
+@contextmanager
+def _hang_up_ends(server: uvicorn.Server) -> Iterator[None]:
+    """Makes SIGHUP end a server as SIGTERM does, which uvicorn hears itself: between two answers, not within one.
+
+    The handler that was there hears it afterwards.
+    """
+    before, heard = signal.getsignal(signal.SIGHUP), False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = server.should_exit = True
+
+    if before is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        if heard:
+            signal.raise_signal(signal.SIGHUP)
 
 
 def _configure(uri: str, uploads: Path) -> None:
