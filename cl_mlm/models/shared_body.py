@@ -122,6 +122,7 @@ class SharedBodyBackbone:
 
     def train_mode(self) -> None:
         """Puts all heads and, unless it is frozen as a whole, the body in training mode."""
+        self.model.train()
         for backbone in self.task_models().values():
             backbone.train_mode()
 

@@ -103,3 +103,16 @@ def test_a_language_model_stands_on_the_same_body_and_is_tied_to_it(kind, readin
     again, batch = auto.from_pretrained(tmp_path).eval(), rows.collate(rows.ids(1)[:3])
     with torch.no_grad():
         torch.testing.assert_close(again(**batch.inputs).logits, backbone.forward(batch).logits)
+
+
+def test_training_puts_every_module_in_training_mode_but_a_body_that_is_frozen_as_a_whole(loaded):
+    from cl_mlm.config.schema import FinetuningConfig
+
+    backbone, _, _ = loaded("bert", KEYS)
+    for mode in ("full", "head"):
+        backbone.model.eval()
+        backbone.set_trainable(FinetuningConfig(mode=mode), 0)
+        backbone.train_mode()
+        of_body = {id(module) for module in backbone.body.modules()}
+        assert all(module.training for module in backbone.model.modules() if id(module) not in of_body)
+        assert {module.training for module in backbone.body.modules()} == {mode == "full"}
