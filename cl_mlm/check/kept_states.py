@@ -82,7 +82,7 @@ def _wrong_model(checkpoint: Path) -> Iterator[str]:
                 raise ValueError("must be an object")
         except (OSError, ValueError) as error:
             yield f"{model}/config.json: cannot be read: {error}"
-        weights = sorted(model.glob("*.safetensors"))
+        weights = sorted(model.rglob("*.safetensors"))  # an adapter lies in a folder within
         if not weights:
             yield f"{model}: has no weights"
         for path in weights:

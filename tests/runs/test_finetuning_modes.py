@@ -121,6 +121,7 @@ def test_an_adapter_alone_is_delivered_resumed_and_asked(go):
     texts = ["snow and ice", "a drum"]
     assert whole.predict(texts) == merged.predict(texts)
     assert type(whole.model()).__name__ == "BertForSequenceClassification"
+    assert [fault for run in (whole, merged) for found in cl_mlm.verify(run) for fault in found.faults] == []
 
 
 def test_several_heads_share_one_set_of_adapters(mixed, tmp_path):
