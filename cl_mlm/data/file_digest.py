@@ -71,8 +71,12 @@ def _write(note: Path, known: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         remove_unheld(note.parent)
         temporary = temporary_name(note)
-        with temporary.open("x", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps(known))
-            file.flush()
-            temporary.replace(note)
+        try:
+            with temporary.open("x", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.write(json.dumps(known))
+                file.flush()
+                temporary.replace(note)
+        except OSError:  # a full disk must not stay full of what cannot be used
+            temporary.unlink(missing_ok=True)
+            raise

@@ -98,7 +98,8 @@ def _mlflow_faults(home, folder):
 
     os.chdir(home)
     sync(folder)
-    return differences(MlflowClient("sqlite:///mlflow.db"), folder)
+    # The whole path: MLflow would look for a relative one where this process was when it first heard of it.
+    return differences(MlflowClient(f"sqlite:///{home / 'mlflow.db'}"), folder)
 
 
 def _again(home, folder, whole, target):

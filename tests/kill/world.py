@@ -109,7 +109,7 @@ class World:
         strategies, training = ARMS[arm]
         result = cl_mlm.run(self._config({**training, "threads": threads}), strategies=strategies, progress=False)
         sync(result.folder)
-        faults = [*result.warnings, *differences(MlflowClient("sqlite:///mlflow.db"), result.folder)]
+        faults = [*result.warnings, *differences(MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"), result.folder)]
         if torch.get_num_threads() != threads:
             faults.append(f"must run on {threads} threads, ran on {torch.get_num_threads()}")
         if folder.parent != self.root / "whole":

@@ -1,5 +1,6 @@
 """A file is hashed once, and again whenever it may have changed."""
 
+import errno
 import hashlib
 import os
 import time
@@ -99,3 +100,12 @@ def test_the_file_of_a_table_is_not_hashed_again(file, reads):
     for _ in range(2):
         assert read_table(file)[0] == {"text": "a", "label": "b"}
     assert reads == ["train.csv"]
+
+
+def test_a_full_disk_keeps_no_half_of_a_note(file, reads, monkeypatch, tmp_path):
+    def refuse(_known):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module.json, "dumps", refuse)
+    assert file_digest(file) == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    assert list((tmp_path / "cache" / "digests").iterdir()) == []
