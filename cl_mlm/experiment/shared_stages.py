@@ -54,6 +54,7 @@ class SharedStages:
     def __init__(self, folder: Path, run_name: str, num_stages: int) -> None:
         self._folder, self._run_name, self._num_stages = folder, run_name, num_stages
         self._key: str | None = None
+        self._scored: tuple[int, str] | None = None  # the stage whose weights are scored, and their digest
 
     def look_up(self, run: Run) -> dict[str, Any] | None:
         """Returns what training the present stage ends with, where it was trained before; None: train."""
@@ -85,13 +86,20 @@ class SharedStages:
             return None
         inputs = {
             **_surroundings(run),
-            "weights": _model_digest(run),
+            "weights": self._scored_digest(run),
             "split": split,
             "columns": [*columns],
             "stream": run.stream.fingerprint,
             "batch_size": run.config.evaluation.batch_size,
         }
         return f"{_hash(inputs)}-scores"
+
+    def _scored_digest(self, run: Run) -> str:
+        """Returns the digest of the trained weights, which every split of a stage is scored with: made once."""
+        stage_index = run.place.stage_index
+        if self._scored is None or self._scored[0] != stage_index:
+            self._scored = stage_index, _model_digest(run)
+        return self._scored[1]
 
     def _read(self, name: str) -> dict[str, Any] | None:
         entry = self._folder / name

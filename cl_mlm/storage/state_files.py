@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +76,12 @@ def write_folder_whole(final: Path, fill: Callable[[Path], None], needs: Callabl
             temporary.mkdir(parents=True)
             fill(temporary)
             files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-            manifest = {str(path.relative_to(temporary)): digest_of(path) for path in files}
+            with ThreadPoolExecutor(1) as disk:  # the disk takes the files while they are hashed
+                flushed = disk.map(flush, files)
+                manifest = {str(path.relative_to(temporary)): digest_of(path) for path in files}
+                deque(flushed, maxlen=0)
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            for path in [*files, temporary / MANIFEST]:
-                flush(path)
+            flush(temporary / MANIFEST)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
         except BaseException:  # a full disk must not stay full of what cannot be used
