@@ -30,6 +30,7 @@ class Batch:
         row_weight: factor on every row's loss, (R,); None: 1.
         split: where the rows are from.
         origin: `stage` for the step's own rows, `memory` for rows that a strategy brings back.
+        owner: the name of that strategy; empty: the rows are the step's own.
         extra: further tensors of the objective's own, first axis I.
         input_row: position in the batch of every input's row, int64 (I,), ascending; None: every row is one input.
         task: key of the rows' task, whose objective and head they are for; a batch holds rows of one.
@@ -44,6 +45,7 @@ class Batch:
     row_weight: torch.Tensor | None = None
     split: str = "train"
     origin: Literal["stage", "memory"] = "stage"
+    owner: str = ""
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
     input_row: torch.Tensor | None = None
     task: str = ""
@@ -56,9 +58,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def with_origin(self, origin: Literal["stage", "memory"]) -> Batch:
-        """Returns the same batch under another origin."""
-        return replace(self, origin=origin)
+    def as_memory(self, owner: str) -> Batch:
+        """Returns the same batch as rows that the strategy called `owner` brings back."""
+        return replace(self, origin="memory", owner=owner)
 
     def with_allowed(self, allowed: torch.Tensor) -> Batch:
         """Returns the same batch with a mask of allowed classes, bool (R, C)."""
@@ -207,3 +209,20 @@ def mean_loss(row_losses: torch.Tensor, batch: Batch, items: float | None = None
     """Returns the weighted sum of row losses over the number of loss items (of the batch, or `items`); 0 of none."""
     weighted = row_losses if batch.row_weight is None else row_losses * batch.row_weight
     return weighted.sum() / ((float(batch.count.sum()) if items is None else items) or 1.0)
+
+
+def row_features(features: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Returns one vector for every row, (R, H): the mean over its tokens, and over the inputs that it was cut into.
+
+    Args:
+        features: (I, H), or (I, T, H); T counts the tokens of the input, or of the target that a decoder reads.
+        batch: whose rows.
+    """
+    if features.dim() == 3:
+        mask = batch.inputs["attention_mask"]
+        mask = (mask if mask.shape == features.shape[:2] else batch.targets >= 0).to(features)
+        features = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    if batch.input_row is None:
+        return features
+    total = features.new_zeros(len(batch), features.shape[-1]).index_add_(0, batch.input_row, features)
+    return total / batch.input_row.bincount(minlength=len(batch)).to(features)[:, None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -86,6 +87,22 @@ class RunView(Protocol):
         """Parameters that the optimiser moves, by name."""
         ...
 
+    def swapped(self, values: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
+        """Returns a block within which trainable parameters have other values, by name.
+
+        A parameter that has grown since takes the values of its leading rows. Nothing is copied but those: the values
+        that come back after the block are the very tensors that were there before.
+        """
+        ...
+
+    def ids_of(self, stage_index: int) -> npt.NDArray[np.int64]:
+        """Returns a stage's own training rows, (N,), whatever this stage trains on."""
+        ...
+
+    def features(self, ids: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Returns what the head reads of each training row, fp32 (N, H) on the CPU, dropout off, without gradients."""
+        ...
+
     def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Returns the tokens of training rows, (N,)."""
         ...
@@ -154,6 +171,37 @@ class OtherHead(Protocol):
     def form(self) -> Head: ...
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a strategy may ask about a run before anything is loaded.
+
+    Attributes:
+        scenario: of the stream, such as `class_incremental`.
+        num_stages: of the stream.
+        num_tasks: objectives with a head of their own.
+        mode: of fine-tuning, such as `full` or `lora`.
+        dtype: of the weights.
+        precision: of forward passes.
+        accumulation: micro-batches of a step.
+        patience: epochs without improvement after which a stage ends; None: it is trained to its end.
+        optimizer: its name.
+        weight_decay: of the optimiser.
+        strategies: the names of all strategies of the run, in order.
+    """
+
+    scenario: str
+    num_stages: int
+    num_tasks: int
+    mode: str
+    dtype: str
+    precision: str
+    accumulation: int
+    patience: int | None
+    optimizer: str
+    weight_decay: float
+    strategies: tuple[str, ...]
+
+
 class Strategy:
     """Naive sequential fine-tuning; subclasses override what they need.
 
@@ -182,6 +230,10 @@ class Strategy:
         """Returns why this strategy cannot work on rows of `objective`, `argument: rule, got value`; empty is good."""
         return []
 
+    def refuse(self, setting: Setting) -> list[str]:
+        """Returns why this strategy cannot work in a setting, `argument: rule, got value`; empty is good."""
+        return []
+
     def training_data(self, run: RunView, stage: Stage) -> npt.NDArray[np.int64] | None:
         """Called first in a stage, old weights in place; returns row ids to train on, None for the regime's."""
         return None
@@ -192,10 +244,17 @@ class Strategy:
         The model stays the same object: its parameters keep their names within a run.
         """
 
+    def before_step(self, run: RunView) -> None:
+        """Called before the first forward pass of every attempt at a step, which is repeated after out-of-memory.
+
+        What is gathered during a step begins anew here.
+        """
+
     def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
         """Called after the backward pass of the step's own rows; returns `(weight, memory batch)` pairs.
 
-        Each adds `weight * mean(task loss over its rows)` and is freed by itself.
+        Each adds `weight * mean(task loss over its rows)` and is freed by itself. The batch that comes to `loss_terms`
+        has the strategy's name as its `owner`.
         """
         return ()
 
@@ -209,6 +268,12 @@ class Strategy:
     def loss_terms(self, run: RunView, batch: Batch, outputs: Outputs) -> Mapping[str, torch.Tensor]:
         """Called in every micro-batch; returns scalar terms added to its loss and logged by name."""
         return {}
+
+    def observe_gradients(self, run: RunView) -> None:
+        """Called once a step before any strategy's `adjust_gradients`: `.grad` is that of the loss, unscaled.
+
+        It may be read, not edited; it stays the same object until it is adjusted.
+        """
 
     def adjust_gradients(self, run: RunView) -> Mapping[str, torch.Tensor]:
         """Called once a step, gradients unscaled and not clipped; may edit `.grad`; returns values to log."""

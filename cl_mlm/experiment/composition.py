@@ -7,9 +7,10 @@ from collections.abc import Set
 from typing import TYPE_CHECKING, Final, get_args
 
 from cl_mlm.config.components import make_strategy, told_faults
+from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, nearest
 from cl_mlm.own_code import OwnCode, label_of
-from cl_mlm.strategy import HOOKS, Regime, Strategy
+from cl_mlm.strategy import HOOKS, Regime, Setting, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +108,9 @@ def composition_faults(
         for strategy in strategies
         for line in told_faults(strategy, "unfit", objective)
     ]
+    setting = setting_of(strategies, config, stream)
     for strategy in strategies:
+        faults += [f"strategies.{strategy.name}.{line}" for line in told_faults(strategy, "refuse", setting)]
         faults += unmet_needs(strategy, stream)
         if config.model.dtype == "bfloat16" and not strategy.bf16_weights:
             faults.append(
@@ -120,6 +123,24 @@ def composition_faults(
                 "several, each time with other targets; a stream of one stage with all types is the upper bound"
             )
     return list(dict.fromkeys(faults))
+
+
+def setting_of(strategies: Sequence[Strategy], config: Config, stream: Stream) -> Setting:
+    """Returns what strategies may ask about a run."""
+    training = config.training
+    return Setting(
+        scenario=stream.scenario,
+        num_stages=len(stream),
+        num_tasks=len(tasks_of(stream)),
+        mode=config.finetuning.mode,
+        dtype=config.model.dtype,
+        precision=training.precision,
+        accumulation=training.accumulation,
+        patience=training.patience,
+        optimizer=training.optimizer,
+        weight_decay=training.weight_decay,
+        strategies=tuple(strategy.name for strategy in strategies),
+    )
 
 
 def unmet_needs(strategy: Strategy, stream: Stream) -> list[str]:

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from cl_mlm.strategy import Strategy
     from cl_mlm.training.run import Run
 
-EVERY_STEP: Final = frozenset({"allowed_classes", "memory", "loss_terms", "adjust_gradients", "after_step"})
+EVERY_STEP: Final = frozenset(
+    {
+        "before_step",
+        "allowed_classes",
+        "memory",
+        "loss_terms",
+        "observe_gradients",
+        "adjust_gradients",
+        "after_step",
+    }
+)
 Form = dict[str, str]
 Fault = tuple[str | None, Any]  # the rule that is broken, None where none is, and the value that breaks it
 
@@ -157,3 +167,9 @@ def _tensors(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _tensors(item, f"{path}/{i}")
+
+
+def gradient_versions(run: Run) -> dict[str, tuple[int, int] | None]:
+    """Returns what changes with every edit of a parameter's gradient, by name; nothing is read from the device."""
+    gradients = {name: parameter.grad for name, parameter in run.network.trainable().items()}
+    return {name: None if g is None else (id(g), g._version) for name, g in gradients.items()}

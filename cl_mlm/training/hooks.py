@@ -113,6 +113,12 @@ def stage_event(run: Run, strategy: Strategy, hook: str) -> None:
         require(run, strategy, hook, "must leave a parameter to train (`requires_grad`)", 0)
 
 
+def before_step(run: Run, strategy: Strategy) -> None:
+    """Tells a strategy that an attempt at a step begins."""
+    found = call(run, strategy, "before_step")
+    require(run, strategy, "before_step", hook_rules.nothing(found), found)
+
+
 def allowed_classes(run: Run, strategy: Strategy, batch: Batch, address: tuple[str | int, ...]) -> torch.Tensor | None:
     """Returns the classes that a strategy allows, bool (R, C); None: all."""
     found: torch.Tensor | None = call(run, strategy, "allowed_classes", batch, address=address)
@@ -157,6 +163,16 @@ def _values(run: Run, strategy: Strategy, hook: str, found: Any) -> Mapping[str,
             require(run, strategy, hook, rule, name)
     values: Mapping[str, torch.Tensor] = found
     return values
+
+
+def observe_gradients(run: Run, strategy: Strategy) -> None:
+    """Lets a strategy read the gradients of the loss."""
+    before = hook_rules.gradient_versions(run)
+    found = call(run, strategy, "observe_gradients")
+    require(run, strategy, "observe_gradients", hook_rules.nothing(found), found)
+    changed = [name for name, now in hook_rules.gradient_versions(run).items() if now != before[name]]
+    if changed:
+        require(run, strategy, "observe_gradients", "must leave `.grad` as it is; `adjust_gradients` edits", changed[0])
 
 
 def adjust_gradients(run: Run, strategy: Strategy) -> Mapping[str, torch.Tensor]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.backbone import leading
 from cl_mlm.training.frozen_features import FrozenFeatures
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from accelerate import Accelerator
@@ -59,6 +61,30 @@ class Network:
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Returns the parameters that the optimiser moves, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @contextmanager
+    def swapped(self, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Gives trainable parameters other values within the block, by name.
+
+        Args:
+            values: of a parameter that has grown since, those of its leading rows.
+
+        Raises:
+            KeyError: a name is none of a trainable parameter.
+        """
+        parameters = self.trainable()
+        before = [(parameters[name], parameters[name].data) for name in values]
+        try:
+            for (parameter, data), new in zip(before, values.values(), strict=True):
+                if new.shape == data.shape:
+                    parameter.data = new.to(data)
+                else:
+                    parameter.data = data.clone()
+                    leading(new, parameter.data).copy_(new)
+            yield
+        finally:
+            for parameter, data in before:
+                parameter.data = data
 
     def autocast(self) -> AbstractContextManager[None]:
         """Returns a context in which the model runs in the run's precision."""

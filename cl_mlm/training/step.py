@@ -10,7 +10,7 @@ import torch
 from cl_mlm.batch import Batch, mean_loss
 from cl_mlm.errors import TrainingError
 from cl_mlm.randomness import seed_everything, torch_generator
-from cl_mlm.training import hooks
+from cl_mlm.training import hook_rules, hooks
 from cl_mlm.training.hardware import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ class Step:
         self.run, self.optimizer, self.parameters = run, optimizer, parameters
         self.meter = Meter()
         self.num_pieces = 1
-        self._by_hook = {
-            hook: [s for s in run.strategies if s.overrides(hook)]
-            for hook in ("allowed_classes", "memory", "loss_terms", "adjust_gradients", "after_step")
-        }
+        self._by_hook = {hook: [s for s in run.strategies if s.overrides(hook)] for hook in hook_rules.EVERY_STEP}
 
     def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
         """Takes one step over the rows named in `micro_batches`."""
@@ -86,6 +83,8 @@ class Step:
         accelerator.unscale_gradients(self.optimizer)
         if run.network.backbone.is_shared:
             self._leave_untouched()
+        for strategy in self._by_hook["observe_gradients"]:
+            hooks.observe_gradients(run, strategy)
         for strategy in self._by_hook["adjust_gradients"]:
             for name, value in hooks.adjust_gradients(run, strategy).items():
                 self.meter.add(f"train/term/{name}", value)
@@ -112,6 +111,9 @@ class Step:
         values: dict[str, torch.Tensor] = {}
         seen = list(batches)
         self.run.place.num_micro_batches = len(batches)
+        self.run.place.micro_batch = 0
+        for strategy in self._by_hook["before_step"]:
+            hooks.before_step(self.run, strategy)
         try:
             for index, batch in enumerate(batches):
                 self.run.place.micro_batch = index
@@ -123,7 +125,7 @@ class Step:
                         count, share = float(memory.count.sum()), weight / len(batches)
                         seen.append(memory)
                         address = ("memory", strategy.name, index, number)
-                        self._backward(memory.with_origin("memory"), values, share, count, len(memory), address)
+                        self._backward(memory.as_memory(strategy.name), values, share, count, len(memory), address)
         except (RuntimeError, MemoryError) as error:
             # Halving is left to the caller: as long as this block lasts, the traceback keeps the failed graph alive.
             possible = self.run.config.training.halve_on_oom and self.num_pieces < max(map(len, batches))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cl_mlm.batch import Batch, Outputs, Sites, mean_loss
+from cl_mlm.batch import Batch, Outputs, Sites, mean_loss, row_features
+from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     import numpy.typing as npt
@@ -134,6 +136,25 @@ class StrategyView:
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         return self._network.trainable()
+
+    def swapped(self, values: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
+        return self._network.swapped(values)
+
+    def ids_of(self, stage_index: int) -> npt.NDArray[np.int64]:
+        ids = self._data.ids(stage_index)
+        self._refuse(ids)
+        return ids
+
+    def features(self, ids: npt.NDArray[np.int64]) -> torch.Tensor:
+        self._refuse(ids)
+        found = torch.empty(0, 0)
+        with evaluation_mode(self._network.model), torch.no_grad():
+            for positions, batch in self._data.batches(ids, self._config.evaluation.batch_size):
+                features = row_features(self.forward(batch).features.float(), batch).cpu()
+                if not len(found):
+                    found = torch.empty(len(ids), features.shape[-1])
+                found[torch.from_numpy(positions)] = features
+        return found
 
     def lengths(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         self._refuse(ids)

@@ -17,7 +17,15 @@ from cl_mlm.stream import pack_row_ids
 from cl_mlm.training import hooks
 
 SHORT = {"rows": 4, "epochs": 1, "batch_size": 4}
-EVERY_STEP = ("allowed_classes", "memory", "loss_terms", "adjust_gradients", "after_step")
+EVERY_STEP = (
+    "before_step",
+    "allowed_classes",
+    "memory",
+    "loss_terms",
+    "observe_gradients",
+    "adjust_gradients",
+    "after_step",
+)
 HOOKS = ("training_data", "before_stage", *EVERY_STEP, "after_stage", "evaluation", "buffer_bytes", "state_dict")
 
 

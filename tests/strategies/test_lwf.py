@@ -164,7 +164,7 @@ def test_memory_rows_have_no_term(second_stage: SecondStage) -> None:
     lwf = Lwf()
     run, _ = second_stage(lwf)
     view, student = run.view(lwf, "loss_terms"), random_logits(2, 4)
-    batch = view.rows(view.training_ids[:2]).with_origin("memory")
+    batch = view.rows(view.training_ids[:2]).as_memory("other")
     assert lwf.loss_terms(view, batch, Outputs(student, lambda: student)) == {}
 
 
