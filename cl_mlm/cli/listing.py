@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cl_mlm.config.components import COMPONENT_PACKAGES, find, names
 from cl_mlm.config.key_reference import Key, keys
 from cl_mlm.config.shipped import shipped_configs
+from cl_mlm.data.wordings import wording_sets
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ LISTS = {
     "streams": "where data come from",
     "objectives": "what a row means",
     "configs": "shipped experiments",
+    "templates": "instructions of papers, for stream.template",
     "keys": "of a config: default, range",
 }
 
@@ -38,7 +40,7 @@ def describe(prepared: Prepared, measured_steps: int = 0, width: int | None = No
 def overview() -> list[str]:
     """Returns a line for each list that there is: how many it holds, and what they are."""
     numbers = {kind: len(names(KINDS[kind])) for kind in KINDS}
-    numbers |= {"configs": len(shipped_configs()), "keys": len(keys())}
+    numbers |= {"configs": len(shipped_configs()), "templates": len(wording_sets()), "keys": len(keys())}
     lines = [f"cl-mlm list {what:<10}  {numbers[what]:3d}  {text}" for what, text in LISTS.items()]
     return [
         *lines,
@@ -65,12 +67,18 @@ def listing(what: str, part: str = "") -> list[str]:
     if what == "keys":
         lines = [line for key in keys(part) for line in _key_lines(key)] or [f"{part}: takes no arguments"]
         return [*lines, *_more_keys(part)]
-    known = list(shipped_configs()) if what == "configs" else names(KINDS[what])
+    known = (
+        list({"configs": shipped_configs, "templates": wording_sets}[what]())
+        if what not in KINDS
+        else names(KINDS[what])
+    )
     found = [name for name in known if part in name]
     if not found:
         raise ConfigError(f"list {what}: none is called {part!r}{nearest(part, known)}; there are {', '.join(known)}")
     if what == "configs":
         return [f"{name}: {_first_comment(shipped_configs()[name])}" for name in found]
+    if what == "templates":
+        return [line for name in found for line in _wording_lines(name)]
     lines = [f"{name}: {_first_line(KINDS[what], name)}{_arguments(KINDS[what], name)}" for name in found]
     return [*lines, "", f"What the arguments mean: cl-mlm list keys {found[0] if len(found) == 1 else 'NAME'}"]
 
@@ -85,6 +93,16 @@ def _more_keys(part: str) -> list[str]:
     kinds = {"": [*KINDS], "stream": ["streams", "objectives"], "strategies": ["strategies"]}.get(part, [])
     named = [f"  {kind}: {', '.join(names(KINDS[kind]))}" for kind in kinds]
     return ["", "The arguments of each of these: cl-mlm list keys NAME", *named] if named else []
+
+
+def _wording_lines(name: str) -> list[str]:
+    """Returns a shipped set of templates with the stages that it is for, those with one template in one line."""
+    known = wording_sets()[name]
+    stages: dict[str, list[str]] = {}
+    for stage, text in known.sources.items():
+        stages.setdefault(text, []).append(stage)
+    options = [f"    text_options: {dict(known.options)}"] if known.options else []
+    return [f"{name}: {known.about}", *options, *(f"    {', '.join(of)}: {text!r}" for text, of in stages.items())]
 
 
 def _first_line(kind: str, name: str) -> str:

@@ -15,7 +15,15 @@ from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_overr
 from cl_mlm.config.own_modules import find_own_modules
 from cl_mlm.config.schema import Config, FinetuningConfig, PromptingConfig, file_name, mode_options
 from cl_mlm.config.shipped import config_file
-from cl_mlm.config.stream_keys import LATER_ARGUMENTS, SECTION_KEYS, prefixed, take_handling, take_keys, take_switches
+from cl_mlm.config.stream_keys import (
+    LATER_ARGUMENTS,
+    SECTION_KEYS,
+    TEMPLATE_KEYS,
+    prefixed,
+    take_handling,
+    take_keys,
+    take_switches,
+)
 from cl_mlm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -238,7 +246,7 @@ def _validated_probe(name: str, source: Any, problems: list[str]) -> Any:
         "probes": "probes" in section,
         "overlap": "overlap" in source,  # a resolved section always has it
         "scenario": "scenario_seed" in section,  # one that deals out training rows, of which a probe has none
-        "withhold": "withhold" in section,
+        **{key: key in section for key in ("withhold", *TEMPLATE_KEYS)},  # the stream's templates are its probes', too
     }
     faults += [
         f"stream.{key}: must not be set for a probe, got {source.get(key)!r}" for key, given in is_set.items() if given

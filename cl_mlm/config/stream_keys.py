@@ -24,7 +24,15 @@ SCENARIO_KEYS: Final[Mapping[str, Mapping[str, tuple[Any, Any, Mapping[str, floa
 }
 HANDLING_KEYS: Final = ("overlap", "first_stages")  # in every resolved section, set or not
 LABEL_KEYS: Final[Mapping[str, Any]] = {"labels": Labels, "unseen_labels": UnseenLabels}  # unset: error
-SWITCH_KEYS: Final = ("as_text", "withhold", *LABEL_KEYS)  # also beside a stream that is handed over as an object
+TEMPLATE_KEYS: Final = ("template", "templates")
+WORDING_FIELDS: Final = ("source", "target")
+SWITCH_KEYS: Final = (
+    "as_text",
+    *TEMPLATE_KEYS,
+    "text_options",
+    "withhold",
+    *LABEL_KEYS,
+)  # also beside a stream that is handed over as an object
 OPTIONAL_KEYS: Final = (*SWITCH_KEYS, "base_scenario", "scenario_seed", "order", "orders", "probes")
 # Arguments of factories that were added later: like an optional key, one at its default stays out of the section.
 LATER_ARGUMENTS: Final = ("delimiter", "encoding", "missing", "test_fraction", "uneven")
@@ -55,10 +63,53 @@ def take_switches(arguments: dict[str, Any], problems: list[str], factory: Colle
                 taken[key] = value
     if check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems):
         taken["as_text"] = True
+    taken |= _take_wordings(arguments, factory, problems)
     withhold = _take_withhold(arguments, problems)
     if withhold:
         taken["withhold"] = withhold
     return taken
+
+
+def _take_wordings(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:
+    """Takes `template`, `templates` and `text_options`, unless they are the factory's; returns those that are set."""
+    is_written = bool(arguments.get("as_text"))
+    taken: dict[str, Any] = {}
+    template = None if "template" in factory else arguments.pop("template", None)
+    if template is not None:
+        taken["template"] = _wording("stream.template", template, problems)
+    named = None if "templates" in factory else arguments.pop("templates", None)
+    if named is not None and not isinstance(named, Mapping):
+        problems.append(f"stream.templates: must map names of stages or tasks to templates, got {named!r}")
+    elif named:
+        taken["templates"] = {str(k): _wording(f"stream.templates.{k}", v, problems) for k, v in named.items()}
+    options = None if "text_options" in factory else arguments.pop("text_options", None)
+    if options is not None and not isinstance(options, Mapping):
+        problems.append(f"stream.text_options: must be a mapping of options of text_to_text, got {options!r}")
+    elif options and not (is_written or taken):
+        problems.append(
+            f"stream.text_options: needs stream.as_text or stream.template, got {dict(options)} without; rows that are "
+            "texts already have stream.options"
+        )
+    elif options:
+        taken["text_options"] = {str(name): value for name, value in options.items()}
+    return taken
+
+
+def _wording(key: str, value: Any, problems: list[str]) -> Any:
+    """Returns a template, the name of a shipped one, or `{source, target}`; adds what is none of these as a fault."""
+    form = "a template, the name of a shipped one, or {source: ..., target: ...}"
+    if isinstance(value, Mapping):
+        given = {str(name): text for name, text in value.items()}
+        if (
+            "source" in given
+            and {*given} <= {*WORDING_FIELDS}
+            and all(isinstance(text, str) for text in given.values())
+        ):
+            return given
+    elif isinstance(value, str):
+        return value
+    problems.append(f"{key}: must be {form}, got {value!r}")
+    return value
 
 
 def take_keys(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:

@@ -21,11 +21,13 @@ from cl_mlm.data.staging import (
     column_codes,
 )
 from cl_mlm.data.text_form import as_text
+from cl_mlm.data.wordings import WordingSet
 
 __all__ = [
     "Missing",
     "Reading",
     "StageFields",
+    "WordingSet",
     "arrow_batches",
     "as_text",
     "by_field",

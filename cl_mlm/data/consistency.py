@@ -18,8 +18,8 @@ MOST_ALIKE = 10  # sets of labels that look the same
 Counts = Mapping[str, int]  # label to rows
 
 
-def stream_problems(stream: Stream) -> list[str]:
-    """Returns faults that can be seen without reading a row."""
+def stream_problems(stream: Stream, *, are_classes: bool = True) -> list[str]:
+    """Returns faults that can be seen without reading a row; `are_classes`: whether a head chooses among the labels."""
     if not stream.stages:
         return [f"stream {stream.name!r}: must have at least one stage, got none"]
     problems = [
@@ -40,7 +40,7 @@ def stream_problems(stream: Stream) -> list[str]:
         if name not in WITHHELD
     ]
     keys, objectives = objectives_of(stream)
-    for task, objective in objectives.items():
+    for task, objective in objectives.items() if are_classes else ():
         stages = [stage for stage, key in zip(stream.stages, keys, strict=True) if key == task]
         first, min_labels = stages[0], objective.min_labels
         if stream.scenario == "domain_incremental":

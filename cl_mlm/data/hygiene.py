@@ -41,6 +41,8 @@ def clean(
     overlap: Overlap,
     unseen_labels: UnseenLabels = "error",
     folds_case: Callable[[], bool] = lambda: False,
+    *,
+    are_classes: bool = True,
 ) -> tuple[Stream, dict[str, int]]:
     """Returns the stream that may be trained on, and counts of rows whose input occurs in two splits.
 
@@ -56,6 +58,7 @@ def clean(
         unseen_labels: `error` refuses labels of validation and test rows that no training row has, `drop` removes
             these rows, and stages of which no label has a training row.
         folds_case: says whether the model's tokenizer folds letter case; asked only where it matters.
+        are_classes: whether a head chooses among the labels; False: they will be texts.
 
     Returns:
         The stream (splits that lose nothing are the same objects) and the counts `train_in_validation`,
@@ -69,7 +72,7 @@ def clean(
         raise ConfigError(f"stream.overlap: must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
     if unseen_labels not in UNSEEN_LABELS:
         raise ConfigError(f"stream.unseen_labels: must be one of {', '.join(UNSEEN_LABELS)}, got {unseen_labels!r}")
-    problems = stream_problems(stream)
+    problems = stream_problems(stream, are_classes=are_classes)
     scans, num_mended = scan_stream(stream, problems)
     if num_mended:
         stream = _noted(stream, f"ill-formed rows repaired: {num_mended}")
@@ -95,7 +98,9 @@ def clean(
             scans = [scan for i, scan in enumerate(_left(scans, unseen)) if i not in left_out]
             of_labels = label_rows(stream)
             after.append("stream.unseen_labels=drop")
-            problems += [f"{line}, after {' and '.join(after)}" for line in stream_problems(stream)]
+            problems += [
+                f"{line}, after {' and '.join(after)}" for line in stream_problems(stream, are_classes=are_classes)
+            ]
     told = f", after {' and '.join(after)}" if after else ""
     problems += row_problems(stream, of_labels, told, allows_unseen=unseen_labels == "drop")
     if problems:

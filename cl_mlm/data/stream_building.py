@@ -21,6 +21,8 @@ from cl_mlm.data.scenarios import RESTAGING
 from cl_mlm.data.staging import by_source
 from cl_mlm.data.tasks import foreign_columns, objectives_of
 from cl_mlm.data.text_form import as_text
+from cl_mlm.data.wording_form import worded
+from cl_mlm.data.wordings import names_of, parse_wordings
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.stream import WITHHELD, Column, Stage, Stream, column_of
 
@@ -49,7 +51,9 @@ def build_stream(
     """
     num_first = section.get("first_stages")
     deals_anew = section.get("scenario") in SCENARIO_KEYS
+    wordings = parse_wordings(section)  # before any row is read
     stream = make_base(section) if given is None else given
+    known = names_of([*stream.stages, *stream.columns])
     if not deals_anew:
         # Before any row is read: settings chosen on the first stages must not depend on later ones. A scenario that
         # deals out rows anew makes its stages from the whole stream, so that it is cut last.
@@ -58,14 +62,21 @@ def build_stream(
     if folds:
         stream = fold_labels(stream, keeps_stages=given is not None)
     unseen_labels: UnseenLabels = "drop" if section.get("unseen_labels") == "drop" else "error"
-    if section.get("as_text"):
-        stream = as_text(with_sound_labels(stream, unseen_labels))
+    if section.get("as_text") and wordings is None:
+        stream = as_text(with_sound_labels(stream, unseen_labels), section.get("text_options", {}))
     stream = with_probes(stream, section.get("probes", {}), folds)
-    stream, overlap = clean(stream, section.get("overlap", "error"), unseen_labels, folds_case)
+    if wordings is not None and (unknown := wordings.unknown([*known, *names_of(stream.probes)])):
+        raise ConfigError(unknown)
+    stream, overlap = clean(
+        stream, section.get("overlap", "error"), unseen_labels, folds_case, are_classes=wordings is None
+    )
     if limit_rows is not None:
         # Rows for every stage that is yet to be dealt out.
         num_to_fill = section.get("num_stages", 1) if deals_anew else 1
         stream = limit(stream, limit_rows * num_to_fill)
+    if wordings is not None:
+        # Behind the gate: which rows are kept does not depend on the words around them.
+        stream = worded(stream, wordings)
     _check_objectives(stream, section)
     if deals_anew:
         stream = first_stages(restage(stream, section), num_first)
@@ -203,7 +214,7 @@ def _probes_of_section(name: str, section: Mapping[str, Any], folds: bool) -> li
     if folds or _folds(section):
         stream = fold_labels(stream)
     if section.get("as_text"):
-        stream = as_text(stream)
+        stream = as_text(stream, section.get("text_options", {}))
     names: Sequence[str] = [name] if len(stream) == 1 else [f"{name}/{stage.name}" for stage in stream.stages]
     columns = [column_of(stage, home=None) for stage in stream.stages]
     return [replace(column, name=probe_name) for column, probe_name in zip(columns, names, strict=True)]

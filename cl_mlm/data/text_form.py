@@ -14,6 +14,8 @@ from cl_mlm.data.tasks import identity, tasks_of
 from cl_mlm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from datasets import Dataset
 
     from cl_mlm.stream import Column, Stage, Stream
@@ -24,13 +26,17 @@ BETWEEN = "\n"  # the texts of a pair
 PLAIN = "classification"
 
 
-def as_text(stream: Stream) -> Stream:
+def as_text(stream: Stream, text_options: Mapping[str, Any] | None = None) -> Stream:
     """Returns the stream with the columns `source` and `target` in place of those of its objectives.
 
     For classification `source` is the text, with the second text of a pair on a line below, and `target` the label.
     The labels of all stages are the allowed answers, for relations, too. Stages have no labels any more: every column
     is scored from the start, and a stage's new labels are just new texts. Where the stream has several tasks, a prefix
     names the task of a row, as one source may be asked several things. Other columns stay; rows are copied in memory.
+
+    Args:
+        stream: of any objective that has a form as texts.
+        text_options: options of `text_to_text`; those given here replace the ones of above.
 
     Raises:
         ConfigError: an objective whose rows have no form as texts, or a stream whose stage is known at prediction.
@@ -51,13 +57,13 @@ def as_text(stream: Stream) -> Stream:
     splits = [_written_splits(owner, tasks[identity(owner.item)], problems) for owner in owners]
     if problems:
         raise DataError(problems)
-    options = {asked: _options(task, len(tasks)) for asked, task in tasks.items()}
+    options = {asked: _options(task, len(tasks)) | dict(text_options or {}) for asked, task in tasks.items()}
 
     def with_options(written: Any, original: Stage | Column) -> Any:
         return replace(written, options=options[identity(original)])
 
     written = with_splits(stream, splits, labels=(), task="text_to_text", objective="text_to_text", options={})
-    num_answers = sum(len(each.get("answers", ())) for each in options.values())
+    num_answers = sum(len(each.get("answers") or ()) for each in options.values())
     return replace(
         written,
         stages=tuple(map(with_options, written.stages, stream.stages)),

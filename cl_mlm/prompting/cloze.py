@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cl_mlm.data.templates import SLOT
 from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.prompting.likelihood import Likelihoods
 from cl_mlm.prompting.reader import Reader, log_probabilities
-from cl_mlm.prompting.templates import SLOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

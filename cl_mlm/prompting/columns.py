@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.templates import MASK, SLOT, Template
 from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.prompting.shots import draw_shots, shot_faults
-from cl_mlm.prompting.templates import MASK, SLOT, Template
 from cl_mlm.prompting.verbaliser import Words, label_words, word_faults
 from cl_mlm.randomness import numpy_generator
 

@@ -1,16 +1,13 @@
-"""Templates: jinja2 in a sandbox, filled with the columns of a row."""
+"""Templates: jinja2 in a sandbox, filled with the columns of a row; training and prompting share them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from cl_mlm.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 MASK = "mask"
 SLOT = "\ue000"  # `mask` renders to this character of the private use area, which texts do not use
@@ -35,6 +32,9 @@ class Template:
     """
 
     def __init__(self, text: str, key: str) -> None:
+        from jinja2 import StrictUndefined, TemplateError, meta
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
         self.text, self.key = text, key
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         try:
@@ -68,18 +68,25 @@ class Template:
             )
         return faults
 
-    def render(self, row: Mapping[str, Any], given: Mapping[str, Any], where: str) -> str:
+    def render(
+        self,
+        row: Mapping[str, Any],
+        given: Mapping[str, Any],
+        where: str,
+        hidden: Collection[str] = ANSWER_COLUMNS,
+    ) -> str:
         """Returns the text for a row.
 
         Args:
             row: the columns of the row.
             given: values of the names in `GIVEN`.
             where: names the row in messages.
+            hidden: columns that the template does not see.
 
         Raises:
             DataError: the template fails on the row.
         """
         try:
-            return self._template.render({k: v for k, v in row.items() if k not in ANSWER_COLUMNS} | dict(given))
+            return self._template.render({k: v for k, v in row.items() if k not in hidden} | dict(given))
         except Exception as error:  # a template is a program of the user's, which may fail in any way
             raise DataError(f"{self.key}: fails on {where}: {type(error).__name__}: {error}") from error

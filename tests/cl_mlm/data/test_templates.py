@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cl_mlm.errors import ConfigError, DataError
-from cl_mlm.prompting.templates import Template
+from cl_mlm.data.templates import Template
 
 COLUMNS = ["text", "label", "domain"]
 GIVEN = {"labels": ["a"], "choices": ["A"], "mask": "\ue000"}
