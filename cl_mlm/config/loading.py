@@ -176,6 +176,11 @@ def _with_mode_options(section: FinetuningConfig, problems: list[str]) -> Finetu
             problems.append(
                 f"finetuning.{option}: belongs to mode {' and '.join(modes)}, got {value!r} with mode {section.mode}"
             )
+    if found.get("export") == "merged" and mode_options()["export"][section.mode] != "merged":
+        problems.append(
+            f"finetuning.export: must be adapter in mode {section.mode}, whose adapters cannot be merged into the "
+            "weights, got merged"
+        )
     return replace(section, **found)
 
 

@@ -52,7 +52,7 @@ def _of_modes(help: str, modes: dict[str, Any], **bounds: float) -> dict[str, An
 class FinetuningConfig:
     """What is trained: of the model, or of what a mode adds to it. Heads over classes always are."""
 
-    mode: Literal["full", "head", "bitfit", "norm", "last_k", "lora", "ia3"] = _option(
+    mode: Literal["full", "head", "bitfit", "norm", "last_k", "lora", "ia3", "bottleneck"] = _option(
         "full", "which weights are trained: docs/finetuning.md tells the modes"
     )
     cache_features: bool = _option(
@@ -80,16 +80,33 @@ class FinetuningConfig:
     )
     layers: list[int] | None = field(
         default=None,
-        metadata=_of_modes("blocks with adapters, from 0; null: all", {"lora": None, "ia3": None}, min=0),
+        metadata=_of_modes(
+            "blocks with adapters, from 0; null: all", {"lora": None, "ia3": None, "bottleneck": None}, min=0
+        ),
     )
     last_blocks: int | None = field(
         default=None, metadata=_of_modes("how many blocks are trained, from the body's end", {"last_k": 2}, min=1)
+    )
+    width: int | None = field(
+        default=None, metadata=_of_modes("numbers between the two layers of a bottleneck", {"bottleneck": 64}, min=1)
+    )
+    placement: Literal["houlsby", "pfeiffer"] | None = field(
+        default=None,
+        metadata=_of_modes(
+            "bottlenecks behind attention and feed-forward part, or behind the latter alone", {"bottleneck": "houlsby"}
+        ),
+    )
+    start: Literal["zero", "normal"] | None = field(
+        default=None,
+        metadata=_of_modes(
+            "of a bottleneck: it adds nothing at first, or next to nothing as in its paper", {"bottleneck": "zero"}
+        ),
     )
     export: Literal["merged", "adapter"] | None = field(
         default=None,
         metadata=_of_modes(
             "the model of a stage: one that plain transformers loads, or the adapter alone",
-            {"lora": "merged", "ia3": "merged"},
+            {"lora": "merged", "ia3": "merged", "bottleneck": "adapter"},
         ),
     )
 

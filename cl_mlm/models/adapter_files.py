@@ -1,6 +1,7 @@
 """The folder of an adapter: what peft loads beside the base model, and what a run goes on from.
 
 - `adapter_config.json`: peft's description: layers by name, and the heads that are replaced
+- `finetuning.json`: in its place, where no library knows the adapter: mode and options, which `with_adapter` reads
 - `adapter_model.safetensors`: every trained tensor, by the names that `PeftModel` gives
 - `config.json`: of the model that the adapter belongs to: its labels
 - `base.json`: which base: name, revision, digest of its files
@@ -16,22 +17,22 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from safetensors.torch import load_file, save_file
 
-from cl_mlm.config.schema import ModelConfig
+from cl_mlm.config.schema import FinetuningConfig, ModelConfig, mode_options
 from cl_mlm.errors import RunFolderError
-from cl_mlm.models.finetuning import ADAPTER, merged_state, peft_config
+from cl_mlm.models.finetuning import ADAPTER, OWN_FORM, add_adapters, merged_state, peft_config, plain_name
 from cl_mlm.models.stored_files import model_digest
 from cl_mlm.models.tiny import TINY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from transformers import PreTrainedModel
 
-    from cl_mlm.config.schema import FinetuningConfig
-
 FOLDER: Final = "adapter"  # within the folder of a model
 BASE: Final = "base"
 TENSORS: Final = "adapter_model.safetensors"
+OPTIONS: Final = "finetuning.json"
 PREFIX: Final = "base_model.model."  # of every name in a `PeftModel`
 
 
@@ -46,15 +47,12 @@ def write_adapter(folder: Path, model: PreTrainedModel, finetuning: FinetuningCo
     """
     folder.mkdir(parents=True)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    body: Any = model.base_model
-    prefix = "" if body is model else f"{model.base_model_prefix}."
-    described: Any = peft_config(model, finetuning, prefix)
-    heads = dict.fromkeys(name.partition(".")[0] for name in trained if f".{ADAPTER}" not in name)
-    described.modules_to_save = list(heads) or None
-    described.inference_mode = True
-    described.base_model_name_or_path = BASE if origin.name in TINY else origin.name
-    described.revision = origin.revision
-    described.save_pretrained(str(folder))
+    if finetuning.mode in OWN_FORM:
+        options = {option: getattr(finetuning, option) for option in ("mode", *mode_options())}
+        told = {option: value for option, value in options.items() if value is not None}
+        (folder / OPTIONS).write_text(json.dumps(told, indent=1) + "\n")
+    else:
+        _describe_to_peft(folder, model, finetuning, origin, list(trained))
     tensors = {PREFIX + _bare(name): parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
     save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
     model.config.architectures = [type(model).__name__]
@@ -66,14 +64,33 @@ def write_adapter(folder: Path, model: PreTrainedModel, finetuning: FinetuningCo
             model.save_pretrained(folder / BASE, state_dict=state)
 
 
+def _describe_to_peft(
+    folder: Path, model: PreTrainedModel, finetuning: FinetuningConfig, origin: ModelConfig, trained: list[str]
+) -> None:
+    """Writes peft's description of an adapter; `trained` are the names of all parameters in its file."""
+    body: Any = model.base_model
+    prefix = "" if body is model else f"{model.base_model_prefix}."
+    described: Any = peft_config(model, finetuning, prefix)
+    heads = dict.fromkeys(name.partition(".")[0] for name in trained if f".{ADAPTER}" not in name)
+    described.modules_to_save = list(heads) or None
+    described.inference_mode = True
+    described.base_model_name_or_path = BASE if origin.name in TINY else origin.name
+    described.revision = origin.revision
+    described.save_pretrained(str(folder))
+
+
 def read_adapter(folder: Path, model: PreTrainedModel) -> None:
     """Puts the tensors of an adapter's folder into a model with the same adapter; mutates it.
 
     Raises:
         RunFolderError: the folder holds other tensors than the model trains.
     """
-    kept = load_file(folder / TENSORS)
     trained = {PREFIX + _bare(name): p for name, p in model.named_parameters() if p.requires_grad}
+    _put_in(folder, trained)
+
+
+def _put_in(folder: Path, trained: Mapping[str, torch.nn.Parameter]) -> None:
+    kept = load_file(folder / TENSORS)
     if kept.keys() != trained.keys():
         other = sorted(kept.keys() ^ trained.keys())
         raise RunFolderError(f"{folder / TENSORS}: must hold the tensors that are trained, differs in {other[0]}")
@@ -106,8 +123,20 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
     return origin.name, origin.revision
 
 
-def merged(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """Returns a base with the adapter of a folder merged into its weights."""
+def with_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Returns a base that computes what it does with the adapter of a folder, merged into its weights where it merges.
+
+    Raises:
+        RunFolderError: the folder holds other tensors than the model has.
+    """
+    if (adapter / OPTIONS).is_file():
+        finetuning = FinetuningConfig(**json.loads((adapter / OPTIONS).read_text(encoding="utf-8")))
+        add_adapters(base, finetuning, 0)
+        kept = load_file(adapter / TENSORS)
+        named = {name: PREFIX + _bare(name) for name, _ in base.named_parameters()}
+        held = [name for name, key in named.items() if key in kept or plain_name(name) is None]
+        _put_in(adapter, {named[name]: base.get_parameter(name) for name in held})
+        return base
     from peft import PeftModel
 
     with warnings.catch_warnings():

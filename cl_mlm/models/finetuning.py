@@ -1,8 +1,9 @@
 """Modes of fine-tuning: which parameters of a model are trained, and what a mode adds to its body.
 
-A mode trains part of the body (`bitfit`, `norm`, `last_k`) or adapters that peft puts into it (`lora`, `ia3`). The
-adapters are injected, not wrapped around the model: its class, its head and the names of all other modules stay. Heads
-over classes are always trained; the output embedding of a language model is part of what is frozen.
+A mode trains part of the body (`bitfit`, `norm`, `last_k`) or adapters that peft puts into it (`lora`, `ia3`), or that
+are our own (`bottleneck`). The adapters are injected, not wrapped around the model: its class, its head and the names
+of all other modules stay. Heads over classes are always trained; the output embedding of a language model is part of
+what is frozen.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from transformers.pytorch_utils import Conv1D
 
 from cl_mlm.errors import ConfigError
+from cl_mlm.models.bottleneck import insert_bottlenecks
 from cl_mlm.models.targets import (
     bias_parameters,
     body_parameters,
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from cl_mlm.config.schema import FinetuningConfig
     from cl_mlm.objective import Head
 
-ADAPTED: Final = ("lora", "ia3")  # modes that add adapters
+OWN_FORM: Final = ("bottleneck",)  # modes whose adapters no library of the ecosystem loads
+ADAPTED: Final = ("lora", "ia3", *OWN_FORM)  # modes that add adapters
 ADAPTER: Final = "s000"  # peft calls an adapter by a name, which stands in the names of its parameters
 WRITING: Final[tuple[Head, ...]] = ("causal", "masked", "seq2seq")  # their head is the output embedding
 
@@ -55,8 +58,8 @@ def set_trainable(
         ConfigError: the mode has no meaning for this model, or nothing would be left to train.
     """
     mode = finetuning.mode
-    if mode in ADAPTED and not adapters(model):
-        _inject(model, finetuning, seed)
+    if mode in ADAPTED:
+        add_adapters(model, finetuning, seed)
     body = body_parameters(model, head)
     chosen = _chosen(model, finetuning, body)
     trains_head = mode in ("full", "head") or kind not in WRITING
@@ -75,7 +78,7 @@ def decays(name: str, parameter: torch.nn.Parameter) -> bool:
 
 
 def adapters(model: torch.nn.Module) -> dict[str, BaseTunerLayer]:
-    """Returns the layers that carry an adapter, by name; a model without adapters does not import peft."""
+    """Returns the layers that carry an adapter of peft's, by name; a model without adapters does not import peft."""
     if not any(hasattr(module, "base_layer") for module in model.modules()):
         return {}
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -127,8 +130,25 @@ def peft_config(model: PreTrainedModel, finetuning: FinetuningConfig, prefix: st
     return _described(finetuning, list(layers), scaled, is_transposed=_is_transposed(body))
 
 
-def _inject(model: PreTrainedModel, finetuning: FinetuningConfig, seed: int) -> None:
-    """Puts adapters into the body; where there is none apart from the head, into its blocks all the same."""
+def add_adapters(model: PreTrainedModel, finetuning: FinetuningConfig, seed: int) -> None:
+    """Puts the adapters of a mode into the body; a body that has them already stays as it is.
+
+    Where there is no body apart from the head, they are put into its blocks all the same.
+
+    Raises:
+        ConfigError: the mode has no meaning for this model.
+    """
+    if any(plain_name(name) is None for name, _ in model.base_model.named_parameters()):
+        return
+    seed_everything(seed, "init", "adapter")
+    if finetuning.mode == "bottleneck":
+        insert_bottlenecks(model, finetuning, ADAPTER)
+    else:
+        _inject(model, finetuning)
+
+
+def _inject(model: PreTrainedModel, finetuning: FinetuningConfig) -> None:
+    """Puts adapters of peft's into the body."""
     from peft import inject_adapter_in_model
     from peft.tuners.tuners_utils import cast_adapter_dtype
 
@@ -139,7 +159,6 @@ def _inject(model: PreTrainedModel, finetuning: FinetuningConfig, seed: int) -> 
     else:
         names = lora_targets(model, finetuning.targets or "attention", finetuning.layers)
     body: Any = model.base_model
-    seed_everything(seed, "init", "adapter")
     described = _described(finetuning, names, scaled, is_transposed=_is_transposed(body))
     inject_adapter_in_model(described, body, ADAPTER)
     # Small updates would be lost in 8 bits; before an optimiser holds them, for the parameters are made anew.

@@ -12,7 +12,7 @@ from transformers.models.auto import modeling_auto
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.adapter_files import adapter_alone, base_of, merged
+from cl_mlm.models.adapter_files import adapter_alone, base_of, with_adapter
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers
 from cl_mlm.models.file_safety import check_model, refuse_own_code
 from cl_mlm.models.tiny import TINY, tiny_config
@@ -104,7 +104,7 @@ def pretrained(
     *,
     new_head: bool = False,
 ) -> PreTrainedModel:
-    """Returns the model of a folder or of the hub; where a folder holds an adapter alone, merged into its base.
+    """Returns the model of a folder or of the hub; where a folder holds an adapter alone, its base with it.
 
     Args:
         auto: class of models, or one that finds it.
@@ -129,7 +129,7 @@ def pretrained(
             use_safetensors=True,
             trust_remote_code=False,
         )
-        return model if adapter is None else merged(model, adapter)
+        return model if adapter is None else with_adapter(model, adapter)
 
 
 def model_settings(

@@ -31,30 +31,33 @@ class Names:
         attention: queries and values, which LoRA adapts (arXiv:2106.09685, section 4.2).
         keys_values: keys and values, which IA3 scales (arXiv:2205.05638, section 3.3).
         feedforward: the layer that reads the hidden units of the feed-forward part, whose input IA3 scales.
+        output: the last layer of the attention, behind which a bottleneck stands (arXiv:1902.00751, figure 2).
     """
 
     attention: str
     keys_values: str
     feedforward: str
+    output: str
 
 
-_BERT = Names("query|value", "key|value", r"(?<!attention\.)output\.dense")
-_BART = Names("q_proj|v_proj", "k_proj|v_proj", "fc2")
-_LLAMA = Names("q_proj|v_proj", "k_proj|v_proj", "down_proj")
-_T5 = Names("q|v", "k|v", "wo")
+_BERT_FEEDFORWARD = r"(?<!attention\.)output\.dense"
+_BERT = Names("query|value", "key|value", _BERT_FEEDFORWARD, r"attention\.output\.dense")
+_BART = Names("q_proj|v_proj", "k_proj|v_proj", "fc2", "out_proj")
+_LLAMA = Names("q_proj|v_proj", "k_proj|v_proj", "down_proj", "o_proj")
+_T5 = Names("q|v", "k|v", "wo", "o")
 # GPT-2 and its like hold queries, keys and values in one layer, so that IA3 scales the queries, too.
 FAMILIES: dict[str, Names] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra", "camembert", "ernie", "roformer"), _BERT),
-    "distilbert": Names("q_lin|v_lin", "k_lin|v_lin", r"ffn\.lin2"),
-    "albert": Names("query|value", "key|value", "ffn_output"),
-    "mpnet": Names(r"attn\.q|attn\.v", r"attn\.k|attn\.v", r"(?<!attention\.)output\.dense"),
-    "deberta-v2": Names("query_proj|value_proj", "key_proj|value_proj", r"(?<!attention\.)output\.dense"),
-    "modernbert": Names("Wqkv", "Wqkv", r"mlp\.Wo"),
-    "gpt2": Names("c_attn", "c_attn", r"mlp\.c_proj"),
-    "gpt_neo": Names("q_proj|v_proj", "k_proj|v_proj", r"mlp\.c_proj"),
-    "gpt_neox": Names("query_key_value", "query_key_value", "dense_4h_to_h"),
+    "distilbert": Names("q_lin|v_lin", "k_lin|v_lin", r"ffn\.lin2", "out_lin"),
+    "albert": Names("query|value", "key|value", "ffn_output", r"attention\.dense"),
+    "mpnet": Names(r"attn\.q|attn\.v", r"attn\.k|attn\.v", _BERT_FEEDFORWARD, r"attn\.o"),
+    "deberta-v2": Names("query_proj|value_proj", "key_proj|value_proj", _BERT_FEEDFORWARD, r"attention\.output\.dense"),
+    "modernbert": Names("Wqkv", "Wqkv", r"mlp\.Wo", r"attn\.Wo"),
+    "gpt2": Names("c_attn", "c_attn", r"mlp\.c_proj", r"attn\.c_proj"),
+    "gpt_neo": Names("q_proj|v_proj", "k_proj|v_proj", r"mlp\.c_proj", "out_proj"),
+    "gpt_neox": Names("query_key_value", "query_key_value", "dense_4h_to_h", r"attention\.dense"),
     "opt": _BART,
-    "phi3": Names("qkv_proj", "qkv_proj", "down_proj"),
+    "phi3": Names("qkv_proj", "qkv_proj", "down_proj", "o_proj"),
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "smollm3", "cohere"),
         _LLAMA,
@@ -123,6 +126,22 @@ def ia3_targets(model: PreTrainedModel, layers: Sequence[int] | None) -> tuple[l
     linears = _linears(model, layers, "ia3")
     names = _names_of(model, "ia3", linears)
     return _found(linears, names.keys_values), _found(linears, names.feedforward)
+
+
+def bottleneck_targets(model: PreTrainedModel, placement: str, layers: Sequence[int] | None) -> list[str]:
+    """Returns the linear layers that a bottleneck stands behind: that of the feed-forward part, and the attention's.
+
+    Args:
+        model: with its head.
+        placement: `houlsby`: both; `pfeiffer`: that of the feed-forward part.
+        layers: blocks, from 0; None: all.
+
+    Raises:
+        ConfigError: the family is not known here.
+    """
+    linears = _linears(model, layers, "bottleneck")
+    names = _names_of(model, "bottleneck", linears)
+    return _found(linears, names.feedforward if placement == "pfeiffer" else f"{names.output}|{names.feedforward}")
 
 
 def last_parameters(model: PreTrainedModel, number: int) -> set[int]:

@@ -17,12 +17,16 @@ MODES = {
     "all-linear": {"mode": "lora", "targets": "all-linear", "scaling": "root"},
     "dora": {"mode": "lora", "dora": True},
     "ia3": {"mode": "ia3"},
+    "bottleneck": {"mode": "bottleneck", "width": 16},
+    "pfeiffer": {"mode": "bottleneck", "width": 16, "placement": "pfeiffer", "start": "normal"},
 }
 REPLAY, EWC, LWF = {"replay": {"capacity": 6}}, {"ewc": {"weight": 5.0, "fisher": "empirical"}}, {"lwf": {}}
 STRATEGIES = {"naive": {}, "replay": REPLAY, "ewc": EWC, "lwf": LWF, "replay+ewc": REPLAY | EWC}
 BY_DEFAULT = [
     ("lora", "classification", "replay+ewc"),
     ("ia3", "causal", "ewc"),
+    ("bottleneck", "classification, decoder", "lwf"),
+    ("pfeiffer", "text_to_text, encoder-decoder", "ewc"),
     ("dora", "tagging", "lwf"),
     ("bitfit", "classification, decoder", "naive"),
     ("last_k", "text_to_text, encoder-decoder", "replay"),

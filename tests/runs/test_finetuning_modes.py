@@ -24,6 +24,7 @@ MODES = {
     "lora": {},
     "dora": {"mode": "lora", "dora": True, "rank": 2},
     "ia3": {},
+    "bottleneck": {"width": 8},
 }
 STRATEGIES = {"replay": {"capacity": 8}, "ewc": {"weight": 10.0}}
 
@@ -57,7 +58,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(go, mode):
         assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "bottleneck"])
 def test_the_body_that_is_not_trained_stays_as_it_was(go, mode):
     run = go(mode, strategies={"lwf": {}})
     first, last = (load_file(run.folder / f"stages/00{i}/model/model.safetensors") for i in (0, 1))
@@ -124,16 +125,27 @@ def test_an_adapter_alone_is_delivered_resumed_and_asked(go):
     assert [fault for run in (whole, merged) for found in cl_mlm.verify(run) for fault in found.faults] == []
 
 
-def test_several_heads_share_one_set_of_adapters(mixed, tmp_path):
-    config = mixed | {"finetuning": {"mode": "lora"}, "output": str(tmp_path / "mixed")}
+def test_a_bottleneck_is_asked_and_verified_as_it_was_scored(go, data_folder):
+    run = go("bottleneck")
+    table = pq.read_table(run.folder / "predictions/1.parquet").to_pylist()
+    rows = [json.loads(line) for line in (data_folder / "test.jsonl").read_text().splitlines()]
+    assert sorted(row["prediction"] for row in table) == sorted(run.predict([row["text"] for row in rows]))
+    names = [name for name, _ in run.model().named_parameters()]
+    assert any(".s000.up." in name for name in names)
+    assert [fault for found in cl_mlm.verify(run) for fault in found.faults] == []
+
+
+@pytest.mark.parametrize(("mode", "part"), [("lora", "lora"), ("bottleneck", ".up.")])
+def test_several_heads_share_one_set_of_adapters(mixed, tmp_path, mode, part):
+    config = mixed | {"finetuning": {"mode": mode}, "output": str(tmp_path / "mixed")}
     run = cl_mlm.run(config, progress=False)
     again = cl_mlm.run(config | {"output": str(tmp_path / "again")}, progress=False)
     assert repr(run.summary["accuracy_matrix"]) == repr(again.summary["accuracy_matrix"])
     folders = sorted(run.folder.glob("stages/*/**/adapter"))
     assert len(folders) >= 2
     kept = [load_file(folder / "adapter_model.safetensors") for folder in folders]
-    of_body = [{name for name in tensors if "lora" in name} for tensors in kept]
-    assert of_body[0] == of_body[1]
+    of_body = [{name for name in tensors if part in name} for tensors in kept]
+    assert of_body[0] == of_body[1] != set()
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in of_body[0])
 
 
@@ -143,6 +155,13 @@ def test_several_heads_share_one_set_of_adapters(mixed, tmp_path):
         ({"mode": "lora", "rank": 0}, r"finetuning\.rank: must be at least 1, got 0"),
         ({"mode": "full", "rank": 4}, r"finetuning\.rank: belongs to mode lora, got 4 with mode full"),
         ({"mode": "ia3", "alpha": 4}, r"finetuning\.alpha: belongs to mode lora, got 4.0 with mode ia3"),
+        ({"mode": "bottleneck", "width": 0}, r"finetuning\.width: must be at least 1, got 0"),
+        (
+            {"mode": "bottleneck", "export": "merged"},
+            r"finetuning\.export: must be adapter .*bottleneck, .*merged",
+        ),
+        ({"mode": "bottleneck", "placement": "both"}, r"finetuning\.placement: must be .*houlsby.*, got 'both'"),
+        ({"mode": "lora", "width": 8}, r"finetuning\.width: belongs to mode bottleneck, got 8 with mode lora"),
         ({"mode": "lorra"}, r"finetuning\.mode: must be one of full, head, .*lora.*, got 'lorra'.*lora"),
         ({"mode": "lora", "targets": ["qurey"]}, r"finetuning\.targets: must be .*query.*, got .*qurey.*query"),
         ({"mode": "lora", "layers": [7]}, r"finetuning\.layers: must name blocks of the model from 0 to 1 .*got \[7\]"),

@@ -37,7 +37,7 @@ KINDS = {
     **dict.fromkeys(DECODERS, ("sequence", "causal")),
     **dict.fromkeys(("t5", "bart"), ("sequence", "seq2seq")),
 }
-MODES = ("bitfit", "norm", "last_k", "lora", "ia3")
+MODES = ("bitfit", "norm", "last_k", "lora", "ia3", "bottleneck")
 VARIANTS = {"rs": {"scaling": "root", "targets": "all-linear"}, "dora": {"dora": True}}
 FORMS = [(family, kind) for family, kinds in KINDS.items() for kind in kinds]
 
