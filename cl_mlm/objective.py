@@ -147,6 +147,7 @@ class Objective(ABC):
         is_binary: the model says yes or no to every class, any number of which a row may have (`Sites.about`).
         varies: a row is another one in every epoch (`varied`).
         min_labels: labels that the first stage must bring at least; 0: rows have no labels.
+        answers_inputs: a prediction follows from a row's `input_ids` alone, so that equal ones are asked once.
         packs: what is trained on and scored are blocks of tokens of several rows (`encode_split`).
         choice_metric: the name of the metric that is `score`, where a model can choose every row's answer, whatever
             encoding cuts from the row; None: `attainable` tells what it can reach.
@@ -161,6 +162,7 @@ class Objective(ABC):
     is_binary: ClassVar[bool] = False
     varies: ClassVar[bool] = False
     min_labels: ClassVar[int] = 0
+    answers_inputs: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     choice_metric: ClassVar[str | None] = None
 

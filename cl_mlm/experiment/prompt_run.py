@@ -166,7 +166,7 @@ def _load(folder: Path, prepared: Prepared, index: int) -> PlainBackbone:
 def _score(prepared: Prepared, backbone: PlainBackbone, index: int) -> dict[str, Any]:
     """Returns what the file holds."""
     from cl_mlm.prompting.reader import Reader
-    from cl_mlm.prompting.scoring import score_column
+    from cl_mlm.prompting.scoring import score_columns
     from cl_mlm.prompting.summary import prompting_summary
     from cl_mlm.training.hardware import make_accelerator
 
@@ -183,10 +183,7 @@ def _score(prepared: Prepared, backbone: PlainBackbone, index: int) -> dict[str,
         config.evaluation.batch_size,
         prompting.config.max_length,
     )
-    found = {
-        str(shots): [score_column(reader, prompting, column, shots, index) for column in prompting.columns]
-        for shots in prompting.config.shots
-    }
+    found = {str(shots): score_columns(reader, prompting, shots, index) for shots in prompting.config.shots}
     first = next(iter(found.values()))
     names = [column.name for column in prompting.columns]
     values = prompting_summary(prompting, {k: [one.metrics["score"] for one in row] for k, row in found.items()})

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cl_mlm.prompting.reader import Reader
-from cl_mlm.prompting.scoring import score_column
+from cl_mlm.prompting.scoring import score_columns
 from cl_mlm.tracking.slugs import slugs
 from cl_mlm.training import hooks
 
@@ -64,8 +64,7 @@ def measure_prompts(prompting: Prompting, run: Run, record: Record, journal: Jou
 def _row(reader: Reader, prompting: Prompting, shots: int, after: int) -> tuple[list[float], list[str]]:
     """Returns the score of every column, and flags of what was cut."""
     scores, flags = [], []
-    for column in prompting.columns:
-        found = score_column(reader, prompting, column, shots, after)
+    for column, found in zip(prompting.columns, score_columns(reader, prompting, shots, after), strict=True):
         scores.append(found.metrics["score"])
         if found.num_cut:
             flags.append(

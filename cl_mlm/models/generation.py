@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from cl_mlm.models.answer_trie import AnswerTrie
     from cl_mlm.objective import Predictor
 
 
@@ -32,6 +33,50 @@ def generate_texts(
         max_new_tokens: tokens that are written at most, the end token included.
         decoder_start: first token of an encoder-decoder's decoder; None: the model is a decoder.
     """
+    return texts_of(run.tokenizer, generate_tokens(run, inputs, max_new_tokens, decoder_start))
+
+
+def generate_tokens(
+    run: Predictor,
+    inputs: Mapping[str, torch.Tensor],
+    max_new_tokens: int,
+    decoder_start: int | None = None,
+    answers: AnswerTrie | None = None,
+) -> list[list[int]]:
+    """Returns the tokens that the model writes for every row, the end token included; see `generate_texts`.
+
+    A row that has ended leaves the batch, and so do its keys and values: a long answer costs the steps of one row, not
+    those of its batch. A model that does not keep keys and values in the usual way, or prepares its inputs in a way of
+    its own, is asked through its `generate`, which keeps all rows to the end.
+
+    Args:
+        run: as for `generate_texts`.
+        inputs: as for `generate_texts`.
+        max_new_tokens: as for `generate_texts`.
+        decoder_start: as for `generate_texts`.
+        answers: the likeliest token is taken among those that continue one of these; None: among all. Where one answer
+            is left, its tokens follow without the model.
+    """
+    import torch
+
+    from cl_mlm.models.writing import begin, write
+
+    end = end_token(run.tokenizer)
+    with torch.no_grad(), run.autocast():
+        writing = begin(run.model, inputs, decoder_start)
+        if writing is not None:
+            return write(writing, max_new_tokens, end, answers)
+        return _generated(run, inputs, max_new_tokens, decoder_start, answers)
+
+
+def _generated(
+    run: Predictor,
+    inputs: Mapping[str, torch.Tensor],
+    max_new_tokens: int,
+    decoder_start: int | None,
+    answers: AnswerTrie | None,
+) -> list[list[int]]:
+    """Returns what `generate_tokens` does, by the model's own `generate`."""
     from transformers import GenerationConfig
 
     end = end_token(run.tokenizer)
@@ -44,12 +89,15 @@ def generate_texts(
         pad_token_id=end if run.tokenizer.pad_token_id is None else run.tokenizer.pad_token_id,
         decoder_start_token_id=decoder_start,
     )
-    model: Any = run.model
-    with run.autocast(), _generation_config(model, greedy):
-        generated = model.generate(**inputs, generation_config=greedy)
     # A decoder repeats its input, an encoder-decoder the decoder's first token.
     first = inputs["input_ids"].shape[1] if decoder_start is None else 1
-    return texts_of(run.tokenizer, generated[:, first:].tolist())
+    more: dict[str, Any] = {}
+    if answers is not None:
+        more["prefix_allowed_tokens_fn"] = lambda row, ids: answers.tokens_after(ids[first:].tolist()) or [end]
+    model: Any = run.model
+    with _generation_config(model, greedy):
+        rows = model.generate(**inputs, generation_config=greedy, **more)[:, first:].tolist()
+    return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
 def texts_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]) -> list[str]:

@@ -70,6 +70,7 @@ class TextToText(Objective):
     reference_columns: ClassVar[tuple[str, ...]] = ("target",)
     text_columns: ClassVar[tuple[str, ...]] = ("source", "target")
     sites_per_row: ClassVar[Literal["none", "one", "many"]] = "many"
+    answers_inputs: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -64,20 +64,19 @@ def cloze_likelihoods(reader: Reader, prompts: Sequence[str], answers: Sequence[
         )
     total = np.zeros((len(prompts), len(answers)))
     num_tokens = np.zeros((len(prompts), len(answers)), dtype=np.int64)
-    num_cut = 0
+    is_cut = np.zeros(len(prompts), dtype=np.bool_)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     with reader.reading():
         for start in range(0, len(order), reader.batch_size):
             where = order[start : start + reader.batch_size]
             gaps: list[_Gap] = []
             for i in where:
-                of_prompt, is_cut = _gaps(reader, prompts[i], answers)
+                of_prompt, is_cut[i] = _gaps(reader, prompts[i], answers)
                 gaps += of_prompt
-                num_cut += is_cut
             _fill(reader, gaps)
             total[where] = np.array([gap.log_p for gap in gaps]).reshape(len(where), -1)
             num_tokens[where] = np.array([len(gap.answer) for gap in gaps]).reshape(len(where), -1)
-    return Likelihoods(total, num_tokens, num_cut)
+    return Likelihoods(total, num_tokens, is_cut)
 
 
 def _gaps(reader: Reader, prompt: str, answers: Sequence[str]) -> tuple[list[_Gap], bool]:

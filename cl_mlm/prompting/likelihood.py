@@ -25,7 +25,7 @@ from cl_mlm.prompting.reader import Reader, as_floats, log_probabilities
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cl_mlm.prompting.reader import FloatArray, IntArray
+    from cl_mlm.prompting.reader import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,17 @@ class Likelihoods:
     Attributes:
         total: log p of every answer in nats, (N, W).
         num_tokens: tokens of every answer, (N, W).
-        num_cut: number of prompts that were cut.
+        is_cut: which prompts were cut, bool (N,).
     """
 
     total: FloatArray
     num_tokens: IntArray
-    num_cut: int
+    is_cut: BoolArray
+
+    @property
+    def num_cut(self) -> int:
+        """Number of prompts that were cut."""
+        return int(self.is_cut.sum())
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def likelihoods(reader: Reader, prompts: Sequence[str], answers: Sequence[str]) 
     """
     total = np.zeros((len(prompts), len(answers)))
     num_tokens = np.zeros((len(prompts), len(answers)), dtype=np.int64)
-    num_cut, batch_prompts = 0, max(1, reader.batch_size // max(1, len(answers)))
+    is_cut = np.zeros(len(prompts), dtype=np.bool_)
+    batch_prompts = max(1, reader.batch_size // max(1, len(answers)))
     encode, measure = (_as_one_text, _causal) if reader.kind == "causal" else (_as_two_texts, _seq2seq)
     # The longest first: the first batch then needs the most memory.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
@@ -80,8 +86,8 @@ def likelihoods(reader: Reader, prompts: Sequence[str], answers: Sequence[str]) 
             questions = [encode(reader, prompts[i], answers) for i in where]
             total[where] = as_floats(measure(reader, questions))
             num_tokens[where] = [_num_answer_tokens(question) for question in questions]
-            num_cut += sum(question.is_cut for question in questions)
-    return Likelihoods(total, num_tokens, num_cut)
+            is_cut[where] = [question.is_cut for question in questions]
+    return Likelihoods(total, num_tokens, is_cut)
 
 
 def _num_answer_tokens(question: _Question) -> list[int]:

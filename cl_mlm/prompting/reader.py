@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
+    BoolArray = npt.NDArray[np.bool_]
 
 UNSAID = 512  # tokens of a prompt at most where neither model nor config say it
 

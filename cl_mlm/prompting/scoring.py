@@ -37,34 +37,58 @@ class PromptScore:
     num_cut: int
 
 
-def score_column(reader: Reader, prompting: Prompting, column: PromptColumn, shots: int, after: int) -> PromptScore:
-    """Returns the score of one column with `shots` demonstrations.
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the rows of one column."""
+
+    column: PromptColumn
+    labels: tuple[str, ...]
+    positions: list[int]
+    prompts: list[str]
+
+    @property
+    def shared(self) -> tuple[tuple[str, ...], int]:
+        """What columns whose prompts are read in one pass have in common: labels, or how long a text may be."""
+        return self.labels, 0 if self.labels else self.column.objective.options()["max_new_tokens"]
+
+
+def score_columns(reader: Reader, prompting: Prompting, shots: int, after: int) -> list[PromptScore]:
+    """Returns the score of every prompted column with `shots` demonstrations.
+
+    Columns whose rows may be given the same answers are read in one pass, equal prompts once.
 
     Args:
         reader: the model.
         prompting: the prompts.
-        column: one of its columns.
         shots: number of demonstrations; with `per_class` for every label of the stage.
         after: the last stage that was trained; -1: none.
     """
+    asked = []
+    for column in prompting.columns:
+        labels, positions = tuple(prompting.labels(column, after)), prompting.positions(column)
+        asked.append(_Asked(column, labels, positions, prompting.prompts(column, shots, labels, positions)))
+    answers: dict[tuple[Any, str], tuple[str, bool]] = {}
+    for shared in dict.fromkeys(each.shared for each in asked):
+        prompts = [*dict.fromkeys(text for each in asked if each.shared == shared for text in each.prompts)]
+        labels, most = shared
+        found = _choose(reader, prompting, labels, prompts) if labels else _write(reader, prompting, most, prompts)
+        answers |= {(shared, text): answer for text, answer in zip(prompts, found, strict=True)}
+    return [_score(prompting, each, [answers[each.shared, text] for text in each.prompts]) for each in asked]
+
+
+def _score(prompting: Prompting, asked: _Asked, answers: Sequence[tuple[str, bool]]) -> PromptScore:
     # Not through `Objective.predict`: an objective says what training reads, and a prompt is something else.
-    labels = prompting.labels(column, after)
-    positions = prompting.positions(column)
-    prompts = prompting.prompts(column, shots, labels, positions)
-    if labels:
-        predictions, num_cut = _choose(reader, prompting, labels, prompts)
-    else:
-        predictions, num_cut = _write(reader, prompting, column, prompts)
+    column = asked.column
     rows = column.table(prompting.config.split).select_columns(list(column.objective.reference_columns))
-    references = column.objective.references(rows[positions])
-    metrics = column.objective.score(predictions, references, column.column.labels)
-    return PromptScore(metrics, len(positions), len(labels), num_cut)
+    references = column.objective.references(rows[asked.positions])
+    metrics = column.objective.score([answer for answer, _ in answers], references, column.column.labels)
+    return PromptScore(metrics, len(asked.positions), len(asked.labels), sum(is_cut for _, is_cut in answers))
 
 
 def _choose(
     reader: Reader, prompting: Prompting, labels: Sequence[str], prompts: Sequence[str]
-) -> tuple[list[str], int]:
-    """Returns the likeliest label of every prompt, the first of equal ones, and how many prompts were cut."""
+) -> list[tuple[str, bool]]:
+    """Returns the likeliest label of every prompt, the first of equal ones, and whether the prompt was cut."""
     label_of = [label for label in labels for _ in prompting.words[label]]
     words = [text for label in labels for text in prompting.words[label]]
     if reader.kind == "masked":
@@ -74,7 +98,8 @@ def _choose(
         measured = likelihoods(reader, prompts, [f"{delimiter}{text}" for text in words])
     scores = normalised(measured, words, prompting.config.normalise)
     # A label counts by the likeliest of its words.
-    return [label_of[i] for i in scores.argmax(1).tolist()], measured.num_cut
+    chosen = [label_of[i] for i in scores.argmax(1).tolist()]
+    return [*zip(chosen, measured.is_cut.tolist(), strict=True)]
 
 
 def normalised(measured: Likelihoods, words: Sequence[str], by: Normalise) -> FloatArray:
@@ -88,9 +113,8 @@ def normalised(measured: Likelihoods, words: Sequence[str], by: Normalise) -> Fl
     return measured.total
 
 
-def _write(reader: Reader, prompting: Prompting, column: PromptColumn, prompts: Sequence[str]) -> tuple[list[str], int]:
-    """Returns what the model writes, up to the separator between demonstrations, and how many prompts were cut."""
-    max_new_tokens: int = column.objective.options()["max_new_tokens"]
+def _write(reader: Reader, prompting: Prompting, max_new_tokens: int, prompts: Sequence[str]) -> list[tuple[str, bool]]:
+    """Returns what the model writes, up to the separator between demonstrations, and whether the prompt was cut."""
     first, last = reader.frame
     room = reader.max_length - len(first)
     is_decoder = reader.kind == "causal"
@@ -112,8 +136,7 @@ def _write(reader: Reader, prompting: Prompting, column: PromptColumn, prompts: 
             written = generate_texts(run, inputs, max_new_tokens, reader.decoder_start)
             for i, text in zip(where, written, strict=True):
                 texts[i] = text
-    num_cut = sum(len(ids) > room for ids in tokens)
     separator = prompting.config.separator
-    if not separator:
-        return texts, num_cut
-    return [text.partition(separator)[0].strip() for text in texts], num_cut
+    if separator:
+        texts = [text.partition(separator)[0].strip() for text in texts]
+    return [*zip(texts, (len(ids) > room for ids in tokens), strict=True)]

@@ -68,6 +68,12 @@ class SplitRows:
             lengths[where] = self._encoded(group).lengths[places[where]]
         return lengths
 
+    def inputs(self, ids: npt.NDArray[np.int64]) -> list[bytes]:
+        """Returns the `input_ids` of every row as the bytes of an int32 array, (N,)."""
+        groups, places = self._places(ids)
+        pairs = zip(groups.tolist(), places.tolist(), strict=True)
+        return [self._encoded(group).row(place)["input_ids"].astype(np.int32).tobytes() for group, place in pairs]
+
     def collate(self, ids: npt.NDArray[np.int64]) -> Batch:
         """Returns the rows `ids`, in their order and all of one task, as a batch on the CPU.
 

@@ -71,14 +71,14 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     predictions: list[Any] = [None] * len(ids)
     probability, reference_probability = (np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2))
     with evaluation_mode(run.network.model), scoring(run, columns):
-        for positions, batch in run.data.batches(ids, run.config.evaluation.batch_size, split):
+        for positions, rows, batch in run.data.asked(ids, run.config.evaluation.batch_size, split):
             predicted = run.task_of(batch).objective.predict(run.predictor(batch), batch)
-            for position, value in zip(positions.tolist(), predicted.values, strict=True):
-                predictions[position] = value
+            for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
+                predictions[position] = predicted.values[row]
             if predicted.probability is not None:
-                probability[positions] = predicted.probability.float().cpu().numpy()
+                probability[positions] = predicted.probability.float().cpu().numpy()[rows]
             if predicted.reference_probability is not None:
-                reference_probability[positions] = predicted.reference_probability.float().cpu().numpy()
+                reference_probability[positions] = predicted.reference_probability.float().cpu().numpy()[rows]
     references = [value for j in columns for value in _references(run, split, j)]
     scores = _score(run, ids, predictions, references, columns)
     return Evaluated(ids, predictions, references, probability, reference_probability, scores)

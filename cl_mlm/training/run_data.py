@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cl_mlm.stream import SPLITS, Stream
+from cl_mlm.stream import SPLITS, Stream, unpack_row_ids
 from cl_mlm.tokens.batching import sorted_batches
 from cl_mlm.tokens.split_rows import SplitRows
 
@@ -68,6 +68,32 @@ class RunData:
             for within in sorted_batches(rows.lengths(ids[of_task]), batch_size):
                 positions = of_task[within]
                 yield positions, self.rows(ids[positions], split)
+
+    def asked(
+        self, ids: npt.NDArray[np.int64], batch_size: int, split: str
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Batch]]:
+        """Yields `(positions in ids, which row of the batch answers each, batch)` for predictions, as `batches` does.
+
+        Of an objective that `answers_inputs`, rows whose input is the same are one row of a batch, whatever their
+        columns, and the length is that of the input.
+        """
+        rows = self.splits[split]
+        for of_task in self._tasks.split(ids, split):
+            task = self._tasks.by_key[self._tasks.keys_of(split)[unpack_row_ids(ids[of_task[:1]])[0][0]]]
+            if not task.objective.answers_inputs:
+                for within in sorted_batches(rows.lengths(ids[of_task]), batch_size):
+                    positions = of_task[within]
+                    yield positions, np.arange(len(positions)), self.rows(ids[positions], split)
+                continue
+            alike: dict[bytes, list[int]] = {}
+            for position, tokens in zip(of_task.tolist(), rows.inputs(ids[of_task]), strict=True):
+                alike.setdefault(tokens, []).append(position)
+            groups = [*alike.values()]
+            for within in sorted_batches(np.fromiter(map(len, alike), dtype=np.int32), batch_size):
+                chosen = [groups[i] for i in within.tolist()]
+                answered_by = np.repeat(np.arange(len(chosen)), [*map(len, chosen)])
+                batch = self.rows(ids[[group[0] for group in chosen]], split)
+                yield np.array([i for group in chosen for i in group]), answered_by, batch
 
     def by_task(self, ids: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         """Returns training row ids grouped by their task, each group in the old order: a batch holds rows of one."""
