@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from typing_extensions import override
 
@@ -20,8 +21,6 @@ from cl_mlm.randomness import numpy_generator
 from cl_mlm.strategy import Need, RunView, Strategy
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from cl_mlm.batch import Batch, Sites
     from cl_mlm.objective import Objective
     from cl_mlm.stream import Stage
@@ -60,6 +59,7 @@ class Ewc(Strategy):
         self.decay = decay
         self.rows = rows
         self._quadratic = Quadratic()
+        self._told: set[str] = set()
 
     @property
     def precision(self) -> Tensors:
@@ -108,7 +108,7 @@ class Ewc(Strategy):
     def after_stage(self, run: RunView, stage: Stage) -> None:
         if not len(run.training_ids):
             return  # nothing was learned, and a mean over no rows is undefined: the quadratic stays as it is
-        fisher = fisher_information(run, self.fisher, self.rows)
+        fisher = fisher_information(run, self.fisher, self.rows, self._told)
         self.consolidate(fisher, {n: p.detach().clone() for n, p in run.trainable().items()})
 
     def consolidate(self, fisher: Tensors, values: Tensors) -> None:
@@ -137,7 +137,7 @@ class Ewc(Strategy):
         self._quadratic.replace(state["precision"], state["anchor"], float(state["constant"]))
 
 
-def fisher_information(run: RunView, labels: str, rows: int | None) -> Tensors:
+def fisher_information(run: RunView, labels: str, rows: int | None, told: set[str] | None = None) -> Tensors:
     """Returns the mean over the stage's rows of squared gradients of log p(y|x), by parameter name; dropout off, fp32.
 
     Each row's gradient is squared by itself, since the square of a batch's mean gradient would shrink with the batch. A
@@ -147,17 +147,25 @@ def fisher_information(run: RunView, labels: str, rows: int | None) -> Tensors:
         run: at the end of a stage that has training rows.
         labels: `sampled`, `exact` or `empirical`; see `Ewc`.
         rows: number of rows to draw; None: all.
+        told: modules whose slow way the log has named before; mutated.
     """
     ids = run.training_ids
     random = numpy_generator(run.seed, "fisher", run.stage_index)
     if rows is not None and rows < len(ids):
         ids = random.choice(ids, size=rows, replace=False)
-    squares = SquaredGradients(run.model, run.trainable())
-    # Without hooks every row of a batch costs a backward pass over the whole batch, so batches are small then.
-    batch_size = run.batch_size if squares.exact_hooks else SLOW_BATCH_ROWS
+    squares = SquaredGradients(run.model, run.trainable(), told=told)
+    left = ids
     with evaluation_mode(run.model):
-        for _, batch in run.batches(ids, batch_size):
-            squares.add(partial(_losses, run, batch, labels, random), batch.input_row)
+        while len(left):
+            # Without hooks every row of a batch costs a backward pass over the whole batch, so batches are small then.
+            # The first batch may be what shows that hooks miss something.
+            was_exact, done = squares.exact_hooks, []
+            for places, batch in run.batches(left, run.batch_size if was_exact else SLOW_BATCH_ROWS):
+                squares.add(partial(_losses, run, batch, labels, random), batch.input_row)
+                done.append(places)
+                if squares.exact_hooks is not was_exact:
+                    break
+            left = np.delete(left, np.concatenate(done))
     return {name: total / len(ids) for name, total in squares.sums.items()}
 
 

@@ -1,4 +1,4 @@
-"""Counts how often a loss's graph reads each parameter, by a walk through autograd's graph."""
+"""Finds what a loss's graph reads, by a walk through autograd's graph."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def count_uses(losses: Tensor) -> Counter[int]:
-    """Returns how many operations of the graph read each leaf, by the leaf's `id`.
+def walk(losses: Tensor) -> tuple[Counter[int], set[Any]]:
+    """Returns how many operations of the graph read each leaf, by the leaf's `id`, and all operations of the graph.
 
     Raises:
         ValueError: there is no graph, or gradient checkpointing (the reentrant kind) hides parts of it, whose
@@ -18,7 +18,7 @@ def count_uses(losses: Tensor) -> Counter[int]:
     """
     if not losses.requires_grad:
         raise ValueError("loss_per_row: losses must depend on the parameters; was gradient recording off?")
-    uses: Counter[int] = Counter()
+    reads: Counter[int] = Counter()
     pending: list[Any] = [losses.grad_fn]
     seen = set(pending)
     while pending:
@@ -27,8 +27,8 @@ def count_uses(losses: Tensor) -> Counter[int]:
             raise ValueError("loss_per_row: gradient checkpointing must be off; is the model in training mode?")
         for following, _ in node.next_functions:
             if type(following).__name__ == "AccumulateGrad":
-                uses[id(following.variable)] += 1
+                reads[id(following.variable)] += 1
             elif following is not None and following not in seen:
                 seen.add(following)
                 pending.append(following)
-    return uses
+    return reads, seen

@@ -58,6 +58,17 @@ def squares_of_a_table():
     return (*squares.sums.values(),)
 
 
+def squares_of_a_tied_table():
+    torch.manual_seed(0)
+    table, head, ids = nn.Embedding(600, 64), nn.Linear(64, 600, bias=False), randint(20, ROWS, TOKENS)
+    head.weight = table.weight
+    model = nn.Sequential(table, head)
+    squares = SquaredGradients(model, {"table": table.weight})
+    squares.add(lambda: model(ids).log_softmax(-1)[..., 0].sum(1))
+    assert squares.exact_hooks
+    return (squares.sums["table"],)
+
+
 def gradient_of_a_tied_embedding():
     torch.manual_seed(0)
     table, ids = nn.Embedding(300, 32), randint(20, ROWS, TOKENS)
@@ -105,6 +116,7 @@ def fisher_of_many_sites():
 
 KERNELS = {
     "squared gradients of a table": squares_of_a_table,
+    "squared gradients of a table that is an output layer, too": squares_of_a_tied_table,
     "tied embedding": gradient_of_a_tied_embedding,
     "quadratic, a few rows": pull_of_a_few_rows,
     "token losses": with_gradient(

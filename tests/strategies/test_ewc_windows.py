@@ -100,8 +100,9 @@ def test_fisher_adds_up_the_windows_of_a_row_before_it_squares(
     assert_same_squares(fisher_information(run, labels, None), squares_by_autograd(run, labels == "sampled"))
 
 
-def test_rows_of_several_windows_need_no_slow_way(view_of_run: Callable[[str], RunView]) -> None:
-    run = view_of_run("bert")
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_rows_of_several_windows_need_no_slow_way(view_of_run: Callable[[str], RunView], kind: str) -> None:
+    run = view_of_run(kind)
     run.model.eval()
     squares = SquaredGradients(run.model, run.trainable())
     batch = run.rows(run.training_ids)

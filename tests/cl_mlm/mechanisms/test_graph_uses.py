@@ -1,6 +1,8 @@
 """Layers that are used in unusual ways: hooks see each where they can, and what they cannot see goes row by row."""
 
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -87,6 +89,28 @@ def norm_without_bias():
     return Small(lambda model, ids: model.norm(model.tokens(ids)), norm=nn.LayerNorm(6, bias=False))
 
 
+def scaled_table():
+    """As BART's word embeddings."""
+
+    class Scaled(nn.Embedding):
+        def forward(self, ids):
+            return super().forward(ids + 1) * 3.0
+
+    return Small(lambda model, ids: model.scaled(ids), scaled=Scaled(VOCABULARY + 1, 6))
+
+
+def tied_output():
+    """The table is the weight of an output layer, too, and is looked up twice."""
+
+    def hidden(model, ids):
+        looked_up = model.tokens(ids) * model.tokens(ids.flip(1))
+        return model.output(looked_up.tanh())[..., :6]
+
+    model = Small(hidden, output=nn.Linear(6, VOCABULARY, bias=False))
+    model.output.weight = model.tokens.weight
+    return model
+
+
 def padding_entry():
     return Small(lambda model, ids: model.padded(ids), padded=nn.Embedding(VOCABULARY, 6, padding_idx=PAD))
 
@@ -113,8 +137,6 @@ def small_case(row_by_row):
     ("kind", "name"),
     [
         (bare_parameter, "shift"),
-        (called_twice, "mix"),
-        (tied_modules, "tokens.weight"),
         (used_without_call, "tokens"),
         (positions_without_rows, "positions"),
         (relative_bias, "bias"),
@@ -150,7 +172,7 @@ def test_a_layout_that_shows_only_in_a_later_batch_is_seen_there(padded_batch, r
 def test_a_parameter_requested_under_two_names_has_two_sums(padded_batch):
     model, ids = Small(), padded_batch()[0]
     squared = SquaredGradients(model, {"one": model.head.bias, "two": model.head.bias})
-    assert not squared.add(lambda: model(input_ids=ids).sum(1))
+    assert squared.add(lambda: model(input_ids=ids).sum(1))
     assert bool(squared.sums["one"].any())
     assert torch.equal(squared.sums["one"], squared.sums["two"])
 
@@ -163,8 +185,15 @@ def test_a_hook_of_the_user_that_changes_an_output_is_allowed_for(padded_batch, 
     assert_same(squared.sums, expected)
 
 
-@pytest.mark.parametrize("kind", [Small, in_place, norm_without_bias, padding_entry, shifted_norm])
+@pytest.mark.parametrize("kind", [Small, in_place, norm_without_bias, padding_entry, shifted_norm, scaled_table])
 def test_plain_layers_are_hooked_and_right(kind, padded_batch, assert_same, small_case):
+    squared, expected = small_case(kind(), padded_batch()[0])
+    assert squared.exact_hooks
+    assert_same(squared.sums, expected)
+
+
+@pytest.mark.parametrize("kind", [called_twice, tied_modules, tied_output])
+def test_all_uses_of_a_parameter_are_added_before_the_square(kind, padded_batch, assert_same, small_case):
     squared, expected = small_case(kind(), padded_batch()[0])
     assert squared.exact_hooks
     assert_same(squared.sums, expected)
@@ -179,14 +208,33 @@ def test_gradient_checkpointing_is_refused_rather_than_taken_for_an_unused_layer
         squared.add(lambda: model(input_ids=padded_batch()[0]).sum(1))
 
 
-def test_the_slow_way_is_announced_once_with_its_reason(caplog, padded_batch):
+def test_the_slow_way_is_announced_once_with_all_reasons(caplog, padded_batch):
     parts = {"shift": nn.Parameter(torch.randn(6)), "scale": nn.Parameter(torch.randn(6))}
     model = Small(lambda model, ids: model.tokens(ids) * model.scale + model.shift, **parts)
-    ids = padded_batch()[0]
+    ids, told = padded_batch()[0], set()
     with caplog.at_level(logging.WARNING):
-        squared = SquaredGradients(model, dict(model.named_parameters()))
-        for _ in range(2):
-            squared.add(lambda: model(input_ids=ids).sum(1))
+        for _stage in range(2):
+            squared = SquaredGradients(model, dict(model.named_parameters()), told=told)
+            for _ in range(2):
+                squared.add(lambda: model(input_ids=ids).sum(1))
     assert [record.name for record in caplog.records] == ["cl_mlm.mechanisms.per_example"]
-    assert "slow" in caplog.text
-    assert "shift: no rule for Small" in caplog.text
+    assert caplog.text.count("slow") == 1
+    assert "shift: no rule for Small; scale: no rule for Small" in caplog.text
+    assert squared.slow_modules == ["shift", "scale"]
+
+
+def test_a_finished_batch_is_let_go(padded_batch):
+    model, ids, uses = Small(), padded_batch()[0], []
+    squared = SquaredGradients(model, dict(model.named_parameters()))
+
+    def losses():
+        result = model(input_ids=ids).sum(1)
+        uses.extend(weakref.ref(use) for use in squared._taps.uses)
+        return result
+
+    gc.disable()  # cycles would wait for it, and keep the activations of several batches
+    try:
+        squared.add(losses)
+        assert [use() for use in uses] == [None] * 2
+    finally:
+        gc.enable()
