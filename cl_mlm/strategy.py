@@ -120,7 +120,10 @@ class RunView(Protocol):
         ...
 
     def forward_fp32(self, batch: Batch) -> Outputs:
-        """Runs the model in fp32 whatever the run's precision, unless its weights are bfloat16: then it is refused."""
+        """Runs the model in fp32 whatever the run's precision.
+
+        A frozen body in bfloat16 runs in that, which the run's flags tell. Trained weights in bfloat16 are refused.
+        """
         ...
 
     def objective_of(self, stage_index: int) -> Objective:
@@ -210,7 +213,8 @@ class Strategy:
             training over the union of all stages.
         needs: what the strategy must be given; a stream that does not give it is refused before training. A property
             where it depends on the arguments.
-        bf16_weights: works where the weights themselves are bfloat16 (`model.dtype`); else such a run is refused.
+        bf16_weights: works where the weights that are trained are bfloat16 (`model.dtype`); else such a run is
+            refused. Adapters, and the heads beside them, are fp32 whatever the body is.
     """
 
     regime: ClassVar[Regime] = "sequential"

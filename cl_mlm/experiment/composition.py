@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from cl_mlm.config.components import make_strategy, told_faults
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.models.finetuning import ADAPTED, trains_in_fp32
 from cl_mlm.own_code import OwnCode, label_of
 from cl_mlm.strategy import HOOKS, Regime, Setting, Strategy
 
@@ -112,10 +113,11 @@ def composition_faults(
     for strategy in strategies:
         faults += [f"strategies.{strategy.name}.{line}" for line in told_faults(strategy, "refuse", setting)]
         faults += unmet_needs(strategy, stream)
-        if config.model.dtype == "bfloat16" and not strategy.bf16_weights:
+        if not trains_in_fp32(config) and not strategy.bf16_weights:
             faults.append(
                 f"strategies.{strategy.name}: works on weights in fp32, whose small differences and squared gradients "
-                "8 bits would round away; model.dtype must be float32, got bfloat16"
+                "8 bits would round away; model.dtype must be float32, or finetuning.mode one with adapters "
+                f"({', '.join(ADAPTED)}), got bfloat16 with mode {config.finetuning.mode}"
             )
         if stream.partial and strategy.regime != "sequential":
             faults.append(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import PreTrainedModel
 
-    from cl_mlm.config.schema import FinetuningConfig
+    from cl_mlm.config.schema import Config, FinetuningConfig
     from cl_mlm.objective import Head
 
 OWN_FORM: Final = ("bottleneck",)  # modes whose adapters no library of the ecosystem loads
@@ -65,11 +65,19 @@ def set_trainable(
     trains_head = mode in ("full", "head") or kind not in WRITING
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in chosen if id(parameter) in body else trains_head)
+        if mode in ADAPTED and parameter.requires_grad:
+            # Small updates would be lost in 16 bits: what is trained is fp32, in a body of whatever precision.
+            parameter.data = parameter.data.float()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(
             f"finetuning.mode: head leaves nothing to train in {type(model).__name__}, whose output layer is "
             "its input embedding; got head"
         )
+
+
+def trains_in_fp32(config: Config) -> bool:
+    """Says whether all that is trained is fp32: the weights are, or what a mode adds to them."""
+    return config.model.dtype == "float32" or config.finetuning.mode in ADAPTED
 
 
 def decays(name: str, parameter: torch.nn.Parameter) -> bool:
@@ -161,7 +169,7 @@ def _inject(model: PreTrainedModel, finetuning: FinetuningConfig) -> None:
     body: Any = model.base_model
     described = _described(finetuning, names, scaled, is_transposed=_is_transposed(body))
     inject_adapter_in_model(described, body, ADAPTER)
-    # Small updates would be lost in 8 bits; before an optimiser holds them, for the parameters are made anew.
+    # To fp32; before an optimiser holds them, for the parameters are made anew.
     cast_adapter_dtype(body, ADAPTER)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import leading
+from cl_mlm.models.finetuning import trains_in_fp32
 from cl_mlm.training.frozen_features import FrozenFeatures
 
 if TYPE_CHECKING:
@@ -32,11 +34,15 @@ class Network:
         accelerator: precision, scaling of gradients, device.
         config: of the run.
         data: where rows are read for the cache of a frozen body.
+
+    Attributes:
+        body_dtype: of the pretrained weights.
     """
 
     def __init__(self, backbone: Backbone, accelerator: Accelerator, config: Config, data: RunData) -> None:
         self.backbone, self.accelerator = backbone, accelerator
-        self._dtype, self._batch_size = config.model.dtype, config.training.batch_size
+        self.body_dtype, self._batch_size = config.model.dtype, config.training.batch_size
+        self._trains_in_fp32 = trains_in_fp32(config)
         self._data = data
         self._caches = caches_features(config, backbone)
         self._features: FrozenFeatures | None = None
@@ -97,13 +103,16 @@ class Network:
             return self.backbone.forward(batch)
 
     def forward_fp32(self, batch: Batch) -> Outputs:
-        """Runs the model in fp32 whatever the run's precision.
+        """Runs the model in fp32 whatever the run's precision; a frozen body in bfloat16 runs in that.
 
         Raises:
-            ConfigError: the weights themselves are bfloat16.
+            ConfigError: the weights that are trained are bfloat16.
         """
-        if self._dtype != "float32":
-            raise ConfigError(f"model.dtype: must be float32 where the model is to run in it, got {self._dtype}")
+        if not self._trains_in_fp32:
+            raise ConfigError(f"model.dtype: must be float32 where the model is to run in it, got {self.body_dtype}")
+        if self.body_dtype != "float32":
+            outputs = self.forward(batch)
+            return replace(outputs, logits=outputs.logits.float())
         with torch.autocast(self.device.type, enabled=False), self._body(batch):
             return self.backbone.forward(batch)
 

@@ -178,7 +178,11 @@ class StrategyView:
 
     def forward_fp32(self, batch: Batch) -> Outputs:
         self._begin_pass(batch)
-        return self._network.forward_fp32(batch)
+        outputs, dtype = self._network.forward_fp32(batch), self._network.body_dtype
+        flag = f"body in {dtype}, also in the passes of {self._hook[0]} that are to be in fp32"
+        if dtype != "float32" and flag not in self._cost.flags:
+            self._cost.flags.append(flag)
+        return outputs
 
     def gradients(self, batch: Batch) -> list[torch.Tensor]:
         loss = mean_loss(self.task_loss(self.forward(batch), batch), batch)

@@ -57,6 +57,11 @@ def test_an_unknown_dtype_is_refused_with_those_that_are_known(fast):
 def test_strategies_that_square_gradients_are_refused(fast):
     with pytest.raises(cl_mlm.ConfigError, match=r"strategies.ewc: works on weights in fp32.*got bfloat16"):
         prepare(load_config(fast, [*BF16, "strategies=[replay,ewc]"]))
+    for mode in ("head", "bitfit", "norm", "last_k"):  # what these train is of the body's dtype
+        with pytest.raises(cl_mlm.ConfigError, match=f"mode one with adapters .*lora.*got bfloat16 with mode {mode}"):
+            prepare(load_config(fast, [*BF16, "strategies=[ewc]", f"finetuning.mode={mode}"]))
+    for mode in ("lora", "ia3", "bottleneck"):
+        prepare(load_config(fast, [*BF16, "strategies=[ewc]", f"finetuning.mode={mode}"]))
     for name in ("joint", "cumulative", "replay", "lwf"):
         prepare(load_config(fast, [*BF16, f"strategies=[{name}]"]))
 
@@ -70,6 +75,35 @@ def test_a_strategy_of_ones_own_that_wants_fp32_is_told_that_there_is_none(fast)
 
     with pytest.raises(cl_mlm.ConfigError, match=r"model.dtype: must be float32 where the model is to run in it"):
         cl_mlm.run(fast, *BF16, "training.steps=1", strategies=[Own()], progress=False)
+
+
+def test_adapters_in_fp32_on_a_body_in_bfloat16_are_what_a_strategy_sees(fast, tmp_path):
+    """Killed within its second stage, the run ends with the same bits; Fisher information says what its body was."""
+
+    def go(folder, mode, **given):
+        config = fast | {
+            "output": str(tmp_path / folder),
+            "finetuning": {"mode": mode, **given},
+            "strategies": {"ewc": {"weight": 10.0}, "replay": {"capacity": 8}},
+            "checkpoint": {"every_steps": 4, "every_minutes": None, "keep_stages": "all", "reuse_stages": 0},
+        }
+        return cl_mlm.run(config, *BF16, "training.epochs=2", progress=False)
+
+    whole = go("whole", "lora")
+    assert die_at(13, lambda: go("cut", "lora")) == -signal.SIGKILL
+    cut = go("cut", "lora")
+    assert repr(whole.summary["accuracy_matrix"]) == repr(cut.summary["accuracy_matrix"])
+    name = "stages/001/model/adapter/adapter_model.safetensors"
+    first, second = (load_file(run.folder / name) for run in (whole, cut))
+    assert {tensor.dtype for tensor in first.values()} == {torch.float32}, "adapters and the head beside them"
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    merged = load_file(whole.folder / "stages/001/model/model.safetensors")
+    assert merged["bert.embeddings.word_embeddings.weight"].dtype == torch.bfloat16
+    assert [flag for flag in whole.summary["flags"] if "body in bfloat16, also in the passes of ewc" in flag]
+    precision = load_file(whole.folder / "stages/001/strategies.safetensors")
+    of_adapters = [value for key, value in precision.items() if "/precision/" in key and "lora_B" in key]
+    assert of_adapters
+    assert all(value.dtype == torch.float32 and value.any() for value in of_adapters)
 
 
 @pytest.fixture

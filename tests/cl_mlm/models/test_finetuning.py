@@ -227,12 +227,20 @@ def test_lora_adds_the_product_of_its_matrices(family, scaling):
     torch.testing.assert_close(layer(x), x @ matrix + bias + factor * x @ a.T @ b.T)
 
 
-def test_adapters_of_a_body_in_bfloat16_are_fp32():
-    model, head = made("bert", "sequence")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mode", ADAPTED)
+def test_what_is_trained_in_a_body_of_bfloat16_is_fp32_and_has_gradients(mode, family):
+    kind = KINDS[family][0]
+    model, head = made(family, kind)
     model.to(torch.bfloat16)
-    set_trainable(model, head, "sequence", options("lora"), 0)
-    assert {p.dtype for name, p in model.named_parameters() if "lora" in name} == {torch.float32}
-    assert {p.dtype for name, p in model.named_parameters() if "base_layer" in name} == {torch.bfloat16}
+    set_trainable(model, head, kind, options(mode), 0)
+    moved(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**inputs(kind, family)).logits.float().square().sum().backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())
 
 
 def test_adapters_are_drawn_from_the_seed_alone():
