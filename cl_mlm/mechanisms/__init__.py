@@ -1,6 +1,7 @@
 """What several strategies share; those who write strategies import it from here."""
 
 from cl_mlm.mechanisms.buffers import Reservoir
+from cl_mlm.mechanisms.input_grams import InputGrams
 from cl_mlm.mechanisms.per_example import SquaredGradients
 from cl_mlm.mechanisms.quadratic import Quadratic
 from cl_mlm.mechanisms.teacher import (
@@ -16,6 +17,7 @@ from cl_mlm.models.backbone import leading
 from cl_mlm.models.modes import evaluation_mode
 
 __all__ = [
+    "InputGrams",
     "Quadratic",
     "Reservoir",
     "SquaredGradients",
