@@ -164,11 +164,13 @@ class Predictions:
         values: what is predicted for every row, (R,): a label, a list of tags, a text, a number.
         probability: of the prediction, (R,); None where it is no choice among classes.
         reference_probability: of the reference, (R,); None likewise.
+        free: what the model says of every row where nothing confines it, (R,); None: `values` are that.
     """
 
     values: list[Any]
     probability: torch.Tensor | None = None
     reference_probability: torch.Tensor | None = None
+    free: list[Any] | None = None
 
 
 class Obstacle(NamedTuple):

@@ -35,7 +35,7 @@ def print_result(result: Result) -> None:
     """Prints the metrics of a run, what must be read with them, and where everything lies."""
     from rich.console import Console
 
-    from cl_mlm.results.run_report import metrics_table, notes, prompting_tables
+    from cl_mlm.results.run_report import metrics_table, notes, prompting_tables, reading_tables
 
     if not result.is_new:
         warnings = [f"warning: {warning}" for warning in result.warnings]
@@ -45,8 +45,8 @@ def print_result(result: Result) -> None:
     table = metrics_table(result.summary)
     table.title = result.folder.name
     console.print(table)
-    for prompted in prompting_tables(result.summary):
-        console.print(prompted)
+    for further in (*prompting_tables(result.summary), *reading_tables(result.summary)):
+        console.print(further)
     cost = result.summary["cost"]
     print_lines(
         [

@@ -63,16 +63,17 @@ def take_switches(arguments: dict[str, Any], problems: list[str], factory: Colle
                 taken[key] = value
     if check("stream.as_text", arguments.pop("as_text", False), bool, {}, problems):
         taken["as_text"] = True
-    taken |= _take_wordings(arguments, factory, problems)
+    taken |= _take_wordings(arguments, factory, problems, is_written="as_text" in taken)
     withhold = _take_withhold(arguments, problems)
     if withhold:
         taken["withhold"] = withhold
     return taken
 
 
-def _take_wordings(arguments: dict[str, Any], factory: Collection[str], problems: list[str]) -> dict[str, Any]:
+def _take_wordings(
+    arguments: dict[str, Any], factory: Collection[str], problems: list[str], *, is_written: bool
+) -> dict[str, Any]:
     """Takes `template`, `templates` and `text_options`, unless they are the factory's; returns those that are set."""
-    is_written = bool(arguments.get("as_text"))
     taken: dict[str, Any] = {}
     template = None if "template" in factory else arguments.pop("template", None)
     if template is not None:

@@ -39,6 +39,7 @@ def write_predictions(folder: RunFolder, run: Run, evaluated: Evaluated, name: s
             "reference": _answers(evaluated.references, len(run.tasks)),
             "probability": evaluated.probability,
             "reference_probability": evaluated.reference_probability,
+            **({} if evaluated.free is None else {"free": _answers(evaluated.free, len(run.tasks))}),
         }
     )
     path = folder.predictions(name)

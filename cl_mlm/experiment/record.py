@@ -26,6 +26,8 @@ class Record:
         reused: stages that another run had trained, `stage` and `run`.
         prompting: scores of prompts for each number of demonstrations, (1 + stages, prompted columns): before any
             training, then after every stage.
+        readings: further numbers by name, before training and after every stage, (1 + stages,); NaN where none was
+            taken.
         tables: length and digest of every table of predictions (`whole_files.extent_of`), by its name.
     """
 
@@ -37,6 +39,7 @@ class Record:
     next_stage: int = 0
     reused: list[dict[str, str]] = field(default_factory=list)
     prompting: dict[str, list[list[float]]] = field(default_factory=dict)
+    readings: dict[str, list[float]] = field(default_factory=dict)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -76,6 +79,8 @@ class Record:
         for name in MATRICES:
             restored[name] = _with_nan(values[name])
         restored["prompting"] = {shots: _with_nan(rows) for shots, rows in values.get("prompting", {}).items()}
+        readings = values.get("readings", {})
+        restored["readings"] = dict(zip(readings, _with_nan([*readings.values()]), strict=True))
         restored["baseline"] = [math.nan if x is None else x for x in values["baseline"]]
         return cls(**restored)
 

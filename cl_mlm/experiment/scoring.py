@@ -9,6 +9,7 @@ import numpy as np
 
 from cl_mlm.experiment.predictions import write_predictions
 from cl_mlm.experiment.prompts import measure_prompts
+from cl_mlm.experiment.readings import add_readings, free_readings
 from cl_mlm.metrics import average_accuracy, forgetting
 from cl_mlm.storage.inventory import BEFORE
 from cl_mlm.stream import unpack_row_ids
@@ -58,6 +59,7 @@ class Scoring:
             record.baseline = evaluated.row(num_columns)
             record.tables[BEFORE] = write_predictions(self._folder, run, evaluated, BEFORE)
             self._journal.metrics({f"baseline/{self._column_slugs[j]}": record.baseline[j] for j in columns}, 0)
+            add_readings(record, self._journal, free_readings(evaluated, self._column_slugs), -1)
         self.prompt(run, record, -1)
 
     def after_stage(self, run: Run) -> dict[str, Evaluated]:
@@ -84,6 +86,7 @@ class Scoring:
             self._journal.metrics({f"{key}/{self._column_slugs[j]}": row[j] for j in scores}, stage_index)
             if split == "test":
                 self._journal.metrics(_so_far(matrix[: stage_index + 1], run.stream.home), stage_index)
+                add_readings(record, self._journal, free_readings(evaluated[split], self._column_slugs), stage_index)
             of_stage = next((scores[j] for j in scores if stage_index in columns[j].trained_in), {})
             self._journal.metrics(
                 {f"{split}/{name}": value for name, value in of_stage.items()}, stage_index, stage_index

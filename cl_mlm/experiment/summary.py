@@ -74,6 +74,7 @@ def summary(prepared: Prepared, record: Record, run_id: str, ceilings: Ceilings)
         "metrics": metrics,
         "validation_metrics": validation_metrics,
         **({"probes": probes} if probes else {}),
+        **({"readings": record.readings} if record.readings else {}),
         "reasons": reasons | _reasons(prepared, metrics, probes),
         "flags": record.flags,
         "prompting": prompting_summary(prepared.prompting, record.prompting),

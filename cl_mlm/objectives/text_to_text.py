@@ -25,6 +25,7 @@ from cl_mlm.objective import (
     RawRows,
     input_lengths,
 )
+from cl_mlm.objectives.closed_answers import choose, token_faults
 from cl_mlm.scores import generated_text as text_scores
 from cl_mlm.scores.labels import per_class
 from cl_mlm.scores.segmentation import folded
@@ -63,6 +64,8 @@ class TextToText(Objective):
             target that is cut keeps its end token.
         metric: the metric that is `score`.
         answers: the texts that are answers; any other output is a format failure. Null: any text may be an answer.
+        decode: `constrained`: the model chooses one of `answers`, token by token, and what it writes freely is scored
+            beside; `free`: it may write any text.
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("seq2seq", "causal")
@@ -80,6 +83,7 @@ class TextToText(Objective):
         max_target_length: int | None = None,
         metric: Metric = "exact_match",
         answers: list[str] | None = None,
+        decode: Literal["free", "constrained"] = "free",
     ) -> None:
         self.prefix = prefix
         self.separator = separator
@@ -87,6 +91,7 @@ class TextToText(Objective):
         self.max_target_length = max_target_length
         self.metric = metric
         self.answers = answers
+        self.decode = decode
         self._decoder_start: int | None = None
 
     @override
@@ -97,6 +102,8 @@ class TextToText(Objective):
         if self.max_target_length is not None and self.max_target_length < 2:
             faults.append(f"max_target_length: must be at least 2 or null, got {self.max_target_length}")
         if self.answers is None:
+            if self.decode == "constrained":
+                faults.append("decode: must be free where there are no answers to choose from, got constrained")
             return faults
         answers = [folded(answer) for answer in self.answers]
         if not answers or not all(answers) or len(set(answers)) < len(answers):
@@ -180,6 +187,8 @@ class TextToText(Objective):
         unknown = [repr(answer) for answer in self.answers or () if not has_tokens(tokenizer, answer)]
         if unknown:
             faults.append(f"stream.options.answers: the tokenizer has no tokens for {', '.join(unknown[:10])}")
+        elif self.answers and self.decode == "constrained":
+            faults += token_faults(tokenizer, self.answers, self.max_new_tokens)
         return faults
 
     @override
@@ -252,12 +261,13 @@ class TextToText(Objective):
 
     @override
     def predict(self, run: Predictor, batch: Batch) -> Predictions:
-        """Returns the texts that the model writes, greedily."""
-        pad, max_new_tokens = padding(run.tokenizer), self.written_length(run.tokenizer)
-        if self._decoder_start is None:
-            return Predictions(generate_texts(run, left_padded_prompts(batch, pad), max_new_tokens))
+        """Returns the texts that the model writes, greedily; with `decode: constrained` the answers that it chooses."""
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
-        return Predictions(generate_texts(run, inputs, max_new_tokens, self._decoder_start))
+        if self._decoder_start is None:
+            inputs = left_padded_prompts(batch, padding(run.tokenizer))
+        if self.answers is not None and self.decode == "constrained":
+            return choose(run, inputs, self.answers, self._decoder_start)
+        return Predictions(generate_texts(run, inputs, self.written_length(run.tokenizer), self._decoder_start))
 
     @override
     def attainable(
@@ -268,7 +278,12 @@ class TextToText(Objective):
         max_length: int,
         own_labels: Sequence[str],
     ) -> Attainable:
-        """Returns what is left of every target that is tokenized, cut to the limits, and decoded."""
+        """Returns what is left of every target that is tokenized, cut to the limits, and decoded.
+
+        A model that chooses among answers can choose the right one of every row.
+        """
+        if self.decode == "constrained":
+            return Attainable.whole(self.references(rows), self.metric)
         tokens, end = _target_tokens(rows, tokenizer), end_token(tokenizer)
         most = self.written_length(tokenizer)
         limit = self._target_limit - 1

@@ -29,6 +29,7 @@ UNDEFINED: Final = "–"
 MATRIX: Final = "accuracy_matrix"  # a key of `reasons` in a summary where not every stage is measured
 PROBE_PREFIX: Final = "probe "
 PROBE: Final = "score after the last stage - before any training; no stage trains on it, and no average holds it"
+DIVERGENCE: Final = "kl/"  # readings in nats, not scores
 DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forgetting"})
 
 
@@ -52,6 +53,10 @@ def write_run_report(folder: RunFolder, summary: Mapping[str, Any]) -> list[Path
         )
         for shots, scores in prompted["shots"].items()
     ]
+    readings = summary.get("readings") or {}
+    if readings:
+        values = np.array([*readings.values()], dtype=np.float64).T  # None becomes NaN
+        prompting.append(_write_matrix(folder.path / "readings.csv", values, [BEFORE, *stages], [*readings]))
     return [
         *prompting,
         _write_matrix(folder.path / "accuracy_matrix.csv", accuracy, stages, columns),
@@ -101,6 +106,16 @@ def prompting_tables(summary: Mapping[str, Any]) -> list[Table]:
     return tables_that_fit(title, ["after", *(f"{shots}-shot" for shots in means)], rows)
 
 
+def reading_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Returns the tables of readings, as they were taken, before training and after each stage; empty without any."""
+    readings = summary.get("readings") or {}
+    if not readings:
+        return []
+    shown = [[_nats(v) if name.startswith(DIVERGENCE) else hundredths(v) for v in of] for name, of in readings.items()]
+    rows = [[*row] for row in zip([BEFORE, *stage_names(summary)], *shown, strict=True)]
+    return tables_that_fit("readings (scores in %, divergences in nats)", ["after", *readings], rows)
+
+
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """Returns what must be read with the numbers, in lines: undefined metrics, probes, flags, notes on the data."""
     stream, probes = summary.get("stream", {}), summary.get("probes") or {}
@@ -138,6 +153,10 @@ def hundredths(value: float | None, digits: int = 1) -> str:
         return UNDEFINED
     # Adding 0.0 turns a rounded -0.0 into 0.0, which would otherwise be shown with a sign.
     return f"{round(100 * value, digits) + 0.0:.{digits}f}"
+
+
+def _nats(value: float | None) -> str:
+    return UNDEFINED if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _percent(value: float | None) -> str:

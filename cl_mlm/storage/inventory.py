@@ -29,6 +29,7 @@ WRITTEN = (
     "*_matrix.csv",
     "matrices.json",
     "prompting_*-shot.csv",
+    "readings.csv",
     "figures/*.png",
 )
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cl_mlm.task import Tasks
     from cl_mlm.training.run import Run
 
+FREE = "free_"  # before the name of a metric: of what the model says where nothing confines it
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -34,7 +36,9 @@ class Evaluated:
         references: what it should have predicted, (N,).
         probability: of the prediction, (N,); NaN where it is no choice among classes.
         reference_probability: of the reference, (N,); NaN likewise.
-        scores: metrics of each evaluated column, by its index.
+        scores: metrics of each evaluated column, by its index. Where answers are confined, `free_<metric>` are those of
+            what the model says freely.
+        free: what the model says of every row where nothing confines it, (N,); None: no row's answer is confined.
     """
 
     ids: npt.NDArray[np.int64]
@@ -43,6 +47,7 @@ class Evaluated:
     probability: npt.NDArray[np.float32]
     reference_probability: npt.NDArray[np.float32]
     scores: dict[int, dict[str, float]]
+    free: list[Any] | None = None
 
     def to_state(self) -> dict[str, Any]:
         """Returns arrays and plain values, for a checkpoint."""
@@ -58,6 +63,7 @@ class Evaluated:
             probability=state["probability"].numpy(),
             reference_probability=state["reference_probability"].numpy(),
             scores={int(j): dict(values) for j, values in state["scores"].items()},
+            free=None if state.get("free") is None else list(state["free"]),
         )
 
     def row(self, num_columns: int) -> list[float]:
@@ -69,19 +75,28 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     """Returns predictions and scores of `split` for the columns of these indices; the model's mode is restored."""
     ids = ids_of_columns(run, split, columns)
     predictions: list[Any] = [None] * len(ids)
+    free: dict[int, Any] = {}
     probability, reference_probability = (np.full(len(ids), np.nan, dtype=np.float32) for _ in range(2))
     with evaluation_mode(run.network.model), scoring(run, columns):
         for positions, rows, batch in run.data.asked(ids, run.config.evaluation.batch_size, split):
             predicted = run.task_of(batch).objective.predict(run.predictor(batch), batch)
             for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
                 predictions[position] = predicted.values[row]
+                if predicted.free is not None:
+                    free[position] = predicted.free[row]
             if predicted.probability is not None:
                 probability[positions] = predicted.probability.float().cpu().numpy()[rows]
             if predicted.reference_probability is not None:
                 reference_probability[positions] = predicted.reference_probability.float().cpu().numpy()[rows]
     references = [value for j in columns for value in _references(run, split, j)]
     scores = _score(run, ids, predictions, references, columns)
-    return Evaluated(ids, predictions, references, probability, reference_probability, scores)
+    if not free:
+        return Evaluated(ids, predictions, references, probability, reference_probability, scores)
+    said = [free.get(position, prediction) for position, prediction in enumerate(predictions)]
+    confined = {int(j) for j in np.unique(unpack_row_ids(ids[[*free]])[0])}
+    for j, of_free in _score(run, ids, said, references, [j for j in columns if j in confined]).items():
+        scores[j] = scores[j] | {f"{FREE}{name}": value for name, value in of_free.items()}
+    return Evaluated(ids, predictions, references, probability, reference_probability, scores, said)
 
 
 def ids_of_columns(run: Run, split: str, columns: Sequence[int]) -> npt.NDArray[np.int64]:

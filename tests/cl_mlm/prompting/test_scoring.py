@@ -81,7 +81,7 @@ def test_texts_of_one_length_share_a_pass(passes):
         column("third", "text_to_text", {"max_new_tokens": 7}, ["x"], ["x 7"]),
     ]
     found = score_columns(
-        SimpleNamespace(kind="causal"), Prompting(columns, dict.fromkeys(("first", "second", "third"), [])), 0, -1
+        SimpleNamespace(kind="causal"), Prompting(columns, {each.name: [] for each in columns}), 0, -1
     )
     assert passes == [["x", "y"], ["x"]]
     assert [each.metrics["score"] for each in found] == [0.5, 1, 1]
