@@ -93,7 +93,7 @@ def _step_bytes(config: Config, size: ModelSize) -> int:
 
     It holds the weights that change, the optimiser's moments and, under early stopping, the best weights.
     """
-    best_weights = size.changing if config.training.patience else 0
+    best_weights = size.changing if config.training.may_stop_early else 0
     moments = MOMENTS[config.training.optimizer] * size.trainable
     return number_bytes(config) * (size.changing + moments + best_weights)
 

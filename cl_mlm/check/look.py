@@ -154,7 +154,7 @@ class RunEstimate:
             "tokens": {self._key(part): self.token_figures(part) for part in self.row_parts},
             "ceilings": None if self.ceilings is None else as_dict(self.ceilings),
             "steps": self.steps,
-            "steps_at_most": bool(config.training.patience),
+            "steps_at_most": config.training.may_stop_early,
             "scored_rows": self.scored_rows,
             "memory": None if self.memory is None else {**asdict(self.memory), "total": self.memory.total},
             "disk": self.disk,
@@ -168,12 +168,15 @@ class RunEstimate:
     def _stage(self, stage_index: int) -> dict[str, Any]:
         stage, splits = self.prepared.stream.stages[stage_index], self.splits_of_stage(stage_index)
         task = self.tasks.keys[stage_index]
+        training = self.prepared.config.training
+        own = training.stages.get(training.stage_key(stage_index, self.prepared.stage_names))
         return {
             "name": stage.name,
             "objective": task,
             "labels": len(stage.labels),
             "rows": {split: len(stage.split(split)) for _, split in splits},
             "training": asdict(self.work[stage_index]),
+            **({"settings": own} if own else {}),
             "measured": self.prepared.stream.is_measured(stage_index),
             "tokens": self._tokens(splits, task),
         }

@@ -177,11 +177,18 @@ def _step_line(estimate: RunEstimate) -> str:
     unit = "blocks" if all(task.objective.packs for task in estimate.tasks) else "rows"
     # A step trains on rows of one task; the last one of a task or of a chunk may be smaller.
     at_most = "at most " if len(estimate.tasks) > 1 or prepared.stream.scenario == "online" else ""
-    remarks = [f"{at_most}{training.step_rows:,} {unit} each"]
+    of_stages = [prepared.training(i) for i in range(len(prepared.stream))]
+    sizes = {of_stage.step_rows for of_stage in of_stages}
+    of_step = f"{min(sizes):,} to {max(sizes):,}" if len(sizes) > 1 else f"{max(sizes):,}"
+    remarks = [f"{at_most}{of_step} {unit} each"]
+    if training.stages:
+        count = len(training.stages)
+        remarks.append(f"{count} stage{'s have' if count > 1 else ' has'} settings of training.stages")
     for strategy in prepared.strategies:
         remarks += _strategy_remarks(strategy)
-    if training.patience:
-        epochs = "1 epoch" if training.patience == 1 else f"{training.patience} epochs"
+    if training.may_stop_early:
+        waits = sorted({of_stage.patience for of_stage in of_stages if of_stage.patience is not None})
+        epochs = "1 epoch" if waits == [1] else f"{' or '.join(map(str, waits))} epochs"
         remarks.append(f"at most: a stage ends after {epochs} without a better validation score")
     if prepared.config.limit:
         remarks.append("a smoke run")
@@ -226,7 +233,7 @@ def _time_lines(estimate: RunEstimate) -> list[str]:
     if training_seconds is None:
         training = "not known"
     else:
-        at_most = "at most " if estimate.prepared.config.training.patience else ""
+        at_most = "at most " if estimate.prepared.config.training.may_stop_early else ""
         training = f"{at_most}{duration(training_seconds)}"
     return [
         f"timed: {steps} a stage on {timed.device}: a step of the first stage {timed.step:.3f} s{later}; scoring a row "

@@ -48,7 +48,7 @@ def memory_need(prepared: Prepared, size: ModelSize) -> MemoryNeed:
         weights=size.held * width,
         gradients=size.trainable * width,
         moments=MOMENTS[training.optimizer] * size.trainable * width,
-        best_weights=size.changing * width if training.patience else 0,
+        best_weights=size.changing * width if training.may_stop_early else 0,
         strategies=strategy_numbers(prepared, size) * width,
         unknown=tuple(uncounted_strategies(prepared, size, KEEPING_HOOKS)),
     )

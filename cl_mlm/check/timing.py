@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from cl_mlm.training.loop import StageTraining, begin_stage, end_stage, steps_of
 from cl_mlm.training.network import caches_features
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -41,6 +41,8 @@ class Timed:
         step: an optimiser step of the first stage (the median).
         later_step: an optimiser step of the second stage, if it does other work than the first: strategies have
             something to guard, or the stages have several objectives. None: it does not.
+        own_steps: an optimiser step of every further stage with a batch size that the stages above do not stand for,
+            by the stage's index.
         before_row, after_row: the strategies' work before and after a later stage, by training row.
         first_after_row: the strategies' work after the first stage, by training row.
         scored_row: scoring one row.
@@ -59,6 +61,7 @@ class Timed:
     frozen_row: float
     peak_bytes: int
     device: str
+    own_steps: Mapping[int, float] = field(default_factory=dict)
 
     def training_seconds(self, work: Sequence[StageWork], train_rows: int) -> float | None:
         """Returns the seconds that training takes if no stage stops early; None: a number of steps is not known.
@@ -69,12 +72,12 @@ class Timed:
         """
         total = self.frozen_row * train_rows
         is_first = True
-        for stage in work:
+        for i, stage in enumerate(work):
             if stage.steps is None:
                 return None
             if not stage.steps:
                 continue
-            step = self.step if is_first or self.later_step is None else self.later_step
+            step = self.own_steps.get(i, self.step if is_first or self.later_step is None else self.later_step)
             rows = stage.rows or 0
             hooks = self.first_after_row if is_first else self.before_row + self.after_row
             total += stage.steps * step + rows * hooks + stage.validated * self.scored_row
@@ -131,6 +134,8 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
         has_later = (bool(fresh) or len(run.tasks) > 1) and last_stage > 0 and not prepared.is_joint
         first = _trial(run, first_stage, num_steps)
         later = _trial(run, 1, num_steps) if has_later else None
+        timed = {first_stage: first} if later is None else {first_stage: first, 1: later}
+        own_steps = _own_steps(run, timed, num_steps)
         scored_row = _seconds_a_scored_row(run, num_steps)
         return Timed(
             steps=num_steps,
@@ -143,7 +148,28 @@ def timed_steps(prepared: Prepared, num_steps: int) -> Timed:
             frozen_row=_seconds_a_frozen_row(run, first_stage, first),
             peak_bytes=peak_memory_bytes(),
             device=run.network.device.type,
+            own_steps=own_steps,
         )
+
+
+def _own_steps(run: Run, timed: Mapping[int, _Trial], num_steps: int) -> dict[int, float]:
+    """Returns the seconds of a step of the stages whose batch size differs from that of the stage timed for them.
+
+    Args:
+        run: mutated as training the stages that are timed here would.
+        timed: the first stage that is trained and, where later ones do other work, the second.
+        num_steps: that are timed.
+    """
+    first, stands_for_later, found = min(timed), max(timed), {}
+    names = [stage.name for stage in run.stream.stages]
+    sizes = [run.config.training.at_stage(i, names).batch_size for i in range(len(names))]
+    seconds = {sizes[stands_for_later]: timed[stands_for_later].step}
+    for i in range(first + 1, len(names)):
+        if sizes[i] not in seconds:
+            seconds[sizes[i]] = _trial(run, i, num_steps).step
+        if sizes[i] != sizes[stands_for_later]:
+            found[i] = seconds[sizes[i]]
+    return found
 
 
 def _trial(run: Run, stage_index: int, num_steps: int) -> _Trial:

@@ -64,7 +64,7 @@ def verify_run(path: Path) -> Findings:
         journal,
         _log_every(settings, journal),
         has_summary=has_summary,
-        stops_early=bool(settings.get("training.patience")),
+        stops_early=any(value for key, value in settings.items() if _is_patience(key)),
     )
     summary = None
     if is_finished or has_summary:
@@ -87,6 +87,11 @@ def verify_run(path: Path) -> Findings:
     _check_inventory(found, folder, journal, is_finished=is_finished)
     _check_store(found, journal, is_finished=is_finished)
     return found
+
+
+def _is_patience(key: str) -> bool:
+    """Says whether a key path is that of `patience`, of all stages or of one."""
+    return key == "training.patience" or (key.startswith("training.stages.") and key.endswith(".patience"))
 
 
 def _run_folders(folder: Path, depth: int) -> Iterator[Path]:

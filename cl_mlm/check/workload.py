@@ -17,6 +17,7 @@ from cl_mlm.training.evaluation import scorable_columns
 from cl_mlm.training.loop import steps_per_epoch
 
 if TYPE_CHECKING:
+    from cl_mlm.config.schema import TrainingConfig
     from cl_mlm.experiment.preparation import Prepared
     from cl_mlm.task import Tasks
 
@@ -65,11 +66,11 @@ def workload(prepared: Prepared, lengths: StreamLengths | None = None) -> list[S
         if is_joint and i < len(stream) - 1:
             work.append(NO_WORK)
             continue
-        steps = steps_with(prepared, rows)
+        steps = steps_with(prepared, i, rows)
         scored = _scored_after(prepared, tasks, counts, i)
         if is_joint or i == 0:
             scored = _sum([scored, _scored_before(prepared, tasks, counts)])
-        validated = _validated(prepared, rows, steps, [counts["validation"][j] for j in sorted(columns)])
+        validated = _validated(prepared.training(i), rows, steps, [counts["validation"][j] for j in sorted(columns)])
         work.append(StageWork(None if rows is None else sum(rows), steps, validated, scored))
     return work
 
@@ -121,10 +122,10 @@ def _sum(numbers: Sequence[int | None]) -> int | None:
 
 
 def _validated(
-    prepared: Prepared, task_rows: Sequence[int] | None, steps: int | None, validation_rows: Sequence[int | None]
+    training: TrainingConfig, task_rows: Sequence[int] | None, steps: int | None, validation_rows: Sequence[int | None]
 ) -> int:
     """Returns the rows that early stopping scores: the validation rows of the stage's columns after every epoch."""
-    if not prepared.config.training.patience or not task_rows or not sum(task_rows) or steps is None:
+    if not training.patience or not task_rows or not sum(task_rows) or steps is None:
         return 0
-    epochs = -(-steps // steps_per_epoch(prepared.config, task_rows))
+    epochs = -(-steps // steps_per_epoch(training, task_rows))
     return epochs * (_sum(validation_rows) or 0)

@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.shipped import config_file
+from cl_mlm.config.stage_settings import with_stage_keys
 from cl_mlm.config.undecodable import unveiled, veiled, veiled_yaml
 from cl_mlm.errors import ConfigError
 
@@ -128,7 +129,8 @@ def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     `Whole` replaces any section.
     """
     merged = deepcopy(dict(base))
-    for key, value in layer.items():
+    for key, given in layer.items():
+        value = with_stage_keys(given) if key == "training" and isinstance(given, Mapping) else given
         old = merged.get(key)
         if key in ("stream", "model") and isinstance(value, str):
             merged[key] = {"name": value}

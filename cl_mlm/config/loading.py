@@ -15,6 +15,7 @@ from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_overr
 from cl_mlm.config.own_modules import find_own_modules
 from cl_mlm.config.schema import Config, FinetuningConfig, PromptingConfig, file_name, mode_options
 from cl_mlm.config.shipped import config_file
+from cl_mlm.config.stage_settings import checked_stages
 from cl_mlm.config.stream_keys import (
     LATER_ARGUMENTS,
     SECTION_KEYS,
@@ -162,6 +163,7 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
     finetuning = _with_mode_options(config.finetuning, problems)
     settings = {field.name: getattr(config, field.name) for field in fields(Config)}
     settings |= {"stream": stream, "strategies": checked, "prompting": prompting, "finetuning": finetuning}
+    settings["training"] = replace(config.training, stages=checked_stages(config.training.stages, problems))
     return Config(**settings)
 
 

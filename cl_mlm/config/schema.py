@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 Overlap = Literal["error", "drop", "keep"]
@@ -17,6 +18,7 @@ UnseenLabels = Literal["error", "drop"]  # that no training row has
 # What says where a run is written, what it is called, and how it is tracked and kept: it changes no result.
 BESIDE_IDENTITY = ("arm", "code", "output", "tracking", "checkpoint")
 NAME_LENGTH = 40
+STAGE_SETTINGS = ("epochs", "steps", "learning_rate", "batch_size", "patience")  # a stage may have its own
 
 
 def _option(default: Any, help: str, **bounds: float) -> Any:
@@ -151,6 +153,36 @@ class TrainingConfig:
         False, "keeps fewer activations and computes them again: less memory, about a third more time"
     )
 
+    stages: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": f"name or index from 0 of a stage -> its own {', '.join(STAGE_SETTINGS)}"},
+    )
+
+    def at_stage(self, index: int, names: Sequence[str]) -> TrainingConfig:
+        """Returns the settings of one stage: its own in the place of those that hold for all, and no `stages`.
+
+        A stage with `epochs` of its own trains so many, whatever `steps` the others have.
+
+        Args:
+            index: of the stage.
+            names: of all stages, in order.
+        """
+        if not self.stages:
+            return self
+        own = self.stages.get(self.stage_key(index, names), {})
+        steps = {"steps": None} if "epochs" in own else {}
+        return replace(self, stages={}, **(steps | own))
+
+    def stage_key(self, index: int, names: Sequence[str]) -> str:
+        """Returns the key that a stage has in `stages`: its name, or its index where no stage has that for a name."""
+        key = str(index)
+        return key if key in self.stages and key not in names else names[index]
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether any stage has `patience`."""
+        return bool(self.patience) or any(own.get("patience") for own in self.stages.values())
+
     @property
     def step_rows(self) -> int:
         """Rows of an optimiser step, over all its micro-batches."""
@@ -270,12 +302,13 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain nested dicts; what changes nothing where it is not set is left out there.
 
-        Those are `prompting`, `arm`, `code`, `training.deterministic`, and options of other modes of fine-tuning: so
-        they change no hash of runs that do not use them.
+        Those are `prompting`, `arm`, `code`, `training.deterministic`, `training.stages`, and options of other modes of
+        fine-tuning: so they change no hash of runs that do not use them.
         """
         values = asdict(self)
-        if not self.training.deterministic:
-            del values["training"]["deterministic"]
+        for key in ("deterministic", "stages"):
+            if not values["training"][key]:
+                del values["training"][key]
         for option in mode_options():
             if values["finetuning"][option] is None:
                 del values["finetuning"][option]

@@ -264,7 +264,7 @@ def _encoded(
     config: Config, stream: Stream, tasks: Tasks, task: Task, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[str, EncodedRows]]:
     """Yields the rows of one task that a run trains on or scores, encoded, with their split."""
-    scored = {*config.evaluation.splits, *(["validation"] if config.training.patience else [])}
+    scored = {*config.evaluation.splits, *(["validation"] if config.training.may_stop_early else [])}
     for split in ("train", *sorted(scored)):
         owners = stream.owners(split)
         for group in row_groups(stream, split, tasks):

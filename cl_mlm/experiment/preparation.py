@@ -14,7 +14,7 @@ from cl_mlm.config.stream_keys import SWITCH_KEYS
 from cl_mlm.data.in_memory import check_form
 from cl_mlm.data.stream_building import build_stream
 from cl_mlm.data.tasks import objectives_of, tasks_of
-from cl_mlm.errors import ClMlmError, ConfigError, DataError, OwnCodeError, UnreachableModelError
+from cl_mlm.errors import ClMlmError, ConfigError, DataError, OwnCodeError, UnreachableModelError, nearest
 from cl_mlm.experiment.composition import (
     check_arguments,
     check_composition,
@@ -34,12 +34,13 @@ from cl_mlm.training.hardware import resolve_hardware
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cl_mlm.config.schema import Config
+    from cl_mlm.config.schema import Config, TrainingConfig
     from cl_mlm.objective import Objective
     from cl_mlm.strategy import Strategy
     from cl_mlm.stream import Stream
 
 T = TypeVar("T")
+MOST_NAMES = 20  # of stages that a message lists
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,15 @@ class Prepared:
     def is_joint(self) -> bool:
         """Whether the run trains once, on the union of all stages."""
         return any(strategy.regime == "joint" for strategy in self.strategies)
+
+    @cached_property
+    def stage_names(self) -> list[str]:
+        """The names of the stages, in order."""
+        return [stage.name for stage in self.stream.stages]
+
+    def training(self, stage_index: int) -> TrainingConfig:
+        """Returns the training settings of a stage."""
+        return self.config.training.at_stage(stage_index, self.stage_names)
 
     @cached_property
     def provenance(self) -> dict[str, str]:
@@ -102,6 +112,7 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
     problems = [
         *option_faults(ready, resolved.training.row_length),
         *composition_faults(built, objectives, resolved, ready),
+        *stage_faults(resolved, ready, built),
         *online_faults(resolved, ready),
         *outdated(components(resolved, ready, built)),
     ]
@@ -121,15 +132,45 @@ def option_faults(stream: Stream, max_length: int) -> list[str]:
     return [where.format(key) + line for key, objective in objectives.items() for line in objective.faults(max_length)]
 
 
+def stage_faults(config: Config, stream: Stream, strategies: Sequence[Strategy]) -> list[str]:
+    """Returns which keys of `training.stages` name no stage that is trained, or one that another key names."""
+    names = [stage.name for stage in stream.stages]
+    trains_once = any(strategy.regime == "joint" for strategy in strategies)
+    found: dict[str, str] = {}
+    faults = []
+    for key in config.training.stages:
+        where = f"training.stages.{key}"
+        is_index = key.isdecimal() and str(int(key)) == key and int(key) < len(names)
+        if key not in names and not is_index:
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            listed = f"{', '.join(names[:MOST_NAMES])}{more}"
+            faults.append(
+                f"{where}: no stage has this name{nearest(key, names)}; allowed: {listed}, "
+                f"or an index from 0 to {len(names) - 1}"
+            )
+            continue
+        name = key if key in names else names[int(key)]
+        if name in found:
+            faults.append(f"{where}: must be the only key of stage {name!r}, which {found[name]!r} names, too")
+        elif trains_once and name != names[-1]:
+            faults.append(f"{where}: must be {names[-1]!r}, the one stage in which a joint run trains, got {key!r}")
+        found[name] = key
+    return faults
+
+
 def online_faults(config: Config, stream: Stream) -> list[str]:
     """Returns settings that would show a row of an online stream more than once."""
-    training, faults = config.training, []
     if stream.scenario != "online":
         return []
-    if training.epochs != 1:
-        faults.append(f"training.epochs: must be 1 where stream.scenario is online, got {training.epochs}")
-    if training.steps is not None:
-        faults.append(f"training.steps: must be null where stream.scenario is online, got {training.steps}")
+    training, faults = config.training, []
+    own = {f"stages.{key}.{name}": value for key, each in training.stages.items() for name, value in each.items()}
+    given = {"epochs": training.epochs, "steps": training.steps, **own}
+    for path, value in given.items():
+        key = path.rpartition(".")[2]
+        if key == "epochs" and value != 1:
+            faults.append(f"training.{path}: must be 1 where stream.scenario is online, got {value}")
+        if key == "steps" and value is not None:
+            faults.append(f"training.{path}: must be null where stream.scenario is online, got {value}")
     return faults
 
 

@@ -237,7 +237,7 @@ class Progress:
         number = f"[{self.command.number}/{self.command.num_runs}] " if self.command.num_runs > 1 else ""
         counted = [steps for steps in self._steps if steps is not None]
         steps = f"{sum(counted):,} steps" if len(counted) == len(self._steps) else "steps counted stage by stage"
-        at_most = "at most " if training.patience and counted else ""
+        at_most = "at most " if training.may_stop_early and counted else ""
         threads = "1 thread" if training.threads == 1 else f"{training.threads} threads"
         stages = "1 stage" if len(stream) == 1 else f"{len(stream)} stages"
         where = f"{training.device}, {training.precision}, {threads}"

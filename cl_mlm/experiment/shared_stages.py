@@ -29,6 +29,7 @@ from cl_mlm.training import hooks
 from cl_mlm.training.early_stopping import columns_in_training
 from cl_mlm.training.evaluation import Evaluated
 from cl_mlm.training.hardware import describe_hardware
+from cl_mlm.training.network import caches_features
 from cl_mlm.training.stage_state import changing_strategies
 
 if TYPE_CHECKING:
@@ -136,13 +137,16 @@ def _training_inputs(run: Run) -> dict[str, Any]:
     changing = changing_strategies(run)
     trained = [run.stream.stages[j].train for j in np.unique(unpack_row_ids(run.place.training_ids)[0]).tolist()]
     columns = run.stream.columns
-    stopping = columns_in_training(run) if run.config.training.patience else []
+    training = run.training  # of this stage alone: runs that differ in other stages share it
+    stopping = columns_in_training(run) if training.patience else []
     return {
         **_surroundings(run),
         "weights": _model_digest(run),
         "trainable": sorted(run.network.trainable()),
-        "settings": [run.config.training, run.config.finetuning, run.config.seed, run.config.limit],
-        "evaluation": run.config.evaluation.batch_size if run.config.training.patience else None,
+        "settings": [training, run.config.finetuning, run.config.seed, run.config.limit],
+        # A frozen body reads its rows in batches of one size for all stages.
+        "frozen": run.config.training.batch_size if caches_features(run.config, run.network.backbone) else None,
+        "evaluation": run.config.evaluation.batch_size if training.patience else None,
         "stage": run.place.stage_index,
         "ids": hashlib.sha256(run.place.training_ids.tobytes()).hexdigest(),
         "rows": [split_digest(rows) for rows in trained],

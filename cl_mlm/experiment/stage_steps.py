@@ -21,7 +21,7 @@ def stage_steps(prepared: Prepared) -> list[int | None]:
         None if tasks.by_key[key].objective.packs and len(stage.train) else len(stage.train)
         for key, stage in zip(tasks.keys, prepared.stream.stages, strict=True)
     ]
-    return [steps_with(prepared, of_stage) for of_stage in rows_by_task(prepared, tasks.keys, rows)]
+    return [steps_with(prepared, i, of_stage) for i, of_stage in enumerate(rows_by_task(prepared, tasks.keys, rows))]
 
 
 def rows_by_task(prepared: Prepared, keys: Sequence[str], rows: Sequence[int | None]) -> list[list[int] | None]:
@@ -49,10 +49,11 @@ def rows_by_task(prepared: Prepared, keys: Sequence[str], rows: Sequence[int | N
     return counted
 
 
-def steps_with(prepared: Prepared, task_rows: Sequence[int] | None) -> int | None:
+def steps_with(prepared: Prepared, stage_index: int, task_rows: Sequence[int] | None) -> int | None:
     """Returns the optimiser steps of a stage with these rows of every task; None: not known."""
+    training, limit = prepared.training(stage_index), prepared.config.limit
     if task_rows is not None:
-        return num_steps(prepared.config, task_rows)
-    if prepared.config.training.steps is None:
+        return num_steps(training, task_rows, limit)
+    if training.steps is None:
         return None
-    return num_steps(prepared.config, [1])  # a fixed number of steps needs one row at least
+    return num_steps(training, [1], limit)  # a fixed number of steps needs one row at least

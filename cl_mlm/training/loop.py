@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cl_mlm.config.schema import Config
+    from cl_mlm.config.schema import TrainingConfig
     from cl_mlm.training.observers import Observer, StageCache
     from cl_mlm.training.run import Run
 
@@ -93,8 +93,9 @@ def training_ids(run: Run) -> npt.NDArray[np.int64]:
 
 
 def _optimise(run: Run, observer: Observer, checkpoint: Mapping[str, Any] | None, started: float) -> None:
-    place, patience = run.place, run.config.training.patience
-    work = StageTraining(run, num_steps(run.config, [len(ids) for ids in run.data.by_task(place.training_ids)]))
+    place, patience = run.place, run.training.patience
+    task_rows = [len(ids) for ids in run.data.by_task(place.training_ids)]
+    work = StageTraining(run, num_steps(run.training, task_rows, run.config.limit))
     if checkpoint is not None:
         work.load_state_dict(checkpoint)
     lengths = run.data.lengths(place.training_ids)
@@ -122,7 +123,7 @@ class StageTraining:
     """What moves while a stage is trained: weights, optimiser, schedule, early stopping, sums, place in the epoch."""
 
     def __init__(self, run: Run, num_steps: int) -> None:
-        training, parameters = run.config.training, run.network.trainable()
+        training, parameters = run.training, run.network.trainable()
         head_names = [name for name, _ in run.network.backbone.head_parameters()]
         self.run, self.num_steps, self.epoch_step = run, num_steps, 0
         self.bare = make_optimizer(parameters, head_names, training)
@@ -200,23 +201,23 @@ class StageTraining:
         self.step.num_pieces = state["parts"]
 
 
-def num_steps(config: Config, task_rows: Sequence[int]) -> int:
+def num_steps(training: TrainingConfig, task_rows: Sequence[int], limit: int | None = None) -> int:
     """Returns the optimiser steps of a stage, early stopping left out; 0 where there are no rows.
 
     Args:
-        config: of the run.
+        training: the settings of the stage.
         task_rows: training rows of every task.
+        limit: of the run; None: no smoke run.
     """
     if not sum(task_rows):
         return 0
-    training = config.training
-    steps = training.steps or training.epochs * steps_per_epoch(config, task_rows)
-    return min(steps, LIMITED_STEPS) if config.limit else steps
+    steps = training.steps or training.epochs * steps_per_epoch(training, task_rows)
+    return min(steps, LIMITED_STEPS) if limit else steps
 
 
-def steps_per_epoch(config: Config, task_rows: Sequence[int]) -> int:
+def steps_per_epoch(training: TrainingConfig, task_rows: Sequence[int]) -> int:
     """Returns the optimiser steps of one pass over the rows of every task; a step trains on rows of one task."""
-    return sum(math.ceil(rows / config.training.step_rows) for rows in task_rows)
+    return sum(math.ceil(rows / training.step_rows) for rows in task_rows)
 
 
 def steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int = 0) -> Iterator[list[npt.NDArray[np.int64]]]:
@@ -225,7 +226,7 @@ def steps_of_epoch(run: Run, lengths: npt.NDArray[np.int32], first: int = 0) -> 
     The order is addressed by (seed, stage, epoch). Which rows a step has depends on the product of `batch_size` and
     `accumulation` alone: the rows of a step are drawn first, and then cut into micro-batches.
     """
-    training, place = run.config.training, run.place
+    training, place = run.training, run.place
     tasks = run.tasks.codes(place.training_ids) if len(run.tasks) > 1 else None
     steps = training_batches(lengths, training.step_rows, place.seed, place.stage_index, place.epoch, tasks)
     for positions in steps[first:]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.batch import Batch, Outputs
-    from cl_mlm.config.schema import Config
+    from cl_mlm.config.schema import Config, TrainingConfig
     from cl_mlm.models.backbone import Backbone
     from cl_mlm.strategy import RunView, Strategy
     from cl_mlm.stream import Stage, Stream
@@ -50,6 +50,7 @@ class Run:
         last_trained: int = -1,
     ) -> None:
         self.config, self.stream, self.strategies, self.tasks = config, stream, strategies, tasks
+        self._stage_names = [stage.name for stage in stream.stages]
         self.place = Place(config.seed, last_trained)
         self.data = RunData(stream, tasks, backbone, config.training.row_length)
         self.network = Network(backbone, accelerator, config, self.data)
@@ -61,6 +62,17 @@ class Run:
         """The present stage."""
         return self.stream.stages[self.place.stage_index]
 
+    @property
+    def training(self) -> TrainingConfig:
+        """The training settings of the present stage."""
+        return self.config.training.at_stage(self.place.stage_index, self._stage_names)
+
+    def training_key(self, name: str) -> str:
+        """Returns the key path that sets `name` of the training settings in the present stage."""
+        training = self.config.training
+        stage = training.stage_key(self.place.stage_index, self._stage_names)
+        return f"training.stages.{stage}.{name}" if name in training.stages.get(stage, {}) else f"training.{name}"
+
     def view(
         self, strategy: Strategy, hook: str, *address: str | int, refuse: Callable[[Any], None] = lambda ids: None
     ) -> RunView:
@@ -69,7 +81,7 @@ class Run:
         What it puts through the model is counted in `cost`, and draws its randomness by the hook's address; `address`
         tells calls of one hook within a micro-batch apart. `refuse` is given the row ids that the hook asks for.
         """
-        parts = (self.config, self.stream, self.tasks, self.place, self.data, self.network)
+        parts = (self.training, self.stream, self.tasks, self.place, self.data, self.network)
         return StrategyView(*parts, self.cost, (strategy.name, hook, *address), refuse)
 
     def begin(self, stage_index: int) -> None:

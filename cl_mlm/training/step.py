@@ -88,9 +88,9 @@ class Step:
         for strategy in self._by_hook["adjust_gradients"]:
             for name, value in hooks.adjust_gradients(run, strategy).items():
                 self.meter.add(f"train/term/{name}", value)
-        if run.config.training.clip is not None:
+        if run.training.clip is not None:
             # Would unscale fp16 gradients a second time, were the optimiser one that the accelerator keeps.
-            accelerator.clip_grad_norm_(self.parameters, run.config.training.clip)
+            accelerator.clip_grad_norm_(self.parameters, run.training.clip)
         self.optimizer.step()
         for strategy in self._by_hook["after_step"]:
             hooks.after_step(run, strategy)
@@ -128,7 +128,7 @@ class Step:
                         self._backward(memory.as_memory(strategy.name), values, share, count, len(memory), address)
         except (RuntimeError, MemoryError) as error:
             # Halving is left to the caller: as long as this block lasts, the traceback keeps the failed graph alive.
-            possible = self.run.config.training.halve_on_oom and self.num_pieces < max(map(len, batches))
+            possible = self.run.training.halve_on_oom and self.num_pieces < max(map(len, batches))
             if not (possible and is_out_of_memory(error)):
                 raise
             return False
@@ -208,8 +208,8 @@ class Step:
 
 def not_finite(run: Run, what: str) -> TrainingError:
     """Returns the error for a loss or weights that are not finite: where it happened and what may help."""
-    training, place = run.config.training, run.place
-    advice = [f"training.learning_rate lower than {training.learning_rate:g}"]
+    training, place = run.training, run.place
+    advice = [f"{run.training_key('learning_rate')} lower than {training.learning_rate:g}"]
     if training.clip is None:
         advice.append("training.clip=1.0 (now null)")
     if training.precision != "fp32":

@@ -123,7 +123,7 @@ def test_micro_batches_pad_no_more_than_batches_of_their_own_size():
 @pytest.mark.parametrize("product", [PRODUCT_8, [(6, 1), (2, 3), (3, 2)]])
 def test_equal_products_have_equally_many_steps(tasks, product, make_run):
     counts = {
-        steps_per_epoch(make_run(batch_size=batch_size, accumulation=accumulation).config, tasks)
+        steps_per_epoch(make_run(batch_size=batch_size, accumulation=accumulation).training, tasks)
         for batch_size, accumulation in product
     }
     step_rows = product[0][0]
