@@ -87,6 +87,11 @@ class RunView(Protocol):
         """Parameters that the optimiser moves, by name."""
         ...
 
+    @property
+    def head_names(self) -> frozenset[str]:
+        """The names of trainable parameters outside the pretrained body."""
+        ...
+
     def swapped(self, values: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
         """Returns a block within which trainable parameters have other values, by name.
 
@@ -213,12 +218,15 @@ class Strategy:
             training over the union of all stages.
         needs: what the strategy must be given; a stream that does not give it is refused before training. A property
             where it depends on the arguments.
+        projects: changes the direction of the whole gradient in `adjust_gradients`, and so comes last there; a run may
+            have one such strategy.
         bf16_weights: works where the weights that are trained are bfloat16 (`model.dtype`); else such a run is
             refused. Adapters, and the heads beside them, are fp32 whatever the body is.
     """
 
     regime: ClassVar[Regime] = "sequential"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    projects: ClassVar[bool] = False
     bf16_weights: ClassVar[bool] = False
 
     @property

@@ -11,21 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from typing_extensions import override
 
-from cl_mlm.mechanisms import Reservoir
-from cl_mlm.randomness import numpy_generator
+from cl_mlm.mechanisms import Memory, bytes_of_rows
 from cl_mlm.strategy import Need, RunView, Strategy
-from cl_mlm.stream import Stage, unpack_row_ids
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from cl_mlm.batch import Batch
-
-GROUP_BATCHES = 50
-TOKEN_BYTES = 4
+    from cl_mlm.stream import Stage
 
 
 class Replay(Strategy):
@@ -44,54 +37,19 @@ class Replay(Strategy):
         self.capacity = capacity
         self.weight = weight
         self.rows = rows
-        self.buffer = Reservoir(capacity)
-        self._dealt: tuple[tuple[int, ...], list[npt.NDArray[np.int64]]] = ((), [])
+        self.buffer = Memory(capacity, rows)
 
     @override
     def validate(self) -> list[str]:
-        faults = []
-        if self.capacity < 1:
-            faults.append(f"capacity: must be at least 1, got {self.capacity}")
-        if not self.weight >= 0:
-            faults.append(f"weight: must be at least 0, got {self.weight}")
-        if self.rows is not None and self.rows < 1:
-            faults.append(f"rows: must be at least 1 or null, got {self.rows}")
-        return faults
+        return self.buffer.faults() + ([] if self.weight >= 0 else [f"weight: must be at least 0, got {self.weight}"])
 
     @override
     def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
-        if not len(self.buffer) or run.micro_batch:
-            return ()  # all memory rows of a step come at once, so that they are the same however the step is cut
-        rows = self.rows or run.batch_size
-        of_step = min(rows * run.accumulation, len(self.buffer))
-        num_steps = min(GROUP_BATCHES, len(self.buffer) // of_step)
-        group, place = divmod(run.step, num_steps)
-        address = (run.stage_index, group, run.micro_batch)
-        if self._dealt[0] != address:
-            self._dealt = (address, self._deal(run, of_step, num_steps, address))
-        ids = self._dealt[1][place]
-        parts = [
-            of_task[first : first + rows] for of_task in run.by_task(ids) for first in range(0, len(of_task), rows)
-        ]
-        # A batch holds rows of one task. Each counts by its share of the rows, so that the sum is one mean over all
-        # rows; the step divides by the number of its micro-batches.
-        weight = self.weight * run.num_micro_batches
-        return [(weight * (len(part) / len(ids)), run.rows(part)) for part in parts]
-
-    def _deal(self, run: RunView, rows: int, num_batches: int, address: tuple[int, ...]) -> list[npt.NDArray[np.int64]]:
-        """Returns the memory rows of the next steps: different rows, sorted by length, cut, and then shuffled."""
-        random = numpy_generator(run.seed, "replay", *address)
-        drawn = self.buffer.sample(rows * num_batches, random)
-        batches = np.split(drawn[np.argsort(run.lengths(drawn), kind="stable")], num_batches)
-        return [batches[i] for i in random.permutation(num_batches)]
+        return self.buffer.batches(run, self.weight)
 
     @override
     def after_stage(self, run: RunView, stage: Stage) -> None:
-        # Offered only now, so that a stage never replays its own rows.
-        if not len(run.training_ids):
-            return
-        random = numpy_generator(run.seed, "reservoir", run.stage_index)
-        self.buffer.add(random.permutation(run.training_ids), random)
+        self.buffer.offer(run)
 
     @override
     def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
@@ -111,23 +69,4 @@ class Replay(Strategy):
 
     @override
     def buffer_bytes(self, run: RunView) -> int:
-        stages, positions = unpack_row_ids(self.buffer.ids)
-        text = 0
-        for stage_index in sorted({*stages.tolist()}):
-            of_stage, objective = stages == stage_index, run.objective_of(stage_index)
-            if objective.packs:  # a block is no row of the stream: it keeps its tokens alive, and no text
-                text += int(run.lengths(self.buffer.ids[of_stage]).sum()) * TOKEN_BYTES
-                continue
-            for position in positions[of_stage].tolist():
-                row = run.stream.stages[stage_index].train[position]
-                text += sum(text_bytes(row[name]) for name in objective.text_columns if row.get(name))
-        return text + self.buffer.ids.nbytes
-
-
-def text_bytes(value: Any) -> int:
-    """Returns the UTF-8 bytes of a text, or of all texts in a list or mapping; 0 for anything else."""
-    if isinstance(value, str):
-        return len(value.encode())
-    if isinstance(value, Mapping):
-        return sum(map(text_bytes, value.values()))
-    return sum(map(text_bytes, value)) if isinstance(value, Sequence) else 0
+        return bytes_of_rows(run, self.buffer.ids)

@@ -94,6 +94,10 @@ def check_composition(strategies: Sequence[Strategy]) -> None:
         raise ConfigError(
             f"strategies: {alone[0].name} trains on all rows of earlier stages and stands alone, got it with {others}"
         )
+    projecting = [strategy.name for strategy in strategies if strategy.projects]
+    if len(projecting) > 1:
+        found = ", ".join(projecting)
+        raise ConfigError(f"strategies: only one may project the gradient and so have the last word on it, got {found}")
     choosers = [strategy.name for strategy in strategies if strategy.overrides("training_data")]
     if len(choosers) > 1:
         raise ConfigError(f"strategies: only one may choose the training rows, got {', '.join(choosers)}")

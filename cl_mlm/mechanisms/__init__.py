@@ -2,8 +2,10 @@
 
 from cl_mlm.mechanisms.buffers import Reservoir
 from cl_mlm.mechanisms.input_grams import InputGrams
+from cl_mlm.mechanisms.memory import Memory, bytes_of_rows
 from cl_mlm.mechanisms.per_example import SquaredGradients
-from cl_mlm.mechanisms.quadratic import Quadratic
+from cl_mlm.mechanisms.projection import gradient_of_rows, inner_product, nearest_allowed
+from cl_mlm.mechanisms.quadratic import Quadratic, factor_faults
 from cl_mlm.mechanisms.teacher import (
     Teacher,
     ask_teacher,
@@ -18,15 +20,21 @@ from cl_mlm.models.modes import evaluation_mode
 
 __all__ = [
     "InputGrams",
+    "Memory",
     "Quadratic",
     "Reservoir",
     "SquaredGradients",
     "Teacher",
     "ask_teacher",
+    "bytes_of_rows",
     "distillation",
     "evaluation_mode",
+    "factor_faults",
     "free_sites",
+    "gradient_of_rows",
+    "inner_product",
     "leading",
+    "nearest_allowed",
     "old_groups",
     "other_groups",
     "other_sites",

@@ -15,6 +15,8 @@ from cl_mlm.models.backbone import leading
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cl_mlm.strategy import Setting
+
     Tensors = dict[str, torch.Tensor]
 
 
@@ -55,6 +57,10 @@ class Quadratic:
         """Makes this the quadratic with the given precision, anchor and constant."""
         self.precision, self.anchor, self.constant = dict(precision), dict(anchor), constant
         self._rows = {}
+
+    def hold(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Makes this `Σ (θ − values)²`: every precision is 1, and takes no memory."""
+        self.replace({name: value.new_ones(()).expand_as(value) for name, value in values.items()}, values, 0.0)
 
     def add(
         self, precision: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor], decay: float = 1.0
@@ -142,3 +148,10 @@ def _pull_whole(tensors: Sequence[_Held], weight: float) -> list[Pull]:
     distances = torch._foreach_sub([held.values for held in tensors], [held.anchor for held in tensors])
     torch._foreach_addcmul_([held.gradient for held in tensors], distances, precisions, value=weight)
     return [Pull(*pair) for pair in zip(distances, precisions, strict=True)]
+
+
+def factor_faults(setting: Setting) -> list[str]:
+    """Returns why a penalty on weights has no meaning in a setting: those of `osf` mean another thing in each stage."""
+    if setting.mode != "osf":
+        return []
+    return ["weight: finetuning.mode must not be osf, whose factors are drawn up anew in every stage, got osf"]

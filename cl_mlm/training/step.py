@@ -68,6 +68,7 @@ class Step:
         self.meter = Meter()
         self.num_pieces = 1
         self._by_hook = {hook: [s for s in run.strategies if s.overrides(hook)] for hook in hook_rules.EVERY_STEP}
+        self._by_hook["adjust_gradients"].sort(key=lambda strategy: strategy.projects)  # penalties come first
 
     def take(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
         """Takes one step over the rows named in `micro_batches`."""

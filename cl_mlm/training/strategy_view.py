@@ -138,6 +138,11 @@ class StrategyView:
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         return self._network.trainable()
 
+    @property
+    def head_names(self) -> frozenset[str]:
+        outside = {name for name, _ in self._network.backbone.head_parameters()}
+        return frozenset(outside & self.trainable().keys())
+
     def swapped(self, values: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
         return self._network.swapped(values)
 

@@ -180,4 +180,4 @@ def test_each_task_of_a_memory_batch_counts_by_its_share_of_the_rows(
         assert len(stages_of(ids)) == 1
         assert weight / micro_batches == pytest.approx(0.5 * len(ids) / 8)
     run.micro_batch = 1
-    assert replay.memory(run, any_batch) == ()
+    assert not replay.memory(run, any_batch)

@@ -20,14 +20,16 @@ ARMS: dict[str, Any] = {
     "replay+ewc": {"replay": {"capacity": 8}, "ewc": {"weight": 10.0}},
     "lwf": {"lwf": {"weight": 2.0}},
     "joint": ["joint"],
+    "si+mix+agem": {"si": {"weight": 50.0, "damping": 1e-3}, "mix": {"ratio": 0.2}, "agem": {"capacity": 8}},
     "restless": None,
 }
-# Twelve places: the first step, the last, just before, at and after a checkpoint (every 5 steps), both stages.
+# Some places: the first step, the last, just before, at and after a checkpoint (every 5 steps), both stages.
 CUTS = [
     *(("naive", at) for at in (1, 5)),
     *(("replay+ewc", at) for at in (6, 24, 25, 33)),
     *(("lwf", at) for at in (29, 47)),
     *(("joint", at) for at in (13, 48)),
+    *(("si+mix+agem", at) for at in (8, 38)),
     *(("restless", at) for at in (23, 40)),
 ]
 

@@ -1,0 +1,108 @@
+"""Replay whose new rows are told apart from each other alone: the old classes are not pushed down by them.
+
+Caccia et al. (2022), New Insights on Reducing Abrupt Representation Change in Online Continual Learning,
+arXiv:2104.05025, equation 4. Differs from the paper: rows enter the buffer at the end of their stage, as in `replay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from typing_extensions import override
+
+from cl_mlm.mechanisms import Memory, bytes_of_rows
+from cl_mlm.strategy import Need, RunView, Setting, Strategy
+
+if TYPE_CHECKING:
+    from cl_mlm.batch import Batch
+    from cl_mlm.objective import Objective
+    from cl_mlm.stream import Stage
+
+
+class ErAce(Strategy):
+    """`replay`, with the loss of a step's own rows among the classes that occur in them; memory rows see all classes.
+
+    Where one class alone occurs, the loss of the own rows is 0 in that step.
+
+    Args:
+        capacity: rows kept, over all stages.
+        weight: of the memory rows' mean loss.
+        rows: memory rows for each micro-batch of a step; null: `training.batch_size`.
+        scope: whose classes the own rows are compared with: those of their `batch`, as in the paper, or of the `stage`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
+    bf16_weights: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        capacity: int = 200,
+        weight: float = 1.0,
+        rows: int | None = None,
+        scope: Literal["batch", "stage"] = "batch",
+    ) -> None:
+        self.capacity = capacity
+        self.weight = weight
+        self.rows = rows
+        self.scope = scope
+        self.buffer = Memory(capacity, rows)
+
+    @override
+    def validate(self) -> list[str]:
+        return self.buffer.faults() + ([] if self.weight >= 0 else [f"weight: must be at least 0, got {self.weight}"])
+
+    @override
+    def unfit(self, objective: Objective) -> list[str]:
+        if objective.min_labels and not objective.is_binary:
+            return []
+        return [f"scope: needs rows with one label a site, which objective {objective.name} has not, got {self.scope}"]
+
+    @override
+    def refuse(self, setting: Setting) -> list[str]:
+        if setting.num_tasks == 1 or "mix" not in setting.strategies:
+            return []
+        return [
+            "scope: in a stream of several objectives mix brings rows of other heads into a step, got er_ace with mix"
+        ]
+
+    @override
+    def allowed_classes(self, run: RunView, batch: Batch) -> torch.Tensor | None:
+        if batch.origin != "stage" or not self.weight or not run.stage_index:
+            return None
+        num_classes = run.labels.num_classes
+        present = run.objective.target_classes(batch, num_classes)
+        if self.scope == "batch":
+            return present.any(0, keepdim=True).expand(len(batch), -1)
+        allowed = torch.zeros(len(batch), num_classes, dtype=torch.bool, device=batch.device)
+        allowed[:, [*run.labels.shared, *run.labels.of(run.stage_index)]] = True
+        return allowed | present
+
+    @override
+    def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
+        return self.buffer.batches(run, self.weight)
+
+    @override
+    def after_stage(self, run: RunView, stage: Stage) -> None:
+        self.buffer.offer(run)
+
+    @override
+    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
+        return self.arguments() if stage_index else None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return self.buffer.state_dict()
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.buffer.load_state_dict(state)
+
+    @override
+    def state_numbers(self, num_trainable: int, num_stages: int) -> int | None:
+        return 0  # row ids, which `buffer_bytes` counts
+
+    @override
+    def buffer_bytes(self, run: RunView) -> int:
+        return bytes_of_rows(run, self.buffer.ids)
