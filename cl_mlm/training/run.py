@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.training.cost import StageCost
@@ -81,7 +82,8 @@ class Run:
         What it puts through the model is counted in `cost`, and draws its randomness by the hook's address; `address`
         tells calls of one hook within a micro-batch apart. `refuse` is given the row ids that the hook asks for.
         """
-        parts = (self.training, self.stream, self.tasks, self.place, self.data, self.network)
+        config = replace(self.config, training=self.training) if self.config.training.stages else self.config
+        parts = (config, self.stream, self.tasks, self.place, self.data, self.network)
         return StrategyView(*parts, self.cost, (strategy.name, hook, *address), refuse)
 
     def begin(self, stage_index: int) -> None:

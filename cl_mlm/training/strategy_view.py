@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedTokenizerBase
 
-    from cl_mlm.config.schema import TrainingConfig
+    from cl_mlm.config.schema import Config
     from cl_mlm.objective import Head, Objective
     from cl_mlm.stream import Stream
     from cl_mlm.task import LabelSpace, Task, Tasks
@@ -46,7 +46,7 @@ class StrategyView:
     """A run as one call of a hook may see it. `cl_mlm.strategy.RunView` says what every property and method means.
 
     Args:
-        training: the settings of the present stage.
+        config: of the run, with the training settings of the present stage.
         stream, tasks, place, data, network: of the run.
         cost: gets the passes that the hook makes.
         hook: names of the strategy and of its hook, and what tells this call from others in the same micro-batch: by
@@ -56,7 +56,7 @@ class StrategyView:
 
     def __init__(
         self,
-        training: TrainingConfig,
+        config: Config,
         stream: Stream,
         tasks: Tasks,
         place: Place,
@@ -66,7 +66,7 @@ class StrategyView:
         hook: tuple[str | int, ...],
         refuse: Callable[[npt.NDArray[np.int64]], None],
     ) -> None:
-        self._training, self._stream, self._tasks = training, stream, tasks
+        self._config, self._stream, self._tasks = config, stream, tasks
         self._place, self._data, self._network = place, data, network
         self._cost, self._hook, self._refuse = cost, hook, refuse
         self._num_passes = 0
@@ -125,11 +125,11 @@ class StrategyView:
 
     @property
     def batch_size(self) -> int:
-        return self._training.batch_size
+        return self._config.training.batch_size
 
     @property
     def accumulation(self) -> int:
-        return self._training.accumulation
+        return self._config.training.accumulation
 
     @property
     def training_ids(self) -> npt.NDArray[np.int64]:
