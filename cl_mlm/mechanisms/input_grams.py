@@ -1,7 +1,8 @@
 """Gram matrices of what layers read: the subspace that a stage's rows span at a layer's input.
 
-For methods that keep updates out of that subspace: gradient projection memory (Saha et al. 2021, arXiv:2103.09762), which
-takes singular vectors of the inputs, the eigenvectors of this matrix; InfLoRA (Liang and Li 2024, arXiv:2404.00228).
+For methods that keep updates out of that subspace: gradient projection memory (Saha et al. 2021, arXiv:2103.09762),
+which takes singular vectors of the inputs, the eigenvectors of this matrix; InfLoRA (Liang and Li 2024,
+arXiv:2404.00228).
 
 Axes: I inputs of the model, T tokens, H numbers that a layer reads of a token.
 """

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from cl_mlm.errors import ConfigError, DataError
 from cl_mlm.data.templates import Template
+from cl_mlm.errors import ConfigError, DataError
 
 COLUMNS = ["text", "label", "domain"]
 GIVEN = {"labels": ["a"], "choices": ["A"], "mask": "\ue000"}

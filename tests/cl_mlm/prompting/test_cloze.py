@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from cl_mlm.data.templates import SLOT
 from cl_mlm.errors import DataError
 from cl_mlm.prompting.cloze import cloze_likelihoods
 from cl_mlm.prompting.reader import Reader
-from cl_mlm.data.templates import SLOT
 
 PROMPTS = [f"snow and ice . it was {SLOT} .", f"{SLOT} is what it was", f"so much sun on the beach, so it was {SLOT}"]
 
