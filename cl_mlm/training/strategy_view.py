@@ -155,7 +155,7 @@ class StrategyView:
         self._refuse(ids)
         found = torch.empty(0, 0)
         with evaluation_mode(self._network.model), torch.no_grad():
-            for positions, batch in self._data.batches(ids, self._training.batch_size):
+            for positions, batch in self._data.batches(ids, self._config.training.batch_size):
                 features = row_features(self.forward(batch).features.float(), batch).cpu()
                 if not len(found):
                     found = torch.empty(len(ids), features.shape[-1])
