@@ -204,6 +204,11 @@ class Objective(ABC):
         return {"label": [names.get(label, label) for label in rows["label"]]} if "label" in rows else {}
 
     @property
+    def chats(self) -> bool:
+        """Whether rows go through the chat template of the model's tokenizer."""
+        return False
+
+    @property
     def contradicts(self) -> bool:
         """Whether rows with one key must have one reference: where they have several, training contradicts itself."""
         return self.min_labels > 0

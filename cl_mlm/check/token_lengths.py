@@ -15,10 +15,9 @@ import numpy as np
 
 from cl_mlm.data.cache import building, cache_folder
 from cl_mlm.errors import DataError
-from cl_mlm.models.tokenizers import tokenizer_hash
 from cl_mlm.objective import Lengths
 from cl_mlm.stream import SPLITS, Stream
-from cl_mlm.tokens.encoding import encode_rows, encoding_identity
+from cl_mlm.tokens.encoding import encode_rows, encoding_identity, tokenizer_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +50,8 @@ def stream_lengths(stream: Stream, tasks: Tasks, tokenizer: PreTrainedTokenizerB
     """
     objectives = [[*encoding_identity(task.objective), list(task.labels.index)] for task in tasks]
     identity = [VERSION, stream.fingerprint, objectives, tasks.keys, tasks.column_keys, max_length, MOST_ROWS]
-    key = json.dumps([*identity, tokenizer_hash(tokenizer)], sort_keys=True)
+    named = [tokenizer_identity(task.objective, tokenizer) for task in tasks]
+    key = json.dumps([*identity, *named], sort_keys=True)
     folder = cache_folder("lengths") / hashlib.sha256(key.encode()).hexdigest()[:32]
     if not folder.is_dir():
         lengths = _count(stream, tasks, tokenizer, max_length)

@@ -19,6 +19,7 @@ UnseenLabels = Literal["error", "drop"]  # that no training row has
 BESIDE_IDENTITY = ("arm", "code", "output", "tracking", "checkpoint")
 NAME_LENGTH = 40
 STAGE_SETTINGS = ("epochs", "steps", "learning_rate", "batch_size", "patience")  # a stage may have its own
+CHAT_OPTIONS = ("chat", "system", "chat_template")  # of prompting; left out of a resolved config without `chat`
 
 
 def _option(default: Any, help: str, **bounds: float) -> Any:
@@ -255,6 +256,9 @@ class PromptingConfig:
     max_length: int | None = _option(
         None, "tokens of a prompt and its answer; longer prompts lose their beginning; null: the model's limit", min=8
     )
+    chat: bool = _option(False, "asks through the chat template of the model's tokenizer, as a user does")
+    system: str | None = _option(None, "with `chat`: the text of the system's turn; null: none of ours")
+    chat_template: str | None = _option(None, "with `chat`: a chat template (jinja2) in place of the tokenizer's own")
     data: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": "a stream section whose columns are prompted; null: those of the run's own stream"},
@@ -302,8 +306,8 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain nested dicts; what changes nothing where it is not set is left out there.
 
-        Those are `prompting`, `arm`, `code`, `training.deterministic`, `training.stages`, and options of other modes of
-        fine-tuning: so they change no hash of runs that do not use them.
+        Those are `prompting` and its options of a chat, `arm`, `code`, `training.deterministic`, `training.stages`, and
+        options of other modes of fine-tuning: so they change no hash of runs that do not use them.
         """
         values = asdict(self)
         for key in ("deterministic", "stages"):
@@ -312,6 +316,10 @@ class Config:
         for option in mode_options():
             if values["finetuning"][option] is None:
                 del values["finetuning"][option]
+        if self.prompting is not None and not self.prompting.chat:
+            for option in CHAT_OPTIONS:
+                if not values["prompting"][option]:
+                    del values["prompting"][option]
         for key in ("prompting", "arm", "code"):
             if not values[key]:
                 del values[key]

@@ -17,6 +17,7 @@ from cl_mlm.models.positions import PositionLimits, own_length, position_limits
 from cl_mlm.models.size import without_weights
 from cl_mlm.models.tokenizers import STAND_INS, give_padding, load_tokenizer
 from cl_mlm.prompting.reader import prompt_length
+from cl_mlm.tokens.chat import Chat
 from cl_mlm.tokens.frames import frame, has_tokens, known_text
 from cl_mlm.tokens.row_groups import encode_group, row_groups
 from cl_mlm.tokens.text_rows import padding
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-    from cl_mlm.config.schema import Config
+    from cl_mlm.config.schema import Config, PromptingConfig
     from cl_mlm.objective import Head, Objective
     from cl_mlm.prompting.columns import Prompting
     from cl_mlm.stream import Stream
@@ -134,7 +135,7 @@ def length_notes(config: Config, stream: Stream) -> list[str]:
     return notes
 
 
-def prompt_faults(config: Config, prompting: Prompting, objective: Objective) -> list[str]:
+def prompt_faults(config: Config, prompting: Prompting, objective: Objective) -> list[str]:  # noqa: PLR0911
     """Returns where prompts or their answers are longer than the model can read; `[]` where it is out of reach.
 
     A prompt that is too long loses its start; only its answers must fit.
@@ -148,6 +149,8 @@ def prompt_faults(config: Config, prompting: Prompting, objective: Objective) ->
         length = prompt_length(own, prompting.config.max_length)
     except ConfigError as error:
         return error.problems
+    if faults := _chat_faults(prompting.config, model):
+        return faults
     words = list({word for of_label in prompting.words.values() for word in of_label})
     unknown = [word for word in words if not has_tokens(model.tokenizer, word)]
     if unknown:
@@ -160,7 +163,7 @@ def prompt_faults(config: Config, prompting: Prompting, objective: Objective) ->
     longest, target = max(chosen, written), model.limits.target
     if target is not None and longest > target:
         return [f"prompting: answers take {longest} tokens, and this model's decoder can read {target}"]
-    first, last = frame(model.tokenizer)
+    first, last = ([], []) if prompting.config.chat else frame(model.tokenizer)
     room = length - len(first) - len(last)
     if model.kind == "causal":
         # The last token of an answer is not read; what is written needs one token of the prompt at least.
@@ -170,6 +173,26 @@ def prompt_faults(config: Config, prompting: Prompting, objective: Objective) ->
     if longest > room:
         return [f"prompting.max_length: must leave room for answers of {longest} tokens, got {length}"]
     return []
+
+
+def _chat_faults(section: PromptingConfig, model: TaskModel) -> list[str]:
+    """Returns why a model cannot be asked through a chat template; `[]` where it is not to be."""
+    if not section.chat:
+        return []
+    if model.kind != "causal":
+        return ["prompting.chat: needs a decoder, which writes its turn behind the user's; got true"]
+    return Chat(model.tokenizer, section.chat_template).faults("prompting.chat", "prompting", section.system)
+
+
+def chat_of(config: Config) -> Chat | None:
+    """Returns how the model's tokenizer writes the prompts of a config; None: as plain texts, or it is out of reach."""
+    section = config.prompting
+    if section is None or not section.chat:
+        return None
+    try:
+        return Chat(load_tokenizer(config.model), section.chat_template)
+    except UnreachableModelError:  # told when it is loaded
+        return None
 
 
 def _task_model(config: Config, objective: Objective, labels: Sequence[str]) -> TaskModel:
@@ -226,7 +249,10 @@ def _task_faults(config: Config, stream: Stream, tasks: Tasks, task: Task, model
         )
     extra = objective.extra_length(tokenizer, model.kind)
     vocabulary = getattr(model.settings, "vocab_size", None) or len(tokenizer)
-    is_safe = limits.target is None and (limits.input is None or max_length + extra <= limits.input)
+    # What a chat template makes of a row is known only when it is done.
+    is_safe = (
+        not objective.chats and limits.target is None and (limits.input is None or max_length + extra <= limits.input)
+    )
     if is_safe and len(tokenizer) <= vocabulary and has_tokens(tokenizer, UNKNOWN):
         return faults
     # Tokens of every row, of input and target.

@@ -21,7 +21,7 @@ from cl_mlm.experiment.composition import (
     composition_faults,
     make_strategies,
 )
-from cl_mlm.experiment.model_fit import length_faults, length_notes, prompt_faults, with_length
+from cl_mlm.experiment.model_fit import chat_of, length_faults, length_notes, prompt_faults, with_length
 from cl_mlm.experiment.provenance import components, provenance
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
@@ -221,7 +221,7 @@ def _prompting(config: Config, stream: Stream, objectives: Sequence[Objective]) 
     problems = prompt_faults(config, prompting, objectives[0])
     if problems:
         raise ConfigError(problems)
-    return prompting
+    return replace(prompting, chat=chat_of(config))
 
 
 def _collect(faults: list[ClMlmError], work: Callable[[], T]) -> T | None:

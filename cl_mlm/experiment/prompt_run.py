@@ -168,6 +168,7 @@ def _score(prepared: Prepared, backbone: PlainBackbone, index: int) -> dict[str,
     from cl_mlm.prompting.reader import Reader
     from cl_mlm.prompting.scoring import score_columns
     from cl_mlm.prompting.summary import prompting_summary
+    from cl_mlm.tokens.chat import Chat
     from cl_mlm.training.hardware import make_accelerator
 
     config, prompting = prepared.config, prepared.prompting
@@ -175,6 +176,8 @@ def _score(prepared: Prepared, backbone: PlainBackbone, index: int) -> dict[str,
     accelerator: Any = make_accelerator(config)
     model: Any = backbone.model
     model.to(config.training.device)
+    chat = Chat(backbone.tokenizer, prompting.config.chat_template) if prompting.config.chat else None
+    prompting = replace(prompting, chat=chat)
     reader = Reader(
         model,
         backbone.tokenizer,
@@ -182,6 +185,7 @@ def _score(prepared: Prepared, backbone: PlainBackbone, index: int) -> dict[str,
         accelerator.autocast,
         config.evaluation.batch_size,
         prompting.config.max_length,
+        chat,
     )
     found = {str(shots): score_columns(reader, prompting, shots, index) for shots in prompting.config.shots}
     first = next(iter(found.values()))

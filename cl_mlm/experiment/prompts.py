@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cl_mlm.prompting.reader import Reader
 from cl_mlm.prompting.scoring import score_columns
+from cl_mlm.tokens.chat import Chat
 from cl_mlm.tracking.slugs import slugs
 from cl_mlm.training import hooks
 
@@ -35,6 +37,8 @@ def measure_prompts(prompting: Prompting, run: Run, record: Record, journal: Jou
     backbone = run.network.backbone
     model: PreTrainedModel = backbone.model
     config = prompting.config
+    chat = Chat(backbone.tokenizer, config.chat_template) if config.chat else None
+    prompting = replace(prompting, chat=chat)
     reader = Reader(
         model,
         backbone.tokenizer,
@@ -42,6 +46,7 @@ def measure_prompts(prompting: Prompting, run: Run, record: Record, journal: Jou
         run.network.autocast,
         run.config.evaluation.batch_size,
         config.max_length,
+        chat,
     )
     names = slugs([column.name for column in prompting.columns])
     with ExitStack() as stack:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def generate_texts(
-    run: Predictor, inputs: Mapping[str, torch.Tensor], max_new_tokens: int, decoder_start: int | None = None
+    run: Predictor,
+    inputs: Mapping[str, torch.Tensor],
+    max_new_tokens: int,
+    decoder_start: int | None = None,
+    *,
+    end: int | None = None,
 ) -> list[str]:
     """Returns the text that the model writes for every row, without special tokens and outer white space.
 
@@ -32,8 +37,9 @@ def generate_texts(
         inputs: `input_ids` and `attention_mask`, (R, T); those of a decoder are padded on the left.
         max_new_tokens: tokens that are written at most, the end token included.
         decoder_start: first token of an encoder-decoder's decoder; None: the model is a decoder.
+        end: the token that ends an answer; None: the one that ends a text.
     """
-    return texts_of(run.tokenizer, generate_tokens(run, inputs, max_new_tokens, decoder_start))
+    return texts_of(run.tokenizer, generate_tokens(run, inputs, max_new_tokens, decoder_start, end=end), end)
 
 
 def generate_tokens(
@@ -42,6 +48,7 @@ def generate_tokens(
     max_new_tokens: int,
     decoder_start: int | None = None,
     answers: AnswerTrie | None = None,
+    end: int | None = None,
 ) -> list[list[int]]:
     """Returns the tokens that the model writes for every row, the end token included; see `generate_texts`.
 
@@ -56,17 +63,18 @@ def generate_tokens(
         decoder_start: as for `generate_texts`.
         answers: the likeliest token is taken among those that continue one of these; None: among all. Where one answer
             is left, its tokens follow without the model.
+        end: as for `generate_texts`.
     """
     import torch
 
     from cl_mlm.models.writing import begin, write
 
-    end = end_token(run.tokenizer)
+    end = end_token(run.tokenizer) if end is None else end
     with torch.no_grad(), run.autocast():
         writing = begin(run.model, inputs, decoder_start)
         if writing is not None:
             return write(writing, max_new_tokens, end, answers)
-        return _generated(run, inputs, max_new_tokens, decoder_start, answers)
+        return _generated(run, inputs, max_new_tokens, decoder_start, answers, end)
 
 
 def _generated(
@@ -75,11 +83,11 @@ def _generated(
     max_new_tokens: int,
     decoder_start: int | None,
     answers: AnswerTrie | None,
+    end: int,
 ) -> list[list[int]]:
     """Returns what `generate_tokens` does, by the model's own `generate`."""
     from transformers import GenerationConfig
 
-    end = end_token(run.tokenizer)
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -100,9 +108,9 @@ def _generated(
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
-def texts_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]) -> list[str]:
+def texts_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]], end: int | None = None) -> list[str]:
     """Returns the texts that written tokens stand for: up to the end token, without special tokens and outer space."""
-    end = end_token(tokenizer)
+    end = end_token(tokenizer) if end is None else end
     ended = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in rows]
     return [text.strip() for text in tokenizer.batch_decode(ended, skip_special_tokens=True)]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from cl_mlm.batch import Batch, Outputs, Predictions, Sites
+from cl_mlm.batch import Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.generation import decoder_start_token, end_token, generate_texts, texts_of
 from cl_mlm.objective import (
@@ -25,27 +25,23 @@ from cl_mlm.objective import (
     RawRows,
     input_lengths,
 )
-from cl_mlm.objectives.closed_answers import choose, token_faults
-from cl_mlm.scores import generated_text as text_scores
+from cl_mlm.scores.generated_text import METRICS, Metric, format_failures, parting
 from cl_mlm.scores.labels import per_class
 from cl_mlm.scores.segmentation import folded
+from cl_mlm.tokens.chat import Chat, exchange, with_system
+from cl_mlm.tokens.chat_rows import encode_conversations
+from cl_mlm.tokens.closed_answers import choose, token_faults
 from cl_mlm.tokens.frames import has_tokens
-from cl_mlm.tokens.logits import NO_TARGET, token_losses, token_sites
-from cl_mlm.tokens.text_rows import padded, padding, text_faults
+from cl_mlm.tokens.logits import token_losses, token_sites
+from cl_mlm.tokens.target_batches import decoder_batch, encoder_decoder_batch, left_padded_prompts
+from cl_mlm.tokens.text_rows import padding, text_faults
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from cl_mlm.batch import Batch
     from cl_mlm.objective import Numbers
-
-Metric = Literal["exact_match", "rouge_l", "chrf", "bleu"]
-METRICS = {
-    "exact_match": text_scores.exact_match,
-    "rouge_l": text_scores.rouge_l,
-    "chrf": text_scores.chrf,
-    "bleu": text_scores.bleu,
-}
 
 
 class TextToText(Objective):
@@ -54,6 +50,10 @@ class TextToText(Objective):
     An encoder-decoder reads prefix and source and writes the target. A decoder reads prefix, source and separator and
     continues with the target; only the target's tokens are in the loss. A source is cut to `training.max_length`
     tokens; the input of a decoder is longer by separator and target.
+
+    With `chat` a decoder reads the source as a user's turn, in the words of the tokenizer's chat template, and writes
+    the assistant's turn up to the token that ends it; there is no separator. A prompt that is too long loses the end of
+    the source.
 
     Args:
         prefix: put before every source.
@@ -66,6 +66,9 @@ class TextToText(Objective):
         answers: the texts that are answers; any other output is a format failure. Null: any text may be an answer.
         decode: `constrained`: the model chooses one of `answers`, token by token, and what it writes freely is scored
             beside; `free`: it may write any text.
+        chat: whether source and target go through the chat template of the model's tokenizer; for decoders.
+        system: with `chat`: the text of the system's turn; null: none, or what the template itself puts there.
+        chat_template: with `chat`: a chat template (jinja2) in place of the tokenizer's own.
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("seq2seq", "causal")
@@ -84,6 +87,9 @@ class TextToText(Objective):
         metric: Metric = "exact_match",
         answers: list[str] | None = None,
         decode: Literal["free", "constrained"] = "free",
+        chat: bool = False,
+        system: str | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self.prefix = prefix
         self.separator = separator
@@ -92,6 +98,9 @@ class TextToText(Objective):
         self.metric = metric
         self.answers = answers
         self.decode = decode
+        self.chat = chat
+        self.system = system
+        self.chat_template = chat_template
         self._decoder_start: int | None = None
 
     @override
@@ -101,6 +110,12 @@ class TextToText(Objective):
             faults.append(f"max_new_tokens: must be at least 2, got {self.max_new_tokens}")
         if self.max_target_length is not None and self.max_target_length < 2:
             faults.append(f"max_target_length: must be at least 2 or null, got {self.max_target_length}")
+        of_chat = {"system": self.system, "chat_template": self.chat_template}
+        faults += [
+            f"{name}: must be null without chat, and else a text, got {text!r}"
+            for name, text in of_chat.items()
+            if text is not None and not (self.chat and text.strip())
+        ]
         if self.answers is None:
             if self.decode == "constrained":
                 faults.append("decode: must be free where there are no answers to choose from, got constrained")
@@ -113,6 +128,11 @@ class TextToText(Objective):
     @override
     def bind(self, model: PreTrainedModel, head: Head) -> None:
         self._decoder_start = decoder_start_token(model) if head == "seq2seq" else None
+
+    @property
+    @override
+    def chats(self) -> bool:
+        return self.chat
 
     @property
     @override
@@ -149,15 +169,44 @@ class TextToText(Objective):
 
         They are the same for encoder-decoders and decoders; `collate` puts them together as the model reads them.
         """
+        if self.chat:
+            return encode_conversations(
+                self._chat(tokenizer), self._conversations(rows), max_length, self._target_limit
+            )
         sources = tokenizer(
             [self.prefix + source for source in rows["source"]], truncation=True, max_length=max_length, verbose=False
         )
-        targets = _target_tokens(rows, tokenizer)
-        end, limit = end_token(tokenizer), self._target_limit - 1
+        targets, end, limit = self._targets(rows, tokenizer), self._end(tokenizer), self._target_limit - 1
         return {
             "input_ids": list(sources["input_ids"]),
             "target_ids": [[*tokens[:limit], end] for tokens in targets],
         }
+
+    def _chat(self, tokenizer: PreTrainedTokenizerBase) -> Chat:
+        return Chat(tokenizer, self.chat_template)
+
+    def _conversations(self, rows: RawRows) -> list[list[Mapping[str, Any]]]:
+        """Returns rows as a question and its answer, behind the text of the system where there is one."""
+        pairs = zip(rows["source"], rows["target"], strict=True)
+        return [with_system(self.system, exchange(self.prefix + source, target)) for source, target in pairs]
+
+    def _end(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Returns the token that ends a target."""
+        return self._chat(tokenizer).end if self.chat else end_token(tokenizer)
+
+    def _targets(self, rows: RawRows, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Returns the tokens of every target, not cut and without an end token."""
+        if self.chat:
+            turns = self._chat(tokenizer).turns(self._conversations(rows))
+            return [found.ids[slice(*found.spans[-1])][:-1] for found in turns]
+        return list(tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _answer_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Returns the tokens of every one of `answers` as a target, with the end token."""
+        answers, end = list(self.answers or ()), self._end(tokenizer)
+        return [
+            [*tokens, end] for tokens in self._targets({"source": ["a"] * len(answers), "target": answers}, tokenizer)
+        ]
 
     @property
     def _target_limit(self) -> int:
@@ -169,7 +218,7 @@ class TextToText(Objective):
         self, rows: RawRows, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], max_length: int
     ) -> dict[str, Lengths]:
         """Returns the tokens of sources (with the prefix) and of targets (with the end token)."""
-        targets = _target_tokens(rows, tokenizer)
+        targets = self._targets(rows, tokenizer)
         return {
             "source": input_lengths(self, rows, tokenizer, labels, max_length),
             "target": Lengths.of(self._target_limit, [len(tokens) + 1 for tokens in targets]),
@@ -177,18 +226,23 @@ class TextToText(Objective):
 
     @override
     def tokenizer_faults(self, tokenizer: PreTrainedTokenizerBase, head: Head) -> list[str]:
+        if self.chat:
+            if head == "seq2seq":
+                return ["stream.options.chat: needs a decoder, as an encoder-decoder has no turns; got true"]
+            if faults := self._chat(tokenizer).faults("stream.options.chat", "stream.options", self.system):
+                return faults
         try:
             end_token(tokenizer)
         except ConfigError as error:
             return error.problems
         faults = []
-        if head == "causal" and self.separator and not has_tokens(tokenizer, self.separator):
+        if head == "causal" and self.separator and not self.chat and not has_tokens(tokenizer, self.separator):
             faults.append(f"stream.options.separator: the tokenizer has no tokens for it, got {self.separator!r}")
         unknown = [repr(answer) for answer in self.answers or () if not has_tokens(tokenizer, answer)]
         if unknown:
             faults.append(f"stream.options.answers: the tokenizer has no tokens for {', '.join(unknown[:10])}")
         elif self.answers and self.decode == "constrained":
-            faults += token_faults(tokenizer, self.answers, self.max_new_tokens)
+            faults += token_faults(self.answers, self._answer_tokens(tokenizer), self.max_new_tokens)
         return faults
 
     @override
@@ -206,7 +260,7 @@ class TextToText(Objective):
             return 0
         # The last token that a decoder writes it does not read.
         longest_target = max(self._target_limit, self.written_length(tokenizer) - 1)
-        return len(self._separator_tokens(tokenizer)) + longest_target
+        return longest_target if self.chat else len(self._separator_tokens(tokenizer)) + longest_target
 
     @override
     def input_length(
@@ -219,10 +273,13 @@ class TextToText(Objective):
         """Returns the tokens of sources, for a decoder those of source, separator and target."""
         if head != "causal":
             return lengths["input_ids"]
+        answered = lengths["target_ids"] if written is None else written - 1
+        if self.chat:
+            return lengths["input_ids"] + answered
         framed = tokenizer(self.separator, verbose=False)["input_ids"]
         num_ends = sum(1 for _ in takewhile(lambda token: token == end_token(tokenizer), reversed(framed)))
         prompts = lengths["input_ids"] - num_ends + len(self._separator_tokens(tokenizer))
-        return prompts + (lengths["target_ids"] if written is None else written - 1)
+        return prompts + answered
 
     def _separator_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return list(tokenizer(self.separator, add_special_tokens=False, verbose=False)["input_ids"])
@@ -235,11 +292,16 @@ class TextToText(Objective):
         targets = [tokens.tolist() for tokens in encoded["target_ids"]]
         pad = padding(tokenizer)
         if self._decoder_start is None:
-            return _decoder_batch(self._prompts(encoded["input_ids"], tokenizer), targets, ids, pad)
-        return _encoder_decoder_batch(encoded, targets, ids, pad, self._decoder_start)
+            return decoder_batch(self._prompts(encoded["input_ids"], tokenizer), targets, ids, pad)
+        return encoder_decoder_batch(encoded, targets, ids, pad, self._decoder_start)
 
     def _prompts(self, sources: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """Returns sources with the separator, and without end tokens, which would end the text before the target."""
+        """Returns sources with the separator, and without end tokens, which would end the text before the target.
+
+        In a chat they are as they should be.
+        """
+        if self.chat:
+            return [tokens.tolist() for tokens in sources]
         end = end_token(tokenizer)
         separator = self._separator_tokens(tokenizer)
         prompts = []
@@ -266,8 +328,9 @@ class TextToText(Objective):
         if self._decoder_start is None:
             inputs = left_padded_prompts(batch, padding(run.tokenizer))
         if self.answers is not None and self.decode == "constrained":
-            return choose(run, inputs, self.answers, self._decoder_start)
-        return Predictions(generate_texts(run, inputs, self.written_length(run.tokenizer), self._decoder_start))
+            return choose(run, inputs, self.answers, self._decoder_start, self._answer_tokens(run.tokenizer))
+        most, end = self.written_length(run.tokenizer), self._end(run.tokenizer)
+        return Predictions(generate_texts(run, inputs, most, self._decoder_start, end=end))
 
     @override
     def attainable(
@@ -284,10 +347,10 @@ class TextToText(Objective):
         """
         if self.decode == "constrained":
             return Attainable.whole(self.references(rows), self.metric)
-        tokens, end = _target_tokens(rows, tokenizer), end_token(tokenizer)
+        tokens, end = self._targets(rows, tokenizer), self._end(tokenizer)
         most = self.written_length(tokenizer)
         limit = self._target_limit - 1
-        values = texts_of(tokenizer, [[*target[:limit], end][:most] for target in tokens])
+        values = texts_of(tokenizer, [[*target[:limit], end][:most] for target in tokens], end)
         references, obstacles = self.references(rows), []
         for target, value, reference in zip(tokens, values, references, strict=True):
             is_right = value == reference or METRICS[self.metric]([value], [reference]) > 1 - 1e-9
@@ -298,8 +361,8 @@ class TextToText(Objective):
         self, tokens: Sequence[int], target: str, written: str, tokenizer: PreTrainedTokenizerBase
     ) -> Obstacle:
         """Returns why a target is written otherwise."""
-        example = _becomes(target, written)
-        if end_token(tokenizer) in tokens:
+        example = parting(target, written)
+        if self._end(tokenizer) in tokens:
             return Obstacle("the target holds the token that ends a text", example)
         if tokenizer.unk_token_id in tokens:
             return Obstacle("the target holds characters that the vocabulary lacks", example)
@@ -319,7 +382,7 @@ class TextToText(Objective):
         """Returns `exact_match`, `rouge_l`, `chrf` and `bleu`, with `answers` also `format_failures`, each in 0-1."""
         scores = {name: metric(predictions, references) for name, metric in METRICS.items()}
         if self.answers is not None:
-            scores["format_failures"] = text_scores.format_failures(predictions, self.answers)
+            scores["format_failures"] = format_failures(predictions, self.answers)
         return {"score": scores[self.metric], **scores}
 
     @override
@@ -332,68 +395,3 @@ class TextToText(Objective):
         written = [folded(text) for text in predictions]
         right = [folded(text) for text in references]
         return per_class(written, right, [folded(answer) for answer in self.answers])
-
-
-def _target_tokens(rows: RawRows, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Returns the tokens of every target, not cut and without an end token."""
-    return list(tokenizer(list(rows["target"]), add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _becomes(target: str, written: str, most: int = 40) -> str:
-    """Returns both texts from shortly before the place where they part, each cut to `most` characters."""
-    pairs = zip(target, written, strict=False)
-    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(target), len(written)))
-    start = max(0, place - most // 2) if max(len(target), len(written)) > most else 0
-
-    def shown(text: str) -> str:
-        return ("..." if start else "") + repr(text[start : start + most]) + ("..." if text[start + most :] else "")
-
-    return f"{shown(target)} becomes {shown(written)}"
-
-
-def _decoder_batch(prompts: Sequence[list[int]], targets: Sequence[list[int]], ids: torch.Tensor, pad: int) -> Batch:
-    """Returns prompts followed by targets; the token before each target token is the one that predicts it."""
-    pairs = list(zip(prompts, targets, strict=True))
-    texts = [prompt + target for prompt, target in pairs]
-    predicted = [[NO_TARGET] * (len(prompt) - 1) + [*target, NO_TARGET] for prompt, target in pairs]
-    inputs, mask = padded({"input_ids": texts, "targets": predicted}, {"input_ids": pad, "targets": NO_TARGET})
-    padded_targets = inputs.pop("targets")
-    return Batch(
-        {**inputs, "attention_mask": mask}, padded_targets, ids, _num_tokens(targets), num_tokens=int(mask.sum())
-    )
-
-
-def _encoder_decoder_batch(
-    encoded: Mapping[str, Sequence[Any]],
-    targets: Sequence[list[int]],
-    ids: torch.Tensor,
-    pad: int,
-    decoder_start: int,
-) -> Batch:
-    """Returns sources for the encoder, and targets shifted right by one token for the decoder."""
-    inputs, mask = padded(encoded, {"input_ids": pad})
-    shifted = [[decoder_start, *target[:-1]] for target in targets]
-    decoder, _ = padded({"input_ids": shifted, "targets": targets}, {"input_ids": pad, "targets": NO_TARGET})
-    inputs |= {"attention_mask": mask, "decoder_input_ids": decoder["input_ids"]}
-    count = _num_tokens(targets)
-    return Batch(inputs, decoder["targets"], ids, count, num_tokens=int(mask.sum() + count.sum()))
-
-
-def _num_tokens(targets: Sequence[list[int]]) -> torch.Tensor:
-    """Returns the tokens of every target, each a loss item, float (R,)."""
-    import torch
-
-    return torch.tensor([float(len(tokens)) for tokens in targets])
-
-
-def left_padded_prompts(batch: Batch, pad: int) -> dict[str, torch.Tensor]:
-    """Returns `input_ids` and `attention_mask` of a decoder's prompts, without targets and padded on the left."""
-    import torch
-
-    # The last token of a prompt is the one that predicts the first token of the target.
-    lengths = (batch.targets != NO_TARGET).int().argmax(1) + 1
-    width = int(lengths.max())
-    places = torch.arange(width, device=batch.device)[None] - (width - lengths)[:, None]
-    mask = places >= 0
-    ids = batch.inputs["input_ids"].gather(1, places.clamp_min(0)).masked_fill(~mask, pad)
-    return {"input_ids": ids, "attention_mask": mask.long()}

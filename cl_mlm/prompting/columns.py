@@ -11,6 +11,7 @@ from cl_mlm.errors import ConfigError, DataError, nearest
 from cl_mlm.prompting.shots import draw_shots, shot_faults
 from cl_mlm.prompting.verbaliser import Words, label_words, word_faults
 from cl_mlm.randomness import numpy_generator
+from cl_mlm.tokens.chat import exchange, with_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cl_mlm.config.schema import Config, PromptingConfig
     from cl_mlm.objective import Head, Objective
     from cl_mlm.stream import Column, Stream
+    from cl_mlm.tokens.chat import Chat
 
 LANGUAGE_HEADS: tuple[Head, ...] = ("causal", "masked", "seq2seq")
 CHOOSING = ("classification", "relation")
@@ -73,6 +75,7 @@ class Prompting:
         is_own: whether the stream is the run's own.
         is_cloze: whether the model fills in masks.
         is_limited: whether this is a smoke run, which may show fewer demonstrations than asked for.
+        chat: how the model's tokenizer writes conversations; None: not known yet, or prompts are plain texts.
     """
 
     config: PromptingConfig
@@ -82,6 +85,7 @@ class Prompting:
     is_own: bool
     is_cloze: bool
     is_limited: bool = False
+    chat: Chat | None = None
 
     def labels(self, column: PromptColumn, after: int) -> list[str]:
         """Returns the labels that rows of a column may be given; `[]`: any text.
@@ -124,17 +128,23 @@ class Prompting:
             DataError: the template fails on a row.
         """
         given = {"labels": list(labels), "choices": [self.words[label][0] for label in labels], MASK: SLOT}
-        demonstrations = self._demonstrations(column, shots, given)
+        shown = self._demonstrations(column, shots, given)
         where = f"{self.config.split} of {column.name!r}"
         rows = column.table(self.config.split)[list(positions)]
         questions = [
             column.template.render(row, given, f"row {position} of {where}")
             for position, row in zip(positions, _row_by_row(rows), strict=True)
         ]
+        if self.chat is not None:
+            turns = [turn for question, answer in shown for turn in exchange(question, answer)]
+            asked = [[*turns, {"role": "user", "content": question}] for question in questions]
+            return [self.chat.text(with_system(self.config.system, messages), asks=True) for messages in asked]
+        between = "" if self.is_cloze else self.config.delimiter
+        demonstrations = [f"{question}{between}{answer}" for question, answer in shown]
         return [self.config.separator.join([*demonstrations, question]) for question in questions]
 
-    def _demonstrations(self, column: PromptColumn, shots: int, given: Mapping[str, Any]) -> list[str]:
-        """Returns training rows with their answers, as the template renders them."""
+    def _demonstrations(self, column: PromptColumn, shots: int, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Returns training rows, as the template renders them, and their answers; those of a cloze are in the text."""
         chosen = draw_shots(
             column.answers,
             shots,
@@ -148,11 +158,8 @@ class Prompting:
         for position, row in zip(chosen, _row_by_row(column.table("train")[chosen]), strict=True):
             answer = self.words.get(row[column.answer], (row[column.answer],))[0]
             where = f"row {position} of train of {column.name!r}"
-            if self.is_cloze:
-                text = column.template.render(row, {**given, MASK: answer}, where)
-            else:
-                text = f"{column.template.render(row, given, where)}{self.config.delimiter}{answer}"
-            demonstrations.append(text)
+            filled = {**given, MASK: answer} if self.is_cloze else given
+            demonstrations.append((column.template.render(row, filled, where), "" if self.is_cloze else answer))
         return demonstrations
 
     def example(self) -> str:
@@ -207,7 +214,11 @@ def prepare_prompting(config: Config, stream: Stream, objectives: Iterable[Objec
 
 def _shape_faults(section: PromptingConfig) -> list[str]:
     """Returns the faults that the section has whatever the stream is."""
-    faults = []
+    faults = [
+        f"prompting.{name}: must be null without chat, got {text!r}"
+        for name, text in {"system": section.system, "chat_template": section.chat_template}.items()
+        if text is not None and not section.chat
+    ]
     if not section.shots or len(set(section.shots)) < len(section.shots):
         faults.append(f"prompting.shots: must name each number of demonstrations once, got {section.shots}")
     if section.template is None and not section.templates:

@@ -97,7 +97,8 @@ def _num_answer_tokens(question: _Question) -> list[int]:
 
 def _as_one_text(reader: Reader, prompt: str, answers: Sequence[str]) -> _Question:
     """Returns a question for a decoder, which reads prompt and answer as one text."""
-    context = prompt.rstrip()
+    # The words of a chat template are the question's to their end.
+    context = prompt if reader.chat else prompt.rstrip()
     white_space = prompt[len(context) :]
     of_context, *wholes = reader.tokens([context, *(f"{context}{white_space}{answer}" for answer in answers)])
     # At least one token is the answer's own, even where the answer only changes the last token of the context.

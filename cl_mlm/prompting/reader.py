@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cl_mlm.objective import Head
+    from cl_mlm.tokens.chat import Chat
 
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
@@ -44,6 +45,7 @@ class Reader:
         precision: returns a context in which the model runs in the run's precision.
         batch_size: sequences that the model reads at once.
         wanted_length: tokens of a prompt and its answer at most, as the config asks; None: the model's limit.
+        chat: how prompts are written, whose template writes the special tokens, too; None: prompts are plain texts.
     """
 
     model: PreTrainedModel
@@ -52,6 +54,7 @@ class Reader:
     precision: Callable[[], AbstractContextManager[None]]
     batch_size: int
     wanted_length: int | None = None
+    chat: Chat | None = None
 
     def autocast(self) -> AbstractContextManager[None]:
         """Returns a context in which the model runs in the run's precision."""
@@ -75,8 +78,8 @@ class Reader:
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
-        """The special tokens that the tokenizer puts before and behind a text."""
-        return frame(self.tokenizer)
+        """The special tokens that the tokenizer puts before and behind a text; a chat has its own in the text."""
+        return ([], []) if self.chat else frame(self.tokenizer)
 
     @cached_property
     def decoder_start(self) -> int | None:

@@ -94,7 +94,7 @@ def _choose(
     if reader.kind == "masked":
         measured = cloze_likelihoods(reader, prompts, words)
     else:
-        delimiter = prompting.config.delimiter if reader.kind == "causal" else ""
+        delimiter = prompting.config.delimiter if reader.kind == "causal" and reader.chat is None else ""
         measured = likelihoods(reader, prompts, [f"{delimiter}{text}" for text in words])
     scores = normalised(measured, words, prompting.config.normalise)
     # A label counts by the likeliest of its words.
@@ -133,10 +133,11 @@ def _write(reader: Reader, prompting: Prompting, max_new_tokens: int, prompts: S
             rows = [[*first, *tokens[i][max(0, len(tokens[i]) - room) :], *last] for i in where]
             ids, mask = reader.padded(rows, left=is_decoder)
             inputs = {"input_ids": ids, "attention_mask": mask}
-            written = generate_texts(run, inputs, max_new_tokens, reader.decoder_start)
+            end = reader.chat.end if reader.chat else None
+            written = generate_texts(run, inputs, max_new_tokens, reader.decoder_start, end=end)
             for i, text in zip(where, written, strict=True):
                 texts[i] = text
     separator = prompting.config.separator
-    if separator:
+    if separator and reader.chat is None:
         texts = [text.partition(separator)[0].strip() for text in texts]
     return [*zip(texts, (len(ids) > room for ids in tokens), strict=True)]

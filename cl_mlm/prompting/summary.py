@@ -32,6 +32,7 @@ def prompting_summary(prompting: Prompting | None, scores: Mapping[str, Any]) ->
         "max_rows": config.max_rows,
         "seed": config.seed,
         "stream": {"name": prompting.stream.name, "fingerprint": prompting.stream.fingerprint},
+        **({"chat": True, "system": config.system} if config.chat else {}),
         "columns": [column.name for column in prompting.columns],
         "shots": scores,
     }

@@ -7,12 +7,14 @@ that equal their references by `exact_match` score 1 in all, empty ones too, for
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cl_mlm.scores.segmentation import folded, spaced, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Metric = Literal["exact_match", "rouge_l", "chrf", "bleu"]
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -89,3 +91,18 @@ def _all_equal(predictions: Sequence[str], references: Sequence[str]) -> bool:
 def _composed(texts: Sequence[str]) -> list[str]:
     """Returns the texts in NFKC."""
     return [unicodedata.normalize("NFKC", text) for text in texts]
+
+
+METRICS = {"exact_match": exact_match, "rouge_l": rouge_l, "chrf": chrf, "bleu": bleu}
+
+
+def parting(target: str, written: str, most: int = 40) -> str:
+    """Returns both texts from shortly before the place where they part, each cut to `most` characters."""
+    pairs = zip(target, written, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(target), len(written)))
+    start = max(0, place - most // 2) if max(len(target), len(written)) > most else 0
+
+    def shown(text: str) -> str:
+        return ("..." if start else "") + repr(text[start : start + most]) + ("..." if text[start + most :] else "")
+
+    return f"{shown(target)} becomes {shown(written)}"

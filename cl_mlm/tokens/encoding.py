@@ -93,7 +93,7 @@ def encode_rows(
             VERSION,
             rows_fingerprint,
             encoding_identity(objective),
-            tokenizer_hash(tokenizer),
+            tokenizer_identity(objective, tokenizer),
             list(labels),
             max_length,
         ],
@@ -130,6 +130,12 @@ def encoding_identity(objective: Objective) -> list[Any]:
     """Returns what names an objective in a cache of what it makes of rows; of an own one also digests of its code."""
     source = own_source([type(objective)])
     return [objective.name, objective.options(), *([source] if source else [])]
+
+
+def tokenizer_identity(objective: Objective, tokenizer: PreTrainedTokenizerBase) -> str | list[Any]:
+    """Returns what names a tokenizer in a cache of what an objective makes of rows; of a chat with its template."""
+    digest = tokenizer_hash(tokenizer)
+    return [digest, tokenizer.chat_template] if objective.chats else digest
 
 
 def _write(folder: Path, chunks: Iterable[Encoded]) -> None:

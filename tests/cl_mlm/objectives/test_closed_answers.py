@@ -12,7 +12,8 @@ from cl_mlm.models.answer_trie import AnswerTrie
 from cl_mlm.models.generation import generate_tokens
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objectives.text_to_text import TextToText, left_padded_prompts
+from cl_mlm.objectives.text_to_text import TextToText
+from cl_mlm.tokens.target_batches import left_padded_prompts
 
 ANSWERS = ["ice", "ice cream", "two and three", "hill"]
 ROWS = {"source": ["how cold is it", "one", "the long way round", "x y z"], "target": [*ANSWERS]}
@@ -50,11 +51,11 @@ def test_an_answer_that_is_written_freely_is_the_one_that_is_chosen(ask, monkeyp
     assert found.values == [ANSWERS[tokens.index(row)] for row in chosen]
     asked = []
 
-    def written(run, inputs, most, start=None, answers=None):
+    def written(run, inputs, most, start=None, answers=None, end=None):
         asked.append(len(inputs["input_ids"]))
         return [tokens[1], [9, 3], tokens[0], tokens[3]] if answers is None else [tokens[2]]
 
-    monkeypatch.setattr("cl_mlm.objectives.closed_answers.generate_tokens", written)
+    monkeypatch.setattr("cl_mlm.tokens.closed_answers.generate_tokens", written)
     objective = TextToText(answers=ANSWERS, decode="constrained")
     assert objective.predict(run, batch).values == ["ice cream", "two and three", "ice", "hill"]
     assert asked == [4, 1]

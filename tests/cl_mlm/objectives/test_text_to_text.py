@@ -13,8 +13,9 @@ from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.models.tiny import letter_tokenizer
-from cl_mlm.objectives.text_to_text import TextToText, left_padded_prompts
+from cl_mlm.objectives.text_to_text import TextToText
 from cl_mlm.tokens.logits import NO_TARGET
+from cl_mlm.tokens.target_batches import left_padded_prompts
 
 DECODERS, PAIRS = ["gpt2", "llama"], ["t5", "bart"]
 ROWS = {

@@ -68,7 +68,7 @@ def test_columns_of_the_same_labels_share_a_pass(passes):
         column("third", "classification", {}, ["a 1", "c 3"], ["a", "a"]),
     ]
     labels = {"first": ["a", "b", "c"], "second": ["a", "b", "c"], "third": ["a", "b"]}
-    found = score_columns(SimpleNamespace(kind="causal"), Prompting(columns, labels), 0, -1)
+    found = score_columns(SimpleNamespace(kind="causal", chat=None), Prompting(columns, labels), 0, -1)
     assert passes == [["a 1", "b 2 long", "c 3", "a 4"], ["a 1", "c 3"]]
     assert [each.metrics["score"] for each in found] == pytest.approx([1, 1 / 3, 1])
     assert [(each.num_rows, each.num_labels, each.num_cut) for each in found] == [(3, 3, 1), (3, 3, 1), (2, 2, 0)]
@@ -81,7 +81,7 @@ def test_texts_of_one_length_share_a_pass(passes):
         column("third", "text_to_text", {"max_new_tokens": 7}, ["x"], ["x 7"]),
     ]
     found = score_columns(
-        SimpleNamespace(kind="causal"), Prompting(columns, {each.name: [] for each in columns}), 0, -1
+        SimpleNamespace(kind="causal", chat=None), Prompting(columns, {each.name: [] for each in columns}), 0, -1
     )
     assert passes == [["x", "y"], ["x"]]
     assert [each.metrics["score"] for each in found] == [0.5, 1, 1]

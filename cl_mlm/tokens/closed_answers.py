@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING
 
 from cl_mlm.batch import Predictions
 from cl_mlm.models.answer_trie import AnswerTrie
-from cl_mlm.models.generation import end_token, generate_tokens, texts_of
+from cl_mlm.models.generation import generate_tokens, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
-    from transformers import PreTrainedTokenizerBase
 
     from cl_mlm.objective import Predictor
 
 
 def choose(
-    run: Predictor, inputs: Mapping[str, torch.Tensor], answers: Sequence[str], decoder_start: int | None
+    run: Predictor,
+    inputs: Mapping[str, torch.Tensor],
+    answers: Sequence[str],
+    decoder_start: int | None,
+    tokens: Sequence[list[int]],
 ) -> Predictions:
     """Returns one of the answers for every row, and as `free` what the model writes where nothing holds it to them.
 
@@ -33,31 +36,31 @@ def choose(
         inputs: `input_ids` and `attention_mask`, (R, T); those of a decoder are padded on the left.
         answers: texts that differ in their tokens.
         decoder_start: first token of an encoder-decoder's decoder; None: the model is a decoder.
+        tokens: of every answer, as those of targets in training, with the end token.
     """
-    tokens = _tokens(run.tokenizer, answers)
-    trie, most = AnswerTrie(tokens), max(map(len, tokens))
-    free = generate_tokens(run, inputs, most, decoder_start)
+    trie, most, end = AnswerTrie(tokens), max(map(len, tokens)), tokens[0][-1]
+    free = generate_tokens(run, inputs, most, decoder_start, end=end)
     places = [trie.place_of(row) for row in free]
     others = [row for row, place in enumerate(places) if place is None]
     if others:
         picked = {name: tensor[others] for name, tensor in inputs.items()}
-        for row, written in zip(others, generate_tokens(run, picked, most, decoder_start, trie), strict=True):
+        for row, written in zip(others, generate_tokens(run, picked, most, decoder_start, trie, end), strict=True):
             places[row] = trie.place_of(written)
     values = [answers[place] for place in places if place is not None]
-    return Predictions(values, free=texts_of(run.tokenizer, free))
+    return Predictions(values, free=texts_of(run.tokenizer, free, end))
 
 
-def token_faults(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], max_new_tokens: int) -> list[str]:
+def token_faults(answers: Sequence[str], tokens: Sequence[list[int]], max_new_tokens: int) -> list[str]:
     """Returns why a model cannot be held to these answers: some have the same tokens, or too many of them."""
-    faults, seen, end = [], dict[tuple[int, ...], str](), end_token(tokenizer)
-    for answer, tokens in zip(answers, map(tuple, _tokens(tokenizer, answers)), strict=True):
-        first = seen.setdefault(tokens, answer)
+    faults, seen = [], dict[tuple[int, ...], str]()
+    for answer, own in zip(answers, map(tuple, tokens), strict=True):
+        first = seen.setdefault(own, answer)
         if first != answer:
             faults.append(f"stream.options.answers: {first!r} and {answer!r} have the same tokens, so that none can be")
-        if end in tokens[:-1]:
+        if own[-1] in own[:-1]:
             faults.append(f"stream.options.answers: {answer!r} holds the token that ends a text, so that it cannot be")
-        if len(tokens) > max_new_tokens:
-            size = f"has {len(tokens)} tokens with the end token"
+        if len(own) > max_new_tokens:
+            size = f"has {len(own)} tokens with the end token"
             faults.append(
                 f"stream.options.max_new_tokens: {answer!r} {size}, got {max_new_tokens}, so that it cannot be"
             )
@@ -65,9 +68,3 @@ def token_faults(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], max
         return []
     rest = f" ({len(faults) - 1} more such faults)" if len(faults) > 1 else ""
     return [f"{faults[0]} chosen with decode: constrained{rest}"]
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
-    """Returns the tokens of every answer, as those of targets in training, with the end token."""
-    end = end_token(tokenizer)
-    return [[*ids, end] for ids in tokenizer(list(answers), add_special_tokens=False, verbose=False)["input_ids"]]
