@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.config.checking import build, check, defaults, describe, unknown_keys
 from cl_mlm.config.components import find, make_strategy, parameters, told_faults
 from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
+from cl_mlm.config.mode_rules import mode_faults
 from cl_mlm.config.own_modules import find_own_modules
 from cl_mlm.config.schema import Config, FinetuningConfig, PromptingConfig, file_name, mode_options
 from cl_mlm.config.shipped import config_file
@@ -161,6 +162,7 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
     checked = {name: _validated_strategy(name, arguments, problems) for name, arguments in config.strategies.items()}
     prompting = _validated_prompting(config.prompting, problems)
     finetuning = _with_mode_options(config.finetuning, problems)
+    problems += mode_faults(finetuning, config.training)
     settings = {field.name: getattr(config, field.name) for field in fields(Config)}
     settings |= {"stream": stream, "strategies": checked, "prompting": prompting, "finetuning": finetuning}
     settings["training"] = replace(config.training, stages=checked_stages(config.training.stages, problems))

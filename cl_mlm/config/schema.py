@@ -55,9 +55,9 @@ def _of_modes(help: str, modes: dict[str, Any], **bounds: float) -> dict[str, An
 class FinetuningConfig:
     """What is trained: of the model, or of what a mode adds to it. Heads over classes always are."""
 
-    mode: Literal["full", "head", "bitfit", "norm", "last_k", "lora", "ia3", "bottleneck"] = _option(
-        "full", "which weights are trained: docs/finetuning.md tells the modes"
-    )
+    mode: Literal[
+        "full", "head", "bitfit", "norm", "last_k", "lora", "ia3", "bottleneck", "prompt", "p_tuning", "prefix"
+    ] = _option("full", "which weights are trained: docs/finetuning.md tells the modes")
     cache_features: bool = _option(
         True, "mode head: the frozen body sees every row once, and the head is trained on its cached output"
     )
@@ -105,11 +105,39 @@ class FinetuningConfig:
             "of a bottleneck: it adds nothing at first, or next to nothing as in its paper", {"bottleneck": "zero"}
         ),
     )
+    virtual_tokens: int | None = field(
+        default=None,
+        metadata=_of_modes(
+            "trained vectors that are read before every text", {"prompt": 20, "p_tuning": 20, "prefix": 20}, min=1
+        ),
+    )
+    init: Literal["vocab", "text", "random"] | None = field(
+        default=None,
+        metadata=_of_modes("of a prompt: rows of the model's embeddings, a text, or numbers", {"prompt": "vocab"}),
+    )
+    init_text: str | None = field(
+        default=None, metadata=_of_modes("text that a prompt begins as, with init: text", {"prompt": None})
+    )
+    hidden_size: int | None = field(
+        default=None,
+        metadata=_of_modes(
+            "hidden units of the network that computes virtual tokens; null: as wide as what it reads",
+            {"p_tuning": None, "prefix": None},
+            min=1,
+        ),
+    )
+    prefix_projection: bool | None = field(
+        default=None,
+        metadata=_of_modes("computes a prefix by a network of two layers, as in its paper", {"prefix": False}),
+    )
     export: Literal["merged", "adapter"] | None = field(
         default=None,
         metadata=_of_modes(
             "the model of a stage: one that plain transformers loads, or the adapter alone",
-            {"lora": "merged", "ia3": "merged", "bottleneck": "adapter"},
+            {
+                **dict.fromkeys(("lora", "ia3"), "merged"),
+                **dict.fromkeys(("bottleneck", "prompt", "p_tuning", "prefix"), "adapter"),
+            },
         ),
     )
 

@@ -11,11 +11,13 @@ from transformers.models.auto import modeling_auto
 
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.models.finetuning import add_adapters
 from cl_mlm.models.generation import end_token
 from cl_mlm.models.loading import model_settings
 from cl_mlm.models.positions import PositionLimits, own_length, position_limits
 from cl_mlm.models.size import without_weights
 from cl_mlm.models.tokenizers import STAND_INS, give_padding, load_tokenizer
+from cl_mlm.models.virtual_tokens import LEARNED
 from cl_mlm.prompting.reader import prompt_length
 from cl_mlm.tokens.chat import Chat
 from cl_mlm.tokens.frames import frame, has_tokens, known_text
@@ -49,12 +51,19 @@ class TaskModel:
         settings: its config.
         limits: the tokens that it can read.
         tokenizer: the model's.
+        num_virtual: virtual tokens, which the limits leave out.
     """
 
     kind: Head
     settings: PretrainedConfig
     limits: PositionLimits
     tokenizer: PreTrainedTokenizerBase
+    num_virtual: int = 0
+
+    @property
+    def beside(self) -> str:
+        """What the limits leave out, in a message."""
+        return f" beside {self.num_virtual} virtual ones (finetuning.virtual_tokens)" if self.num_virtual else ""
 
 
 def with_length(config: Config, stream: Stream) -> Config:
@@ -81,7 +90,7 @@ def with_length(config: Config, stream: Stream) -> Config:
         if own[-1] < SHORTEST:
             raise ConfigError(
                 f"training.max_length: null leaves {max(0, own[-1])} tokens for a row, and {SHORTEST} are the least: "
-                f"this model can read {length} tokens, {_too_much(task.objective, model, length)}"
+                f"this model can read {length} tokens{model.beside}, {_too_much(task.objective, model, length)}"
             )
     return replace(config, training=replace(config.training, max_length=min(own)))
 
@@ -98,6 +107,9 @@ def length_faults(config: Config, stream: Stream) -> list[str]:
         for task in tasks:
             model = _task_model(config, task.objective, task.labels.names)
             where = "" if len(tasks) == 1 else f"stream, objective {task.key}: "
+            text = config.finetuning.init_text
+            if text is not None and not has_tokens(model.tokenizer, text):
+                return [f"finetuning.init_text: must have tokens in the model's tokenizer, got {text!r}"]
             found = _task_faults(config, stream, tasks, task, model)
             faults += [where + fault for fault in found]
     except UnreachableModelError:  # told when it is loaded
@@ -120,13 +132,13 @@ def length_notes(config: Config, stream: Stream) -> list[str]:
         except UnreachableModelError:
             return []
         stated, max_length = getattr(model.settings, "max_position_embeddings", None), config.training.row_length
-        extra = task.objective.extra_length(model.tokenizer, model.kind)
+        extra = task.objective.extra_length(model.tokenizer, model.kind) + model.num_virtual
         if model.limits.input is not None or not isinstance(stated, int) or not 0 < stated < max_length + extra:
             continue
         found = _encoded(config, stream, tasks, task, model.tokenizer)
         lengths = [_tokens_read(rows, split, task.objective, model, max_length) for split, rows in found]
         longest = max((int(sizes.max(initial=0)) for sizes in lengths), default=0)
-        if longest > stated:
+        if longest + model.num_virtual > stated:
             where = "" if len(tasks) == 1 else f"objective {task.key}: "
             notes.append(
                 f"{where}rows up to {longest:,} tokens, the model's config states {stated:,} positions "
@@ -197,9 +209,13 @@ def chat_of(config: Config) -> Chat | None:
 
 def _task_model(config: Config, objective: Objective, labels: Sequence[str]) -> TaskModel:
     kind, settings = model_settings(config.model, labels, config.training.max_length, objective)
-    limits, tokenizer = position_limits(without_weights(kind, settings)), load_tokenizer(config.model)
+    model, tokenizer = without_weights(kind, settings), load_tokenizer(config.model)
+    num_virtual = 0
+    if config.finetuning.mode in LEARNED:
+        add_adapters(model, config.finetuning, config.seed)
+        num_virtual = config.finetuning.virtual_tokens or 0
     give_padding(tokenizer, kind, is_encoder_decoder=settings.is_encoder_decoder)
-    return TaskModel(kind, settings, limits, tokenizer)
+    return TaskModel(kind, settings, position_limits(model), tokenizer, num_virtual)
 
 
 def _tokenizer_faults(model: TaskModel, objective: Objective) -> list[str]:
@@ -317,18 +333,19 @@ def _input_faults(
     found = f"{longer} of {len(lengths)} rows have more, up to {lengths.max()}"
     if not extra:
         return [
-            f"training.max_length: must be at most {limit}, the tokens that this model can read, or null: {found}; "
-            f"got {max_length}"
+            f"training.max_length: must be at most {limit}, the tokens that this model can read{model.beside}, "
+            f"or null: {found}; got {max_length}"
         ]
     room = limit - extra
     if room < SHORTEST:
         return [
-            f"training.max_length: cannot be small enough: this model can read {limit} tokens, "
+            f"training.max_length: cannot be small enough: this model can read {limit} tokens{model.beside}, "
             f"{_too_much(objective, model, limit)}; {found}; got {max_length}"
         ]
     return [
-        f"training.max_length: must be at most {room}, or null: this model can read {limit} tokens, of which separator "
-        f"and target take up to {extra} (stream.options.max_new_tokens, max_target_length); {found}; got {max_length}"
+        f"training.max_length: must be at most {room}, or null: this model can read {limit} tokens{model.beside}, "
+        f"of which separator and target take up to {extra} (stream.options.max_new_tokens, max_target_length); "
+        f"{found}; got {max_length}"
     ]
 
 

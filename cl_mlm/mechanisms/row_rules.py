@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn.functional import layer_norm, one_hot
 
 from cl_mlm.mechanisms.row_parts import Entries, Outer, Part, Whole
+from cl_mlm.models.soft_prompts import SoftPrompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,6 +45,8 @@ def find_rule(module: nn.Module) -> Rule | None:
         return partial(linear, transposed=True)
     if isinstance(module, nn.LayerNorm) and kind is nn.LayerNorm and len(module.normalized_shape) == 1:
         return norm
+    if kind is SoftPrompt:
+        return prompt
     if name == IA3 and len(module.active_adapters) == 1:  # type: ignore[arg-type]
         return ia3
     is_norm = kind.__name__.endswith(("RMSNorm", "T5LayerNorm"))
@@ -101,6 +104,11 @@ def ia3(module: Any, layer_input: Tensor | None, gradient: Tensor, _options: Map
     else:
         products = tokens(gradient) * tokens(module.base_layer(layer_input))
     return {f"ia3_l.{name}": Whole(products.sum(1).view(-1, *scales.shape))}
+
+
+def prompt(_: Any, _input: Tensor | None, gradient: Tensor, _options: Mapping[str, Any]) -> dict[str, Part]:
+    """Of a soft prompt, which every input reads as it is: what each of them gives."""
+    return {"weight": Whole(tokens(gradient))}
 
 
 def lookup(_: Any, layer_input: Tensor | None, gradient: Tensor, options: Mapping[str, Any]) -> dict[str, Part]:

@@ -1,8 +1,9 @@
 """The folder of an adapter: what peft loads beside the base model, and what a run goes on from.
 
 - `adapter_config.json`: peft's description: layers by name, and the heads that are replaced
-- `finetuning.json`: in its place, where no library knows the adapter: mode and options, which `with_adapter` reads
-- `adapter_model.safetensors`: every trained tensor, by the names that `PeftModel` gives
+- `finetuning.json`: mode and options, which `with_adapter` reads: where no library knows the adapter in place of that
+  description, and beside it where there are virtual tokens, which do not merge
+- `adapter_model.safetensors`: every trained tensor, by the names that `PeftModel` gives, and virtual tokens as computed
 - `config.json`: of the model that the adapter belongs to: its labels
 - `base.json`: which base: name, revision, digest of its files
 - `base/`: the base itself, where nothing else keeps it (the models that are built here)
@@ -18,10 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cl_mlm.config.schema import FinetuningConfig, ModelConfig, mode_options
-from cl_mlm.errors import RunFolderError
+from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.models.finetuning import ADAPTER, OWN_FORM, add_adapters, merged_state, peft_config, plain_name
+from cl_mlm.models.prompt_files import READ, START, computed_tokens, named_tokens, peft_reads
 from cl_mlm.models.stored_files import model_digest
 from cl_mlm.models.tiny import TINY
+from cl_mlm.models.virtual_tokens import LEARNED, NAME, virtual_tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,13 +50,16 @@ def write_adapter(folder: Path, model: PreTrainedModel, finetuning: FinetuningCo
     """
     folder.mkdir(parents=True)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if finetuning.mode in OWN_FORM:
+    if finetuning.mode in (*OWN_FORM, *LEARNED):
         options = {option: getattr(finetuning, option) for option in ("mode", *mode_options())}
         told = {option: value for option, value in options.items() if value is not None}
         (folder / OPTIONS).write_text(json.dumps(told, indent=1) + "\n")
-    else:
+    if finetuning.mode not in OWN_FORM and peft_reads(model):
         _describe_to_peft(folder, model, finetuning, origin, list(trained))
-    tensors = {PREFIX + _bare(name): parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
+    names, tokens = _file_names(model), virtual_tokens_of(model)
+    tensors: dict[str, torch.Tensor] = {names[name]: parameter for name, parameter in trained.items()}
+    tensors |= {} if tokens is None else computed_tokens(tokens)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
@@ -85,12 +91,14 @@ def read_adapter(folder: Path, model: PreTrainedModel) -> None:
     Raises:
         RunFolderError: the folder holds other tensors than the model trains.
     """
-    trained = {PREFIX + _bare(name): p for name, p in model.named_parameters() if p.requires_grad}
-    _put_in(folder, trained)
+    names = _file_names(model)
+    _put_in(folder, {names[name]: p for name, p in model.named_parameters() if p.requires_grad})
 
 
 def _put_in(folder: Path, trained: Mapping[str, torch.nn.Parameter]) -> None:
     kept = load_file(folder / TENSORS)
+    if f"{NAME}.weight" in kept:  # what is computed of it is there for peft
+        del kept[READ]
     if kept.keys() != trained.keys():
         other = sorted(kept.keys() ^ trained.keys())
         raise RunFolderError(f"{folder / TENSORS}: must hold the tensors that are trained, differs in {other[0]}")
@@ -103,6 +111,22 @@ def adapter_alone(folder: Path) -> Path | None:
     """Returns the adapter's folder within that of a model whose own weights are not there; None: they are."""
     adapter = folder / FOLDER
     return adapter if (adapter / TENSORS).is_file() and not any(folder.glob("*.safetensors")) else None
+
+
+def refuse_unmerged(folder: Path) -> None:
+    """Refuses, for a run to begin from, the folder of a model with an adapter that does not merge into its weights.
+
+    Raises:
+        ConfigError: naming mode and base.
+    """
+    adapter = adapter_alone(folder)
+    if adapter is not None and (adapter / OPTIONS).is_file():
+        mode = json.loads((adapter / OPTIONS).read_text(encoding="utf-8"))["mode"]
+        base = json.loads((adapter / "base.json").read_text(encoding="utf-8"))["name"]
+        raise ConfigError(
+            f"model.name: must be a model without adapters, got {str(folder)!r}: what its mode {mode} has added to "
+            f"{base} does not merge into the weights"
+        )
 
 
 def base_of(adapter: Path) -> tuple[str, str | None]:
@@ -133,7 +157,7 @@ def with_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         finetuning = FinetuningConfig(**json.loads((adapter / OPTIONS).read_text(encoding="utf-8")))
         add_adapters(base, finetuning, 0)
         kept = load_file(adapter / TENSORS)
-        named = {name: PREFIX + _bare(name) for name, _ in base.named_parameters()}
+        named = _file_names(base)
         held = [name for name, key in named.items() if key in kept or plain_name(name) is None]
         _put_in(adapter, {named[name]: base.get_parameter(name) for name in held})
         return base
@@ -144,6 +168,15 @@ def with_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         model: PreTrainedModel = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     return model
+
+
+def _file_names(model: PreTrainedModel) -> dict[str, str]:
+    """Returns what the file of a model's adapter calls each of the model's parameters."""
+    tokens = virtual_tokens_of(model)
+    if tokens is None:
+        return {name: PREFIX + _bare(name) for name, _ in model.named_parameters()}
+    own = {id(parameter): name for name, parameter in named_tokens(tokens).items()}
+    return {name: own.get(id(parameter), START + name) for name, parameter in model.named_parameters()}
 
 
 def _bare(name: str) -> str:

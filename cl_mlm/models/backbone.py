@@ -18,6 +18,7 @@ from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.adapter_files import FOLDER, read_adapter, write_adapter
 from cl_mlm.models.finetuning import ADAPTED, merged_state, set_trainable
+from cl_mlm.models.soft_prompts import hide_prompt, start_from_text
 from cl_mlm.models.targets import body_parameters
 from cl_mlm.models.tokenizers import give_padding, tokenizer_hash
 from cl_mlm.randomness import seed_everything
@@ -200,6 +201,8 @@ class PlainBackbone:
         """
         self.finetuning = finetuning
         set_trainable(self.model, self.head, self.kind, finetuning, seed)
+        if finetuning.init_text is not None:
+            start_from_text(self.model, self.tokenizer, finetuning.init_text)
 
     def train_mode(self) -> None:
         """Puts the model in training mode; a body that is frozen as a whole stays deterministic, without dropout."""
@@ -283,6 +286,7 @@ class PlainBackbone:
         def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             self._head_input = inputs[0]
 
+        hide_prompt(self.model, self.head)
         self.head.register_forward_pre_hook(keep)
 
 

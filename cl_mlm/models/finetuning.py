@@ -15,6 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.bottleneck import insert_bottlenecks
+from cl_mlm.models.prefixes import add_prefix
+from cl_mlm.models.prompt_files import prompt_config
+from cl_mlm.models.soft_prompts import add_soft_prompt, hide_prompt
 from cl_mlm.models.targets import (
     bias_parameters,
     body_parameters,
@@ -23,6 +26,7 @@ from cl_mlm.models.targets import (
     lora_targets,
     norm_parameters,
 )
+from cl_mlm.models.virtual_tokens import LEARNED, NAME
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from cl_mlm.objective import Head
 
 OWN_FORM: Final = ("bottleneck",)  # modes whose adapters no library of the ecosystem loads
-ADAPTED: Final = ("lora", "ia3", *OWN_FORM)  # modes that add adapters
+ADAPTED: Final = ("lora", "ia3", *OWN_FORM, *LEARNED)  # modes that add adapters
 ADAPTER: Final = "s000"  # peft calls an adapter by a name, which stands in the names of its parameters
 WRITING: Final[tuple[Head, ...]] = ("causal", "masked", "seq2seq")  # their head is the output embedding
 
@@ -60,6 +64,7 @@ def set_trainable(
     mode = finetuning.mode
     if mode in ADAPTED:
         add_adapters(model, finetuning, seed)
+        hide_prompt(model, head)
     body = body_parameters(model, head)
     chosen = _chosen(model, finetuning, body)
     trains_head = mode in ("full", "head") or kind not in WRITING
@@ -81,8 +86,8 @@ def trains_in_fp32(config: Config) -> bool:
 
 
 def decays(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Says whether weight decay acts on a parameter: on matrices, not on vectors, nor on scales, which begin at 1."""
-    return parameter.dim() >= 2 and ".ia3_l." not in name
+    """Says whether weight decay acts on a parameter: on matrices, not on vectors, scales and virtual tokens."""
+    return parameter.dim() >= 2 and not any(part in name for part in (".ia3_l.", f"{NAME}."))
 
 
 def adapters(model: torch.nn.Module) -> dict[str, BaseTunerLayer]:
@@ -132,6 +137,8 @@ def peft_config(model: PreTrainedModel, finetuning: FinetuningConfig, prefix: st
         finetuning: mode and options.
         prefix: before the names within the body.
     """
+    if finetuning.mode in LEARNED:
+        return prompt_config(model, finetuning)
     body = model.base_model
     layers: dict[str, Any] = {f"{prefix}{name}": layer for name, layer in adapters(body).items()}
     scaled = [name for name, layer in layers.items() if getattr(layer, "is_feedforward", False)]
@@ -149,10 +156,15 @@ def add_adapters(model: PreTrainedModel, finetuning: FinetuningConfig, seed: int
     if any(plain_name(name) is None for name, _ in model.base_model.named_parameters()):
         return
     seed_everything(seed, "init", "adapter")
-    if finetuning.mode == "bottleneck":
-        insert_bottlenecks(model, finetuning, ADAPTER)
-    else:
-        _inject(model, finetuning)
+    match finetuning.mode:
+        case "bottleneck":
+            insert_bottlenecks(model, finetuning, ADAPTER)
+        case "prompt" | "p_tuning":
+            add_soft_prompt(model, finetuning, ADAPTER, seed)
+        case "prefix":
+            add_prefix(model, finetuning, ADAPTER, seed)
+        case _:
+            _inject(model, finetuning)
 
 
 def _inject(model: PreTrainedModel, finetuning: FinetuningConfig) -> None:

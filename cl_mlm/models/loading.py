@@ -12,11 +12,13 @@ from transformers.models.auto import modeling_auto
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.adapter_files import adapter_alone, base_of, with_adapter
-from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers
+from cl_mlm.models.adapter_files import adapter_alone, base_of, refuse_unmerged, with_adapter
+from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers, find_head
 from cl_mlm.models.file_safety import check_model, refuse_own_code
+from cl_mlm.models.soft_prompts import hide_prompt
 from cl_mlm.models.tiny import TINY, tiny_config
 from cl_mlm.models.tokenizers import cannot_load, from_folder_or_hub, load_tokenizer
+from cl_mlm.models.virtual_tokens import form_of, virtual_tokens_of
 from cl_mlm.randomness import seed_everything
 
 if TYPE_CHECKING:
@@ -129,7 +131,11 @@ def pretrained(
             use_safetensors=True,
             trust_remote_code=False,
         )
-        return model if adapter is None else with_adapter(model, adapter)
+        if adapter is not None:
+            model = with_adapter(model, adapter)
+            if virtual_tokens_of(model) is not None:
+                hide_prompt(model, model.get_submodule(find_head(model, form_of(model))))
+        return model
 
 
 def model_settings(
@@ -145,6 +151,7 @@ def model_settings(
     if config.name in TINY:
         settings = tiny_config(config.name, config.dropout, max_length)
     else:
+        refuse_unmerged(Path(config.name))
 
         def read(name: str) -> PretrainedConfig:
             found: PretrainedConfig = transformers.AutoConfig.from_pretrained(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cl_mlm.models.virtual_tokens import VirtualTokens
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -41,14 +43,19 @@ def position_limits(model: PreTrainedModel) -> PositionLimits:
 
     A table of positions has rows that no token takes: those up to the padding's (RoBERTa) or a fixed number of them
     (BART, OPT). Rotary, relative and linear (ALiBi) positions have no table, and no limit; only MPT's are cut off.
+    Virtual tokens take positions, too.
     """
     settings: PretrainedConfig = model.config
+    taken = {name: tokens.num for name, tokens in model.named_modules() if isinstance(tokens, VirtualTokens)}
+    before_target = sum(num for name, num in taken.items() if _is_of_decoder(name))
+    before_source = sum(taken.values()) - before_target
     tables = list(_tables(model))
     if not settings.is_encoder_decoder:
         cut_off = settings.max_seq_len if hasattr(model.base_model, "build_mpt_alibi_tensor") else None
-        return PositionLimits(smallest(cut_off, *(size for _, size in tables)))
-    target = min((size for name, size in tables if _is_of_decoder(name)), default=None)
-    source = min((size for name, size in tables if not _is_of_decoder(name)), default=None)
+        limit = smallest(cut_off, *(size for _, size in tables))
+        return PositionLimits(None if limit is None else limit - sum(taken.values()))
+    target = min((size - before_target for name, size in tables if _is_of_decoder(name)), default=None)
+    source = min((size - before_source for name, size in tables if not _is_of_decoder(name)), default=None)
     if model.get_output_embeddings() is None:  # the decoder reads the input too
         return PositionLimits(smallest(source, target))
     return PositionLimits(source, target)

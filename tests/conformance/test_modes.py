@@ -19,6 +19,10 @@ MODES = {
     "ia3": {"mode": "ia3"},
     "bottleneck": {"mode": "bottleneck", "width": 16},
     "pfeiffer": {"mode": "bottleneck", "width": 16, "placement": "pfeiffer", "start": "normal"},
+    "prompt": {"mode": "prompt", "virtual_tokens": 5},
+    "p_tuning": {"mode": "p_tuning", "virtual_tokens": 5},
+    "prefix": {"mode": "prefix", "virtual_tokens": 5},
+    "projected prefix": {"mode": "prefix", "virtual_tokens": 5, "prefix_projection": True, "hidden_size": 16},
 }
 REPLAY, EWC, LWF = {"replay": {"capacity": 6}}, {"ewc": {"weight": 5.0, "fisher": "empirical"}}, {"lwf": {}}
 STRATEGIES = {"naive": {}, "replay": REPLAY, "ewc": EWC, "lwf": LWF, "replay+ewc": REPLAY | EWC}
@@ -27,6 +31,10 @@ BY_DEFAULT = [
     ("ia3", "causal", "ewc"),
     ("bottleneck", "classification, decoder", "lwf"),
     ("pfeiffer", "text_to_text, encoder-decoder", "ewc"),
+    ("prompt", "mixed", "lwf"),
+    ("p_tuning", "text_to_text, decoder", "replay"),
+    ("prefix", "classification, decoder", "replay+ewc"),
+    ("projected prefix", "tagging", "naive"),
     ("dora", "tagging", "lwf"),
     ("bitfit", "classification, decoder", "naive"),
     ("last_k", "text_to_text, encoder-decoder", "replay"),
@@ -49,6 +57,8 @@ def test_a_mode_trains_two_stages_or_says_why_it_cannot(mode, name, strategy, bi
         said = str(error)
         if mode == "bitfit" and name in WITHOUT_BIASES | {"classification, decoder", "causal", "packed"}:
             assert "finetuning.mode: bitfit trains the body's biases, of which" in said
+        elif "prefix" in mode and not name.endswith("decoder") and name not in ("causal", "packed"):
+            assert "finetuning.mode: prefix puts keys and values before the text's, which an encoder's" in said
         else:  # what the strategy refuses under `full`, too
             assert f"strategies.{'lwf' if 'lwf' in strategy else 'ewc'}." in said
             with pytest.raises(ConfigError):
