@@ -161,7 +161,7 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
     stream = _validated_stream(config.stream, problems) if needs_stream else _beside_object(config.stream, problems)
     checked = {name: _validated_strategy(name, arguments, problems) for name, arguments in config.strategies.items()}
     prompting = _validated_prompting(config.prompting, problems)
-    finetuning = _with_mode_options(config.finetuning, problems)
+    finetuning = _with_mode_options(config.finetuning, problems, is_quantised=config.model.quantization is not None)
     problems += mode_faults(finetuning, config.training)
     settings = {field.name: getattr(config, field.name) for field in fields(Config)}
     settings |= {"stream": stream, "strategies": checked, "prompting": prompting, "finetuning": finetuning}
@@ -169,13 +169,14 @@ def _validated(values: dict[str, Any], problems: list[str], needs_stream: bool) 
     return Config(**settings)
 
 
-def _with_mode_options(section: FinetuningConfig, problems: list[str]) -> FinetuningConfig:
+def _with_mode_options(section: FinetuningConfig, problems: list[str], *, is_quantised: bool) -> FinetuningConfig:
     """Returns the section with the defaults of its mode's options; refuses options of other modes."""
-    found = {}
+    found: dict[str, Any] = {}
     for option, modes in mode_options().items():
         value = getattr(section, option)
         if section.mode in modes:
-            found[option] = modes[section.mode] if value is None else value
+            default = "adapter" if option == "export" and is_quantised else modes[section.mode]
+            found[option] = default if value is None else value
         elif value is not None:
             problems.append(
                 f"finetuning.{option}: belongs to mode {' and '.join(modes)}, got {value!r} with mode {section.mode}"

@@ -40,6 +40,12 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = _option(
         "float32", "of the weights; bfloat16: half the memory, but each update is rounded to 8 bits (precision: bf16)"
     )
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = _option(
+        None, "implementation of attention; null: the model's own choice"
+    )
+    quantization: Literal["nf4", "int8"] | None = _option(
+        None, "bits of the frozen base under adapters, by bitsandbytes on CUDA; null: none"
+    )
 
 
 def _of_modes(help: str, modes: dict[str, Any], **bounds: float) -> dict[str, Any]:
@@ -334,13 +340,19 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain nested dicts; what changes nothing where it is not set is left out there.
 
-        Those are `prompting` and its options of a chat, `arm`, `code`, `training.deterministic`, `training.stages`, and
-        options of other modes of fine-tuning: so they change no hash of runs that do not use them.
+        Those are `prompting` and its options of a chat, `arm`, `code`, `training.deterministic`, `training.stages`,
+        `model.attention`, `model.quantization`, and options of other modes of fine-tuning: so they change no hash of
+        runs that do not use them.
         """
         values = asdict(self)
-        for key in ("deterministic", "stages"):
-            if not values["training"][key]:
-                del values["training"][key]
+        for section, key in (
+            ("training", "deterministic"),
+            ("training", "stages"),
+            ("model", "attention"),
+            ("model", "quantization"),
+        ):
+            if not values[section][key]:
+                del values[section][key]
         for option in mode_options():
             if values["finetuning"][option] is None:
                 del values["finetuning"][option]

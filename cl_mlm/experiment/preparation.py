@@ -23,6 +23,7 @@ from cl_mlm.experiment.composition import (
 )
 from cl_mlm.experiment.model_fit import chat_of, length_faults, length_notes, prompt_faults, with_length
 from cl_mlm.experiment.provenance import components, provenance
+from cl_mlm.models.attention import attention_faults
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
 from cl_mlm.models.size import size_of_tasks
@@ -178,6 +179,8 @@ def model_faults(config: Config, stream: Stream) -> list[str]:
     """Returns why the model cannot take the stream's objectives; its config alone is read, where it can be had."""
     tasks = tasks_of(stream)
     try:
+        if faults := attention_faults(config, tasks):
+            return faults
         if config.finetuning.mode == "full" and len(tasks) == 1:
             (task,) = tasks
             model_settings(config.model, task.labels.names, config.training.max_length, task.objective)

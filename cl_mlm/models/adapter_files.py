@@ -20,7 +20,15 @@ from safetensors.torch import load_file, save_file
 
 from cl_mlm.config.schema import FinetuningConfig, ModelConfig, mode_options
 from cl_mlm.errors import ConfigError, RunFolderError
-from cl_mlm.models.finetuning import ADAPTER, OWN_FORM, add_adapters, merged_state, peft_config, plain_name
+from cl_mlm.models.finetuning import (
+    ADAPTER,
+    OWN_FORM,
+    add_adapters,
+    is_quantised,
+    merged_state,
+    peft_config,
+    plain_name,
+)
 from cl_mlm.models.prompt_files import READ, START, computed_tokens, named_tokens, peft_reads
 from cl_mlm.models.stored_files import model_digest
 from cl_mlm.models.tiny import TINY
@@ -64,6 +72,8 @@ def write_adapter(folder: Path, model: PreTrainedModel, finetuning: FinetuningCo
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     reference = {"name": origin.name, "revision": origin.revision, "digest": model_digest(origin)}
+    if origin.quantization is not None:
+        reference["quantization"] = origin.quantization
     (folder / "base.json").write_text(json.dumps(reference, indent=1) + "\n")
     if origin.name in TINY:
         with merged_state(model, merge=False) as state:
@@ -120,31 +130,38 @@ def refuse_unmerged(folder: Path) -> None:
         ConfigError: naming mode and base.
     """
     adapter = adapter_alone(folder)
-    if adapter is not None and (adapter / OPTIONS).is_file():
+    if adapter is None:
+        return
+    base = json.loads((adapter / "base.json").read_text(encoding="utf-8"))
+    if (adapter / OPTIONS).is_file():
         mode = json.loads((adapter / OPTIONS).read_text(encoding="utf-8"))["mode"]
-        base = json.loads((adapter / "base.json").read_text(encoding="utf-8"))["name"]
-        raise ConfigError(
-            f"model.name: must be a model without adapters, got {str(folder)!r}: what its mode {mode} has added to "
-            f"{base} does not merge into the weights"
-        )
+        added = f"its mode {mode} has added to {base['name']}"
+    elif "quantization" in base:
+        added = f"has been added to {base['name']} in {base['quantization']}"
+    else:
+        return
+    raise ConfigError(
+        f"model.name: must be a model without adapters, got {str(folder)!r}: what {added} does not merge into the "
+        "weights"
+    )
 
 
-def base_of(adapter: Path) -> tuple[str, str | None]:
-    """Returns name and revision of the base that an adapter stands on.
+def base_of(adapter: Path) -> ModelConfig:
+    """Returns which base an adapter stands on: its name, its revision, and in what it is quantised.
 
     Raises:
         RunFolderError: what has that name now are other files.
     """
     if (adapter / BASE).is_dir():
-        return str(adapter / BASE), None
+        return ModelConfig(name=str(adapter / BASE))
     kept = json.loads((adapter / "base.json").read_text(encoding="utf-8"))
-    origin = ModelConfig(name=kept["name"], revision=kept["revision"])
+    origin = ModelConfig(name=kept["name"], revision=kept["revision"], quantization=kept.get("quantization"))
     now = model_digest(origin)
     if None not in (now, kept["digest"]) and now != kept["digest"]:
         raise RunFolderError(
             f"{adapter}: belongs to the model {kept['name']!r} with files of digest {kept['digest']}, now {now}"
         )
-    return origin.name, origin.revision
+    return origin
 
 
 def with_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
@@ -166,7 +183,9 @@ def with_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     with warnings.catch_warnings():
         # peft asks models for an attribute that transformers has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        model: PreTrainedModel = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+        loaded: Any = PeftModel.from_pretrained(base, str(adapter))
+        # Quantised weights would be rounded once more: there the adapter stays beside them.
+        model: PreTrainedModel = loaded.get_base_model() if is_quantised(base) else loaded.merge_and_unload()
     return model
 
 

@@ -235,7 +235,10 @@ class PlainBackbone:
         config = self.model.config.to_dict()
         for key in ("_name_or_path", "transformers_version"):
             config.pop(key, None)
-        return {"config": config, "tokenizer": tokenizer_hash(self.tokenizer)}
+        origin = self.origin or ModelConfig()
+        chosen = {"attention": origin.attention, "quantization": origin.quantization}
+        told = {key: value for key, value in chosen.items() if value is not None}
+        return {"config": config, "tokenizer": tokenizer_hash(self.tokenizer), **told}
 
     def task_model(self, task: str) -> PlainBackbone:
         """Returns this model, which serves every task."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 OWN_FORM: Final = ("bottleneck",)  # modes whose adapters no library of the ecosystem loads
 ADAPTED: Final = ("lora", "ia3", *OWN_FORM, *LEARNED)  # modes that add adapters
+QUANTISED: Final = ("is_loaded_in_4bit", "is_loaded_in_8bit")  # what transformers says of a model, and peft asks
 ADAPTER: Final = "s000"  # peft calls an adapter by a name, which stands in the names of its parameters
 WRITING: Final[tuple[Head, ...]] = ("causal", "masked", "seq2seq")  # their head is the output embedding
 
@@ -78,6 +79,11 @@ def set_trainable(
             f"finetuning.mode: head leaves nothing to train in {type(model).__name__}, whose output layer is "
             "its input embedding; got head"
         )
+
+
+def is_quantised(model: torch.nn.Module) -> bool:
+    """Says whether weights of the model are held in 4 or 8 bits."""
+    return any(getattr(model, flag, False) for flag in QUANTISED)
 
 
 def trains_in_fp32(config: Config) -> bool:
@@ -180,6 +186,9 @@ def _inject(model: PreTrainedModel, finetuning: FinetuningConfig) -> None:
         names = lora_targets(model, finetuning.targets or "attention", finetuning.layers)
     body: Any = model.base_model
     described = _described(finetuning, names, scaled, is_transposed=_is_transposed(body))
+    for flag in QUANTISED:
+        if getattr(model, flag, False):
+            setattr(body, flag, True)
     inject_adapter_in_model(described, body, ADAPTER)
     # To fp32; before an optimiser holds them, for the parameters are made anew.
     cast_adapter_dtype(body, ADAPTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cl_mlm.errors import ConfigError
 from cl_mlm.models.adapter_files import adapter_alone, base_of, refuse_unmerged, with_adapter
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers, find_head
 from cl_mlm.models.file_safety import check_model, refuse_own_code
+from cl_mlm.models.quantization import check_machine, quantization_config
 from cl_mlm.models.soft_prompts import hide_prompt
 from cl_mlm.models.tiny import TINY, tiny_config
 from cl_mlm.models.tokenizers import cannot_load, from_folder_or_hub, load_tokenizer
@@ -65,7 +67,7 @@ def load_backbone(
 
     def load(name: str) -> PreTrainedModel:
         seed_everything(seed, "init", 0)
-        return pretrained(auto, name, settings, dtype, config.revision, new_head=True)
+        return pretrained(auto, name, settings, dtype, config, new_head=True)
 
     return PlainBackbone(from_folder_or_hub(config.name, load), tokenizer, kind, config)
 
@@ -102,7 +104,7 @@ def pretrained(
     name: str,
     settings: PretrainedConfig,
     dtype: torch.dtype | None = None,
-    revision: str | None = None,
+    origin: ModelConfig | None = None,
     *,
     new_head: bool = False,
 ) -> PreTrainedModel:
@@ -113,24 +115,35 @@ def pretrained(
         name: the folder, or the hub's id.
         settings: the model's config.
         dtype: of the weights; None: as they are.
-        revision: of the hub.
+        origin: whose revision of the hub and whose quantisation are taken; None: the newest, and none.
         new_head: of a classifier with another number of classes the body is kept and the class head is drawn anew.
 
     Raises:
         RunFolderError: the base of an adapter is not the one that it was trained on.
+        ConfigError: the base is quantised, which this machine cannot load.
     """
     adapter = adapter_alone(Path(name))
-    base, of_base = (name, revision) if adapter is None else base_of(adapter)
+    base = replace(origin or ModelConfig(), name=name) if adapter is None else base_of(adapter)
+    quantised = {}
+    if base.quantization is not None:
+        check_machine(base.quantization)
+        with torch.device("meta"):
+            empty = auto.from_config(settings) if hasattr(auto, "from_config") else auto(settings)
+        quantised = {"quantization_config": quantization_config(base.quantization, empty, dtype or torch.float32)}
     with calm_transformers():
         model: PreTrainedModel = auto.from_pretrained(
-            base,
-            revision=of_base,
+            base.name,
+            revision=base.revision,
             config=settings,
             dtype=dtype,
             ignore_mismatched_sizes=new_head or adapter is not None,  # an adapter brings its own head
             use_safetensors=True,
             trust_remote_code=False,
+            **quantised,
         )
+        if quantised:
+            # It would go into the config of every folder that is written; `base.json` names the bits.
+            del model.config.quantization_config
         if adapter is not None:
             model = with_adapter(model, adapter)
             if virtual_tokens_of(model) is not None:
@@ -166,6 +179,8 @@ def model_settings(
     if kind in CLASS_HEADS:
         settings.num_labels = objective.num_outputs(labels)
     settings.problem_type = objective.problem_type
+    if config.attention is not None:
+        settings._attn_implementation = config.attention
     return kind, settings
 
 

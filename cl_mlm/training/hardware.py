@@ -17,6 +17,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.memory import should_reduce_batch_size
 
 from cl_mlm.errors import ConfigError, TrainingError
+from cl_mlm.models.attention import check_attention
+from cl_mlm.models.quantization import check_quantization
 from cl_mlm.training.determinism import check_determinism
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ def resolve_hardware(config: Config) -> Config:
     """Returns `config` with threads and device filled in.
 
     Raises:
-        ConfigError: the device is not there, or cannot run the precision, or the weights' precision is another, or
-            `training.deterministic` cannot take effect any more.
+        ConfigError: the device is not there, or cannot run the precision, the attention or the quantised weights, or
+            the weights' precision is another, or `training.deterministic` cannot take effect any more.
     """
     training = config.training
     device = choose_device(training.device)
@@ -43,9 +45,11 @@ def resolve_hardware(config: Config) -> Config:
     if training.precision == "fp16" and kind == "cpu":
         raise ConfigError("training.precision: fp16 needs an accelerator; on a CPU it must be fp32 or bf16, got fp16")
     threads = training.threads or torch.get_num_threads()
-    resolved = replace(training, device=device, threads=threads)
-    check_determinism(resolved)
-    return replace(config, training=resolved)
+    resolved = replace(config, training=replace(training, device=device, threads=threads))
+    check_determinism(resolved.training)
+    check_quantization(resolved)
+    check_attention(resolved)
+    return resolved
 
 
 def choose_device(device: str | None, key: str = "training.device") -> str:

@@ -36,12 +36,13 @@ class Network:
         data: where rows are read for the cache of a frozen body.
 
     Attributes:
-        body_dtype: of the pretrained weights.
+        body_dtype: of the pretrained weights, such as `float32` or `nf4`.
     """
 
     def __init__(self, backbone: Backbone, accelerator: Accelerator, config: Config, data: RunData) -> None:
         self.backbone, self.accelerator = backbone, accelerator
-        self.body_dtype, self._batch_size = config.model.dtype, config.training.batch_size
+        self._dtype, self.body_dtype = config.model.dtype, config.model.quantization or config.model.dtype
+        self._batch_size = config.training.batch_size
         self._trains_in_fp32 = trains_in_fp32(config)
         self._data = data
         self._caches = caches_features(config, backbone)
@@ -109,8 +110,8 @@ class Network:
             ConfigError: the weights that are trained are bfloat16.
         """
         if not self._trains_in_fp32:
-            raise ConfigError(f"model.dtype: must be float32 where the model is to run in it, got {self.body_dtype}")
-        if self.body_dtype != "float32":
+            raise ConfigError(f"model.dtype: must be float32 where the model is to run in it, got {self._dtype}")
+        if self._dtype != "float32":
             outputs = self.forward(batch)
             return replace(outputs, logits=outputs.logits.float())
         with torch.autocast(self.device.type, enabled=False), self._body(batch):
