@@ -50,8 +50,6 @@ Head = Literal["sequence", "token", "span", "causal", "masked", "seq2seq"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 RawRows = Mapping[str, Sequence[Any]]
 Encoded = dict[str, list[list[int]] | list[int] | list[float]]
-
-
 UNCUT = 1_000_000_000  # tokens; no row has as many
 
 

@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from cl_mlm.config.keeping import CheckpointConfig, TrackingConfig
+from cl_mlm.config.options import option as _option
+from cl_mlm.config.probes import ProbesConfig
+
 Overlap = Literal["error", "drop", "keep"]
 Labels = Literal["error", "fold"]  # that look the same
 UnseenLabels = Literal["error", "drop"]  # that no training row has
@@ -20,10 +24,6 @@ BESIDE_IDENTITY = ("arm", "code", "output", "tracking", "checkpoint")
 NAME_LENGTH = 40
 STAGE_SETTINGS = ("epochs", "steps", "learning_rate", "batch_size", "patience")  # a stage may have its own
 CHAT_OPTIONS = ("chat", "system", "chat_template")  # of prompting; left out of a resolved config without `chat`
-
-
-def _option(default: Any, help: str, **bounds: float) -> Any:
-    return field(default=default, metadata={"help": help, **bounds})
 
 
 @dataclass(frozen=True)
@@ -241,30 +241,6 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
-    """Where MLflow lives."""
-
-    uri: str | None = _option(None, "MLflow's address; null: MLFLOW_TRACKING_URI, else SQLite in the working folder")
-    log_every: int = _option(10, "optimiser steps between two points of training curves", min=1)
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """What of a run is kept on disk."""
-
-    every_minutes: float | None = _option(
-        10.0, "minutes between two checkpoints within a stage; null: none by time", above=0
-    )
-    every_steps: int | None = _option(None, "optimiser steps between two checkpoints within a stage", min=1)
-    keep_stages: Literal["all", "last", "none"] = _option(
-        "last", "stages whose model is kept after the run; while it goes on, the last is always kept"
-    )
-    reuse_stages: int = _option(
-        1, "first stages that runs below one `output` train once and share, where training is the same; 0: none", min=0
-    )
-
-
-@dataclass(frozen=True)
 class PromptingConfig:
     """Prompts beside fine-tuning: how the model, as it is, answers a template; see docs/prompting.md."""
 
@@ -328,6 +304,9 @@ class Config:
     prompting: PromptingConfig | None = field(
         default=None, metadata={"help": "prompts scored before training and after every stage; null: none"}
     )
+    probes: ProbesConfig | None = field(
+        default=None, metadata={"help": "what is measured of a language model beside the columns; null: nothing"}
+    )
     # A setting like others, so that a smoke run has an identity and a folder of its own.
     limit: int | None = _option(None, "rows a split, and 2 steps a stage: a smoke run", min=1)
     arm: str | None = _option(None, "name of this variant in folders and tables; `--arm` sets it; changes no result")
@@ -340,9 +319,9 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain nested dicts; what changes nothing where it is not set is left out there.
 
-        Those are `prompting` and its options of a chat, `arm`, `code`, `training.deterministic`, `training.stages`,
-        `model.attention`, `model.quantization`, and options of other modes of fine-tuning: so they change no hash of
-        runs that do not use them.
+        Those are `prompting` and its options of a chat, `probes`, `arm`, `code`, `training.deterministic`,
+        `training.stages`, `model.attention`, `model.quantization`, and options of other modes of fine-tuning: so they
+        change no hash of runs that do not use them.
         """
         values = asdict(self)
         for section, key in (
@@ -360,7 +339,7 @@ class Config:
             for option in CHAT_OPTIONS:
                 if not values["prompting"][option]:
                     del values["prompting"][option]
-        for key in ("prompting", "arm", "code"):
+        for key in ("prompting", "probes", "arm", "code"):
             if not values[key]:
                 del values[key]
         return values

@@ -53,6 +53,11 @@ def assemble(prepared: Prepared, kept: Path | None = None, next_stage: int = 0) 
     return run
 
 
+def load_base(config: Config, tasks: Tasks) -> Backbone:
+    """Returns the model of a config before any training, without what a mode of fine-tuning adds to it."""
+    return _load(config, tasks, None)
+
+
 def _load(config: Config, tasks: Tasks, kept: Path | None) -> Backbone:
     """Returns the model with its head, or with one for every task, from a checkpoint where there is one."""
     training = config.training

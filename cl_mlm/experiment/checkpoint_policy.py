@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from cl_mlm.config.schema import CheckpointConfig
+    from cl_mlm.config.keeping import CheckpointConfig
     from cl_mlm.experiment.record import Record
     from cl_mlm.run_folder import RunFolder
     from cl_mlm.tracking.journal import Journal

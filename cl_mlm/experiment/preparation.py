@@ -22,6 +22,7 @@ from cl_mlm.experiment.composition import (
     make_strategies,
 )
 from cl_mlm.experiment.model_fit import chat_of, length_faults, length_notes, prompt_faults, with_length
+from cl_mlm.experiment.probe_faults import probe_faults
 from cl_mlm.experiment.provenance import components, provenance
 from cl_mlm.models.attention import attention_faults
 from cl_mlm.models.file_safety import check_model
@@ -115,6 +116,7 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         *composition_faults(built, objectives, resolved, ready),
         *stage_faults(resolved, ready, built),
         *online_faults(resolved, ready),
+        *probe_faults(resolved, ready, objectives),
         *outdated(components(resolved, ready, built)),
     ]
     # The model's config may have to come from a hub: asked for only where all else is right.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.components import find
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 ROWS = "stream/fingerprint"
 PROMPTED = "prompting/fingerprint"
 MODEL = "model/files"
+HELD_OUT = "probes/text"
 # Tags of data: what makes another experiment, in the words of messages.
 DATA = {
     ROWS: "rows of the stream: fingerprint",
     "stream/stages": "objectives and columns of the stream: digest",
     PROMPTED: "prompted rows: fingerprint",
     MODEL: "files of the model: digest",
+    HELD_OUT: "held-out text of probes.kl: digest",
 }
 PROJECT_SOURCE = "version/source"
 OWN_SOURCE = "own_source"
@@ -50,6 +53,8 @@ def provenance(
     model = model_digest(config.model)
     if model is not None:
         found[MODEL] = model
+    if config.probes is not None and config.probes.kl is not None and config.probes.kl.text is not None:
+        found[HELD_OUT] = hashlib.sha256(Path(config.probes.kl.text).read_bytes()).hexdigest()[:12]
     prompted = () if prompting is None else [type(column.objective) for column in prompting.columns]
     own = own_source(dict.fromkeys([*components(config, stream, strategies), *prompted]))
     return found | ({OWN_SOURCE: json.dumps(own, sort_keys=True)} if own else {})

@@ -86,8 +86,8 @@ def write_results(
 def _final(results: Mapping[str, Any], column_slugs: Sequence[str]) -> dict[str, float]:
     """Returns the metrics that are defined and, by their slugs, the changes of probes that are known."""
     metrics = {name: value for name, value in results["metrics"].items() if value is not None}
-    for slug, column in zip(column_slugs, results["columns"], strict=True):
-        change = results.get("probes", {}).get(column, {}).get("change")
-        if change is not None:
-            metrics[f"probe/{slug}"] = change
+    slugs = dict(zip(results["columns"], column_slugs, strict=True))
+    for name, values in results.get("probes", {}).items():
+        if values["change"] is not None:
+            metrics[f"probe/{slugs.get(name, name)}"] = values["change"]
     return metrics

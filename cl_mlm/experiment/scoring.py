@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cl_mlm.experiment.predictions import write_predictions
+from cl_mlm.experiment.probes import measure_probes
 from cl_mlm.experiment.prompts import measure_prompts
 from cl_mlm.experiment.readings import add_readings, free_readings
 from cl_mlm.metrics import average_accuracy, forgetting
@@ -69,9 +70,10 @@ class Scoring:
         return {split: self._evaluate(run, split) for split in run.config.evaluation.splits}
 
     def prompt(self, run: Run, record: Record, after: int) -> None:
-        """Scores the prompted columns; `after` is the last stage that was trained, -1: none."""
+        """Scores the prompted columns, and measures probes; `after` is the last stage that was trained, -1: none."""
         if self._prompting is not None:
             measure_prompts(self._prompting, run, record, self._journal, after)
+        measure_probes(run, record, self._journal, after)
 
     def write(self, run: Run, record: Record, evaluated: Mapping[str, Evaluated]) -> list[float] | None:
         """Writes the scores of a stage; returns the row that a display shows: of test, else of validation."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cl_mlm.stream import Stream
     from cl_mlm.training.ceiling import Ceilings
 
+HARNESS: Final = "lm_eval/"
 SWAPPED: Final = "swapped_for_evaluation"
 
 
@@ -146,4 +147,9 @@ def _probes(stream: Stream, record: Record) -> dict[str, dict[str, float]]:
         if column.home is None:
             before, after = record.baseline[j], record.matrix[-1][j]
             changes[column.name] = {"before": before, "after": after, "change": after - before}
+    for name, values in record.readings.items():
+        before, after = values[0], values[-1]
+        # Of a task of lm-eval: what is no score, such as a perplexity, stands among the readings alone.
+        if name.startswith(HARNESS) and 0 <= before <= 1 and 0 <= after <= 1:
+            changes[name] = {"before": before, "after": after, "change": after - before}
     return changes

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cl_mlm.config.schema import Config, FinetuningConfig
     from cl_mlm.objective import Head
 
+LEAVES_BASE: Final = ("lora", "ia3")  # modes whose adapters can be left out: what remains is the base model
 OWN_FORM: Final = ("bottleneck",)  # modes whose adapters no library of the ecosystem loads
 ADAPTED: Final = ("lora", "ia3", *OWN_FORM, *LEARNED)  # modes that add adapters
 QUANTISED: Final = ("is_loaded_in_4bit", "is_loaded_in_8bit")  # what transformers says of a model, and peft asks
@@ -103,6 +104,20 @@ def adapters(model: torch.nn.Module) -> dict[str, BaseTunerLayer]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+
+
+@contextmanager
+def without_adapters(model: PreTrainedModel) -> Iterator[None]:
+    """Lets a model compute within the block what it would without the adapters that peft has put into it."""
+    layers: list[Any] = list(adapters(model).values())
+    for layer in layers:
+        # peft's `enable_adapters` also says which parameters are trained.
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
 
 
 def plain_name(name: str) -> str | None:

@@ -29,7 +29,6 @@ UNDEFINED: Final = "–"
 MATRIX: Final = "accuracy_matrix"  # a key of `reasons` in a summary where not every stage is measured
 PROBE_PREFIX: Final = "probe "
 PROBE: Final = "score after the last stage - before any training; no stage trains on it, and no average holds it"
-DIVERGENCE: Final = "kl/"  # readings in nats, not scores
 DIFFERENCES: Final = frozenset({"backward_transfer", "forward_transfer", "forgetting"})
 
 
@@ -111,9 +110,9 @@ def reading_tables(summary: Mapping[str, Any]) -> list[Table]:
     readings = summary.get("readings") or {}
     if not readings:
         return []
-    shown = [[_nats(v) if name.startswith(DIVERGENCE) else hundredths(v) for v in of] for name, of in readings.items()]
+    shown = [[UNDEFINED if is_undefined(value) else f"{value:.4f}" for value in of] for of in readings.values()]
     rows = [[*row] for row in zip([BEFORE, *stage_names(summary)], *shown, strict=True)]
-    return tables_that_fit("readings (scores in %, divergences in nats)", ["after", *readings], rows)
+    return tables_that_fit("readings (scores in 0-1, divergences in nats)", ["after", *readings], rows)
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
@@ -153,10 +152,6 @@ def hundredths(value: float | None, digits: int = 1) -> str:
         return UNDEFINED
     # Adding 0.0 turns a rounded -0.0 into 0.0, which would otherwise be shown with a sign.
     return f"{round(100 * value, digits) + 0.0:.{digits}f}"
-
-
-def _nats(value: float | None) -> str:
-    return UNDEFINED if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _percent(value: float | None) -> str:
