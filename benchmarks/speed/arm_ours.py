@@ -29,14 +29,13 @@ class Ours:
         from cl_mlm.experiment.progress import Progress
         from cl_mlm.experiment.reporting import write_head
         from cl_mlm.experiment.running import Experiment
-        from cl_mlm.objectives.classification import Classification
         from cl_mlm.run_folder import RunFolder
         from cl_mlm.tracking.journal import Journal
         from cl_mlm.training.hardware import resolve_hardware
 
         settings = work.settings(strategies=dict(strategies or {}), **sections)
         config = with_objects(resolve_hardware(load_config(settings, needs_stream=False)), work.stream, None)
-        prepared = Prepared(config, work.stream, tuple(make_strategies(config)), Classification(), {})
+        prepared = Prepared(config, work.stream, tuple(make_strategies(config)), self.objective(work), {})
         self.stage = work.last if stage is None else stage
         folder = RunFolder(work.new_folder("ours"))
         self.folder = folder.path
@@ -47,6 +46,12 @@ class Ours:
         self.journal.stage_start(self.stage, self.experiment.stage_slugs[self.stage])
         self._go_through_earlier_stages()
         self.place()
+
+    def objective(self, work: Workload) -> Any:
+        """Returns the objective of the run: classes."""
+        from cl_mlm.objectives.classification import Classification
+
+        return Classification()
 
     @property
     def memory_rows(self) -> int:

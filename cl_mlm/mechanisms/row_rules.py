@@ -144,5 +144,5 @@ def _busy_tokens(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     most = max(1, int(busy.sum(1).max()))
     if most == busy.shape[1]:
         return gradient, values
-    order = busy.logical_not().byte().argsort(dim=1, stable=True)[:, :most, None]
-    return tuple(side.take_along_dim(order, 1) for side in (gradient, values))  # type: ignore[return-value]
+    first = busy.logical_not().byte().argsort(dim=1, stable=True)[:, :most, None]
+    return tuple(side.gather(1, first.expand(-1, -1, side.shape[2])) for side in (gradient, values))  # type: ignore[return-value]
