@@ -18,7 +18,6 @@ from torch.func import functional_call
 from torch.nn.functional import layer_norm, one_hot
 
 from cl_mlm.mechanisms.row_parts import Entries, Outer, Part, Whole
-from cl_mlm.models.soft_prompts import SoftPrompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,8 +44,6 @@ def find_rule(module: nn.Module) -> Rule | None:
         return partial(linear, transposed=True)
     if isinstance(module, nn.LayerNorm) and kind is nn.LayerNorm and len(module.normalized_shape) == 1:
         return norm
-    if kind is SoftPrompt:
-        return prompt
     if name == IA3 and len(module.active_adapters) == 1:  # type: ignore[arg-type]
         return ia3
     is_norm = kind.__name__.endswith(("RMSNorm", "T5LayerNorm"))
@@ -106,11 +103,6 @@ def ia3(module: Any, layer_input: Tensor | None, gradient: Tensor, _options: Map
     return {f"ia3_l.{name}": Whole(products.sum(1).view(-1, *scales.shape))}
 
 
-def prompt(_: Any, _input: Tensor | None, gradient: Tensor, _options: Mapping[str, Any]) -> dict[str, Part]:
-    """Of a soft prompt, which every input reads as it is: what each of them gives."""
-    return {"weight": Whole(tokens(gradient))}
-
-
 def lookup(_: Any, layer_input: Tensor | None, gradient: Tensor, options: Mapping[str, Any]) -> dict[str, Part]:
     """Of a table (V, H): an entry has the gradient of every token that names it; as in autograd, padding has none."""
     assert layer_input is not None
@@ -130,6 +122,11 @@ def relative_bias(
     places = layer_input.reshape(-1, layer_input.shape[-2] * layer_input.shape[-1])[0].long()
     chosen = one_hot(places, len(module.weight)).to(gradient.dtype)
     return {"weight": Whole((gradient.flatten(2) @ chosen).transpose(1, 2))}
+
+
+def whole(_: Any, _layer_input: Tensor | None, gradient: Tensor, _options: Mapping[str, Any]) -> dict[str, Part]:
+    """Of a weight that is expanded to all inputs: its gradient by input is that of what is expanded."""
+    return {"weight": Whole(gradient if gradient.element_size() == 8 else gradient.float())}
 
 
 def tokens(tensor: Tensor) -> Tensor:

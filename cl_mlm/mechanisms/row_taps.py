@@ -17,7 +17,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from cl_mlm.mechanisms.row_rules import find_rule, lookup, relative_bias
+from cl_mlm.mechanisms.row_rules import find_rule, lookup, relative_bias, whole
+from cl_mlm.models.virtual_tokens import VirtualTokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -84,7 +85,7 @@ class Taps:
         self._model = model
         self._layers: dict[str, Tap] = {}
         self._tables: dict[int, Tap] = {}
-        self._biases: list[_RelativeBias] = []
+        self._replaced: list[_RelativeBias | _Expanded] = []
         self._num_inputs: int | None = None
         self._place(parameters)
 
@@ -110,8 +111,8 @@ class Taps:
                 # First of all hooks: another hook may change the output, and the rule needs that of the layer.
                 hook = partial(self._tap_layer, tap)
                 stack.callback(tap.module.register_forward_hook(hook, prepend=True, with_kwargs=True).remove)
-            for bias in self._biases:
-                stack.enter_context(bias.replaced(self))
+            for method in self._replaced:
+                stack.enter_context(method.replaced(self))
             if self._tables:
                 stack.enter_context(_LookUps(self))
             yield
@@ -149,8 +150,8 @@ class Taps:
                 reason = "outside the model" if module is None else f"no rule for {type(module).__name__}"
                 self.untapped[name if has_rule or not path else path] = reason
         for path, module in modules.items():
-            self._biases += _relative_biases(path, module, self._tables)
-        for bias in self._biases:
+            self._replaced += _relative_biases(path, module, self._tables)
+        for bias in self._replaced:
             self._tables.pop(bias.tap.parameters["weight"], None)
 
     def _place_one(self, parameter: nn.Parameter, path: str, module: nn.Module, local_name: str) -> bool:
@@ -159,6 +160,9 @@ class Taps:
             if module.max_norm is not None or module.scale_grad_by_freq:
                 return False
             self._tables.setdefault(id(parameter), Tap(path, module, lookup, {"weight": id(parameter)}))
+            return True
+        if isinstance(module, VirtualTokens):
+            self._replaced.append(_Expanded(Tap(path, module, whole, {"weight": id(parameter)}), module))
             return True
         rule = find_rule(module)
         if rule is None or not (local_name in ("weight", "bias") or local_name.startswith("ia3_l.")):
@@ -231,6 +235,29 @@ class _RelativeBias:
         finally:
             delattr(self.owner, self.method)
             hook.remove()
+
+
+@dataclass(eq=False)
+class _Expanded:
+    """Virtual tokens, which are computed once and expanded to all inputs: the weight is expanded instead."""
+
+    tap: Tap
+    owner: VirtualTokens
+
+    @contextmanager
+    def replaced(self, taps: Taps) -> Iterator[None]:
+        """Within the block, the tokens are computed for every input of a weight that has a tap."""
+        weight = self.owner.weight
+
+        def for_inputs(num: int) -> Tensor:
+            expanded = weight.expand(num, *weight.shape)
+            return self.owner.encode(taps.tap(self.tap, expanded, None, {}) if torch.is_grad_enabled() else expanded)
+
+        vars(self.owner)["for_inputs"] = for_inputs
+        try:
+            yield
+        finally:
+            del vars(self.owner)["for_inputs"]
 
 
 class _TapFunction(torch.autograd.Function):

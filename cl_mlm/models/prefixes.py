@@ -60,8 +60,8 @@ class Prefix(VirtualTokens):
         dtype = next(parameter.dtype for name, parameter in reader.named_parameters() if NAME not in name)
         if torch.is_autocast_enabled(self.weight.device.type):
             dtype = torch.get_autocast_dtype(self.weight.device.type)
-        whole = self.values().to(dtype).view(self.num, layers, 2, heads, size).permute(1, 2, 3, 0, 4)
-        return [(keys.expand(num_inputs, -1, -1, -1), values.expand(num_inputs, -1, -1, -1)) for keys, values in whole]
+        whole = self.for_inputs(num_inputs).to(dtype).view(num_inputs, self.num, layers, 2, heads, size)
+        return [(keys, values) for keys, values in whole.permute(2, 3, 0, 4, 1, 5)]
 
 
 class ProjectedPrefix(Prefix):
@@ -79,8 +79,8 @@ class ProjectedPrefix(Prefix):
         )
 
     @override
-    def values(self) -> torch.Tensor:
-        values: torch.Tensor = self.encoder(self.weight)
+    def encode(self, weight: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.encoder(weight)
         return values
 
 

@@ -43,7 +43,7 @@ class SoftPrompt(VirtualTokens):
         Args:
             embedded: embeddings of the inputs' tokens, (I, T, H).
         """
-        return self.values().to(embedded.dtype).expand(len(embedded), -1, -1)
+        return self.for_inputs(len(embedded)).to(embedded.dtype)
 
     def read_first(
         self, reader: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -94,8 +94,8 @@ class EncodedPrompt(SoftPrompt):
         )
 
     @override
-    def values(self) -> torch.Tensor:
-        values: torch.Tensor = self.encoder(self.weight)
+    def encode(self, weight: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.encoder(weight)
         return values
 
 

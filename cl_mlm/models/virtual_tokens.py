@@ -57,9 +57,20 @@ class VirtualTokens(torch.nn.Module):
         """Whether the model reads what is computed of the weights."""
         return len([*self.children()]) > 0
 
+    def encode(self, weight: torch.Tensor) -> torch.Tensor:
+        """Returns what the model reads of weights, (..., P, W): the weights themselves, or what is computed of them."""
+        return weight
+
     def values(self) -> torch.Tensor:
-        """Returns what the model reads, (P, ...): the very weights, or what is computed of them."""
-        return self.weight
+        """Returns what the model reads, (P, ...)."""
+        return self.encode(self.weight)
+
+    def for_inputs(self, num: int) -> torch.Tensor:
+        """Returns what the model reads for each of `num` inputs, (I, P, ...); all read the same.
+
+        `SquaredGradients` has the weight itself expanded instead, to tell the inputs' gradients apart.
+        """
+        return self.values().expand(num, -1, -1)
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Returns the arguments of the reader by name, and notes how many tokens it reads."""
