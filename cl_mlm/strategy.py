@@ -210,6 +210,19 @@ class Setting:
     strategies: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ParameterSettings:
+    """How the optimiser moves a parameter.
+
+    Attributes:
+        lr_factor: its learning rate divided by what it were otherwise, `training.head_factor` included.
+        weight_decay: its own; None: that of `training.weight_decay`, which does not act on vectors.
+    """
+
+    lr_factor: float = 1.0
+    weight_decay: float | None = None
+
+
 class Strategy:
     """Naive sequential fine-tuning; subclasses override what they need.
 
@@ -255,6 +268,13 @@ class Strategy:
 
         The model stays the same object: its parameters keep their names within a run.
         """
+
+    def parameter_settings(self, run: RunView) -> Mapping[str, ParameterSettings]:
+        """Called once a stage, after `before_stage`, as its optimiser is made, also where a stage is resumed.
+
+        Returns the settings of single trainable parameters, by name; the others are moved as without it.
+        """
+        return {}
 
     def before_step(self, run: RunView) -> None:
         """Called before the first forward pass of every attempt at a step, which is repeated after out-of-memory.

@@ -28,9 +28,10 @@ from cl_mlm.models.targets import (
 )
 from cl_mlm.models.virtual_tokens import LEARNED, NAME
 from cl_mlm.randomness import seed_everything
+from cl_mlm.strategy import ParameterSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import torch
     from peft import PeftConfig
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 LEAVES_BASE: Final = ("lora", "ia3")  # modes whose adapters can be left out: what remains is the base model
 OWN_FORM: Final = ("bottleneck",)  # modes whose adapters no library of the ecosystem loads
 ADAPTED: Final = ("lora", "ia3", *OWN_FORM, *LEARNED)  # modes that add adapters
+UNDECAYED: Final = (".ia3_l.", f"{NAME}.")  # parts of the names of scales and of virtual tokens
 QUANTISED: Final = ("is_loaded_in_4bit", "is_loaded_in_8bit")  # what transformers says of a model, and peft asks
 ADAPTER: Final = "s000"  # peft calls an adapter by a name, which stands in the names of its parameters
 WRITING: Final[tuple[Head, ...]] = ("causal", "masked", "seq2seq")  # their head is the output embedding
@@ -92,9 +94,12 @@ def trains_in_fp32(config: Config) -> bool:
     return config.model.dtype == "float32" or config.finetuning.mode in ADAPTED
 
 
-def decays(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Says whether weight decay acts on a parameter: on matrices, not on vectors, scales and virtual tokens."""
-    return parameter.dim() >= 2 and not any(part in name for part in (".ia3_l.", f"{NAME}."))
+def mode_settings(names: Iterable[str]) -> dict[str, ParameterSettings]:
+    """Returns how the optimiser moves what a mode adds, by name, where that is not as other parameters.
+
+    Scales, which begin at 1, and virtual tokens do not decay towards 0.
+    """
+    return {name: ParameterSettings(weight_decay=0.0) for name in names if any(part in name for part in UNDECAYED)}
 
 
 def adapters(model: torch.nn.Module) -> dict[str, BaseTunerLayer]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cl_mlm.batch import Batch
+from cl_mlm.strategy import ParameterSettings
 from cl_mlm.stream import unpack_row_ids
 
 if TYPE_CHECKING:
@@ -124,6 +125,21 @@ def context(found: Any) -> str | None:
 def mapping(found: Any) -> str | None:
     """A mapping by name."""
     return None if isinstance(found, Mapping) else "must be a mapping by name; {} where there is nothing"
+
+
+def settings(name: Any, found: Any, known: Mapping[str, Any], given: Mapping[str, Any]) -> Fault:
+    """How one parameter is moved: `known` are the trainable ones, `given` those that another strategy sets."""
+    if name not in known:
+        return "must name trainable parameters (`run.trainable()`)", name
+    if name in given:
+        return "must leave to another strategy the parameters that it has set", name
+    if not isinstance(found, ParameterSettings):
+        return "must hold a `cl_mlm.strategy.ParameterSettings` for each parameter", found
+    numbers: dict[str, Any] = {"lr_factor": found.lr_factor, "weight_decay": found.weight_decay or 0.0}
+    for key, number in numbers.items():
+        if not (isinstance(number, Real) and math.isfinite(number) and number >= 0):
+            return f"{name}: {key} must be a finite number from 0", number
+    return None, None
 
 
 def count(found: Any) -> str | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cl_mlm.batch import Batch, Outputs
-    from cl_mlm.strategy import Strategy
+    from cl_mlm.strategy import ParameterSettings, Strategy
     from cl_mlm.training.run import Run
 
 KIND = "strategy"
@@ -111,6 +111,19 @@ def stage_event(run: Run, strategy: Strategy, hook: str) -> None:
     require(run, strategy, hook, *hook_rules.same_form(before, hook_rules.form(run)))
     if not run.network.trainable():
         require(run, strategy, hook, "must leave a parameter to train (`requires_grad`)", 0)
+
+
+def parameter_settings(run: Run) -> dict[str, ParameterSettings]:
+    """Returns the settings that strategies give single trainable parameters, by name."""
+    known = run.network.trainable()
+    given: dict[str, ParameterSettings] = {}
+    for strategy in run.strategies:
+        found = call(run, strategy, "parameter_settings")
+        require(run, strategy, "parameter_settings", hook_rules.mapping(found), found)
+        for name, settings in found.items():
+            require(run, strategy, "parameter_settings", *hook_rules.settings(name, settings, known, given))
+        given |= found
+    return given
 
 
 def before_step(run: Run, strategy: Strategy) -> None:

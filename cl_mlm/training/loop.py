@@ -126,7 +126,7 @@ class StageTraining:
         training, parameters = run.training, run.network.trainable()
         head_names = [name for name, _ in run.network.backbone.head_parameters()]
         self.run, self.num_steps, self.epoch_step = run, num_steps, 0
-        self.bare = make_optimizer(parameters, head_names, training)
+        self.bare = make_optimizer(parameters, head_names, training, hooks.parameter_settings(run))
         self.scheduler = make_scheduler(self.bare, num_steps, training)
         # Not `prepare_optimizer`, which keeps every stage's optimiser for good. After the scheduler, which wraps
         # `step`: under fp16 accelerate puts back the `step` that it found.

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cl_mlm.errors import OwnCodeError
-from cl_mlm.strategy import Strategy
+from cl_mlm.strategy import ParameterSettings, Strategy
 from cl_mlm.stream import pack_row_ids
 from cl_mlm.training import hooks
 
@@ -26,7 +26,16 @@ EVERY_STEP = (
     "adjust_gradients",
     "after_step",
 )
-HOOKS = ("training_data", "before_stage", *EVERY_STEP, "after_stage", "evaluation", "buffer_bytes", "state_dict")
+HOOKS = (
+    "training_data",
+    "before_stage",
+    "parameter_settings",
+    *EVERY_STEP,
+    "after_stage",
+    "evaluation",
+    "buffer_bytes",
+    "state_dict",
+)
 
 
 def strategy(hook, work):
@@ -104,6 +113,23 @@ def nested(depth):
 def first(tensor_of):
     """Returns a hook that names one value, made of the run."""
     return lambda self, run, *rest: {"x": tensor_of(run)}
+
+
+SETTINGS = [
+    ([], "must be a mapping by name", "[]"),
+    ({"no.such": ParameterSettings()}, "must name trainable parameters (`run.trainable()`)", "'no.such'"),
+    ({"classifier.bias": 2.0}, "must hold a `cl_mlm.strategy.ParameterSettings`", "2.0"),
+    ({"classifier.bias": ParameterSettings(-1.0)}, "classifier.bias: lr_factor must be a finite number from 0", "-1.0"),
+    ({"classifier.bias": ParameterSettings(1.0, float("nan"))}, "classifier.bias: weight_decay must be", "nan"),
+]
+
+
+@pytest.mark.parametrize(("given", "rule", "value"), SETTINGS)
+def test_settings_of_parameters_that_break_a_rule_are_refused(given, rule, value, fault):
+    message = fault("parameter_settings", lambda self, run: given)
+    assert "hook parameter_settings, stage 'cold'" in message
+    assert rule in message
+    assert value in message.partition(", got ")[2]
 
 
 ROWS = [

@@ -7,7 +7,7 @@ import torch
 
 from cl_mlm.errors import OwnCodeError
 from cl_mlm.experiment.composition import composition_faults, setting_of
-from cl_mlm.strategy import Strategy
+from cl_mlm.strategy import ParameterSettings, Strategy
 
 SHORT = {"rows": 4, "epochs": 1, "batch_size": 4}
 
@@ -32,6 +32,16 @@ class Sums(Strategy):
 
     def after_step(self, run):
         self.moments.append(self.seen)
+
+
+class Slow(Strategy):
+    """Moves one parameter by a factor."""
+
+    def __init__(self, factor=0.5):
+        self.factor = factor
+
+    def parameter_settings(self, run):
+        return {name: ParameterSettings(self.factor) for name in run.trainable() if name.endswith("classifier.weight")}
 
 
 class Pull(Strategy):
@@ -168,3 +178,24 @@ def test_a_strategy_refuses_a_setting_by_name(make_run):
     assert faults == ["strategies.picky.weight: precision must not be fp16, got fp32"]
     setting = setting_of([Picky()], run.config, run.stream)
     assert (setting.num_stages, setting.num_tasks, setting.mode, setting.strategies) == (2, 1, "full", ("picky",))
+
+
+def test_a_strategy_sets_the_rate_of_single_parameters(make_run, train):
+    runs = {factor: make_run(Slow(factor), **SHORT) for factor in (0.0, 1.0)} | {None: make_run(**SHORT)}
+    before = {name: p.detach().clone() for name, p in runs[0.0].network.model.named_parameters()}
+    for run in runs.values():
+        train(run, [0])
+    still, usual, plain = (dict(run.network.model.named_parameters()) for run in runs.values())
+    assert torch.equal(still["classifier.weight"], before["classifier.weight"])
+    assert not torch.equal(still["classifier.bias"], before["classifier.bias"])
+    assert all(torch.equal(usual[name], plain[name]) for name in plain), "a factor of 1 changes no bit"
+
+
+def test_two_strategies_may_not_set_one_parameter(make_run, train):
+    class Other(Slow):
+        pass
+
+    with pytest.raises(
+        OwnCodeError, match=r"Other, hook parameter_settings.*must leave to another strategy .*classifier"
+    ):
+        train(make_run(Slow(), Other(), **SHORT), [0])

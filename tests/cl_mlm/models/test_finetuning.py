@@ -13,7 +13,7 @@ from cl_mlm.config.schema import FinetuningConfig, ModelConfig, mode_options
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.adapter_files import read_adapter, write_adapter
 from cl_mlm.models.backbone import find_head
-from cl_mlm.models.finetuning import ADAPTED, adapters, decays, merged_state, set_trainable
+from cl_mlm.models.finetuning import ADAPTED, adapters, merged_state, mode_settings, set_trainable
 from cl_mlm.models.loading import AUTO_CLASSES
 from cl_mlm.models.targets import body_parameters
 from cl_mlm.models.virtual_tokens import LEARNED
@@ -152,7 +152,8 @@ def test_ia3_scales_keys_values_and_hidden_units_alone(family, input_scaled):
     assert scaled
     assert all(name.endswith(input_scaled) and "attention" not in name for name in scaled)
     parameters = {name: p for name, p in model.named_parameters() if "ia3_l" in name}
-    assert not any(decays(name, parameter) for name, parameter in parameters.items()), "a scale of 1 does nothing"
+    assert {given.weight_decay for given in mode_settings(parameters).values()} == {0}, "a scale of 1 does nothing"
+    assert mode_settings(parameters).keys() == parameters.keys()
 
 
 def test_layers_and_names_choose_where_adapters_go():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cl_mlm.config.schema import TrainingConfig
+from cl_mlm.strategy import ParameterSettings
 from cl_mlm.training.optimizer import learning_rate_factor, make_optimizer, make_scheduler
 
 
@@ -17,10 +18,10 @@ class Small(nn.Module):
         self.head = nn.Linear(4, 2)
 
 
-def optimizer_of(**settings):
+def optimizer_of(own=None, **settings):
     model = Small()
     config = TrainingConfig(**{"learning_rate": 0.1, "weight_decay": 0.5, **settings})
-    return model, make_optimizer(dict(model.named_parameters()), ["head.weight", "head.bias"], config)
+    return model, make_optimizer(dict(model.named_parameters()), ["head.weight", "head.bias"], config, own)
 
 
 def group_of(optimizer, parameter):
@@ -41,6 +42,36 @@ def test_the_head_moves_head_factor_times_faster():
     rates = {name: group_of(made, parameter)["lr"] for name, parameter in model.named_parameters()}
     assert {name for name, rate in rates.items() if rate == pytest.approx(0.7)} == {"head.weight", "head.bias"}
     assert {rate for name, rate in rates.items() if not name.startswith("head")} == {0.1}
+
+
+def test_single_parameters_have_settings_of_their_own():
+    own = {
+        "head.weight": ParameterSettings(lr_factor=0.5),
+        "body.weight": ParameterSettings(weight_decay=0.25),
+        "body.bias": ParameterSettings(lr_factor=3.0, weight_decay=0.125),
+        "embedding.weight": ParameterSettings(weight_decay=0.0),
+    }
+    model, made = optimizer_of(own, head_factor=4.0)
+    found = {}
+    for name, parameter in model.named_parameters():
+        group = group_of(made, parameter)
+        found[name] = (group["lr"], group["weight_decay"])
+    assert found == {
+        "embedding.weight": (0.1, 0.0),
+        "norm.weight": (0.1, 0.0),
+        "norm.bias": (0.1, 0.0),
+        "body.weight": (0.1, 0.25),
+        "body.bias": (pytest.approx(0.3), 0.125),
+        "head.weight": (0.2, 0.5),
+        "head.bias": (0.4, 0.0),
+    }
+
+
+def test_settings_that_say_nothing_leave_the_groups_as_they_are():
+    model, plain = optimizer_of(head_factor=2.0)
+    made = optimizer_of({name: ParameterSettings() for name, _ in model.named_parameters()}, head_factor=2.0)[1]
+    shapes = [[[p.shape for p in g["params"]], g["lr"], g["weight_decay"]] for g in plain.param_groups]
+    assert shapes == [[[p.shape for p in g["params"]], g["lr"], g["weight_decay"]] for g in made.param_groups]
 
 
 def test_every_parameter_is_in_one_group():
