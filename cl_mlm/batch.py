@@ -122,7 +122,8 @@ class Outputs:
     """What a forward pass gives.
 
     Attributes:
-        logits: (I, C), or (I, T, C).
+        logits: (I, C), or (I, T, C); where rows ran packed (`training.pack`) only those of the tokens that
+            `Batch.targets` predicts, row by row, (S, C). `Sites` are alike in both.
         lazy_features: gives the input of the last linear layer, (I, H) or (I, T, H); computed only when asked for.
         lazy_logits: gives the logits of another task's head, by its key, on the same pass of a shared body; None: there
             is no other head.

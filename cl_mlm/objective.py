@@ -146,9 +146,9 @@ class Objective(ABC):
         varies: a row is another one in every epoch (`varied`).
         min_labels: labels that the first stage must bring at least; 0: rows have no labels.
         answers_inputs: a prediction follows from a row's `input_ids` alone, so that equal ones are asked once.
+        packable: loss and sites read logits by `token_sites` alone, so that its rows may run packed (`training.pack`).
         packs: what is trained on and scored are blocks of tokens of several rows (`encode_split`).
-        choice_metric: the name of the metric that is `score`, where a model can choose every row's answer, whatever
-            encoding cuts from the row; None: `attainable` tells what it can reach.
+        choice_metric: metric that is `score` where each answer can be chosen, however a row is cut; None: `attainable`.
     """
 
     heads: ClassVar[tuple[Head, ...]] = ("sequence",)
@@ -161,6 +161,7 @@ class Objective(ABC):
     varies: ClassVar[bool] = False
     min_labels: ClassVar[int] = 0
     answers_inputs: ClassVar[bool] = False
+    packable: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     choice_metric: ClassVar[str | None] = None
 

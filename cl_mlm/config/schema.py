@@ -184,6 +184,9 @@ class TrainingConfig:
     halve_on_oom: bool = _option(
         False, "where memory does not suffice, cuts each micro-batch in halves; a step keeps its rows"
     )
+    pack: bool = _option(
+        False, "decoders: several rows in one sequence in training, none of which sees another, in place of padding"
+    )
     gradient_checkpointing: bool = _option(
         False, "keeps fewer activations and computes them again: less memory, about a third more time"
     )
@@ -320,12 +323,13 @@ class Config:
         """Returns plain nested dicts; what changes nothing where it is not set is left out there.
 
         Those are `prompting` and its options of a chat, `probes`, `arm`, `code`, `training.deterministic`,
-        `training.stages`, `model.attention`, `model.quantization`, and options of other modes of fine-tuning: so they
-        change no hash of runs that do not use them.
+        `training.pack`, `training.stages`, `model.attention`, `model.quantization`, and options of other modes of
+        fine-tuning: so they change no hash of runs that do not use them.
         """
         values = asdict(self)
         for section, key in (
             ("training", "deterministic"),
+            ("training", "pack"),
             ("training", "stages"),
             ("model", "attention"),
             ("model", "quantization"),

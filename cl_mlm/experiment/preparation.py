@@ -22,6 +22,7 @@ from cl_mlm.experiment.composition import (
     make_strategies,
 )
 from cl_mlm.experiment.model_fit import chat_of, length_faults, length_notes, prompt_faults, with_length
+from cl_mlm.experiment.packing_fit import packing_faults
 from cl_mlm.experiment.probe_faults import probe_faults
 from cl_mlm.experiment.provenance import components, provenance
 from cl_mlm.models.attention import attention_faults
@@ -120,7 +121,8 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         *outdated(components(resolved, ready, built)),
     ]
     # The model's config may have to come from a hub: asked for only where all else is right.
-    problems = problems or model_faults(resolved, ready) or length_faults(resolved, ready)
+    problems = problems or model_faults(resolved, ready) or packing_faults(resolved, ready)
+    problems = problems or length_faults(resolved, ready)
     if problems:
         raise ConfigError(problems)
     prompting = _prompting(resolved, ready, objectives)

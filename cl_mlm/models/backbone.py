@@ -158,6 +158,10 @@ class PlainBackbone:
         pad = self.model.config.pad_token_id
         return Outputs(model_output.logits, lambda: _pooled(head_input, ids.ne(-1 if pad is None else pad)))
 
+    def forget_head_input(self) -> None:
+        """Lets go of what `read` would take; for a forward pass whose output it does not read."""
+        self._head_input = None
+
     def logits(self, model_output: Any) -> torch.Tensor:
         """Returns the logits of a forward pass, (I, C) or (I, T, C); a span head has two, of start and end."""
         if self.kind == "span":

@@ -53,6 +53,7 @@ class LanguageModelling(Objective):
     reference_columns: ClassVar[tuple[str, ...]] = ("text",)
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     sites_per_row: ClassVar[Literal["none", "one", "many"]] = "many"
+    packable: ClassVar[bool] = True
 
     def __init__(self, kind: Kind = "causal", mask_share: float = 0.15, pack: bool = False) -> None:
         self.kind: Kind = kind

@@ -76,6 +76,7 @@ class TextToText(Objective):
     reference_columns: ClassVar[tuple[str, ...]] = ("target",)
     text_columns: ClassVar[tuple[str, ...]] = ("source", "target")
     sites_per_row: ClassVar[Literal["none", "one", "many"]] = "many"
+    packable: ClassVar[bool] = True
     answers_inputs: ClassVar[bool] = True
 
     def __init__(

@@ -19,12 +19,15 @@ def token_sites(outputs: Outputs, batch: Batch) -> Sites:
     """Returns a site for every token to be predicted, row by row, with its logits in fp32, (S, V).
 
     `batch.targets`, (R, T), holds at each position the token that the logits of that position predict, or NO_TARGET.
-    Logits, (R, T + k, V), are aligned from the right: k prompt positions in front of the input are left out.
+    Logits, (R, T + k, V), are aligned from the right: k prompt positions in front of the input are left out. Those of
+    packed rows are these sites' own, (S, V).
     """
     is_predicted = batch.targets != NO_TARGET
+    logits = outputs.logits
+    if logits.dim() == 3:
+        logits = logits[:, -batch.targets.shape[1] :][is_predicted]
     # Selected before the conversion: prompts and padding then take no fp32 memory.
-    logits = outputs.logits[:, -batch.targets.shape[1] :][is_predicted].float()
-    return Sites(logits, is_predicted.nonzero()[:, 0], batch.targets[is_predicted])
+    return Sites(logits.float(), is_predicted.nonzero()[:, 0], batch.targets[is_predicted])
 
 
 def token_losses(outputs: Outputs, batch: Batch) -> torch.Tensor:

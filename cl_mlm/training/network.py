@@ -11,6 +11,8 @@ import torch
 from cl_mlm.errors import ConfigError
 from cl_mlm.models.backbone import leading
 from cl_mlm.models.finetuning import trains_in_fp32
+from cl_mlm.models.packed_rows import forward_packed
+from cl_mlm.tokens.logits import NO_TARGET
 from cl_mlm.training.frozen_features import FrozenFeatures
 
 if TYPE_CHECKING:
@@ -98,8 +100,16 @@ class Network:
         context: AbstractContextManager[None] = self.accelerator.autocast()
         return context
 
-    def forward(self, batch: Batch) -> Outputs:
-        """Runs the model in its present mode, in the run's precision."""
+    def forward(self, batch: Batch, *, packed: bool = False) -> Outputs:
+        """Runs the model in its present mode, in the run's precision.
+
+        Args:
+            batch: the rows.
+            packed: runs several rows in one sequence, see `packed_rows.py`; only predicted tokens have logits then.
+        """
+        if packed:
+            with self.autocast():
+                return forward_packed(self.backbone.task_model(batch.task), batch, batch.targets != NO_TARGET)
         with self.autocast(), self._body(batch):
             return self.backbone.forward(batch)
 
