@@ -137,7 +137,7 @@ def settings(name: Any, found: Any, known: Mapping[str, Any], given: Mapping[str
         return "must hold a `cl_mlm.strategy.ParameterSettings` for each parameter", found
     numbers: dict[str, Any] = {"lr_factor": found.lr_factor, "weight_decay": found.weight_decay or 0.0}
     for key, number in numbers.items():
-        if not (isinstance(number, Real) and math.isfinite(number) and number >= 0):
+        if not (isinstance(number, Real) and 0 <= float(number) < math.inf):
             return f"{name}: {key} must be a finite number from 0", number
     return None, None
 
