@@ -10,7 +10,7 @@ from cl_mlm.data.tasks import tasks_of
 from cl_mlm.disk import shown
 from cl_mlm.errors import UnreachableModelError
 from cl_mlm.experiment.composition import swapping_strategies
-from cl_mlm.models.size import ModelSize, number_bytes, size_of_tasks
+from cl_mlm.models.size import ModelSize, size_of_tasks
 
 if TYPE_CHECKING:
     from cl_mlm.config.schema import Config
@@ -54,9 +54,9 @@ def most_bytes(prepared: Prepared, size: ModelSize) -> float:
 def _run_use(prepared: Prepared, size: ModelSize) -> tuple[str, float]:
     """Returns the line on the folder of the run, and the bytes that it holds at most while the run goes on."""
     config = prepared.config
-    state_bytes = strategy_numbers(prepared, size) * number_bytes(config)
+    state_bytes = strategy_numbers(prepared, size) * size.number_bytes
     num_models = 2 if swapping_strategies(prepared.strategies) else 1  # what is trained on, and what was scored
-    stage_bytes = num_models * size.whole * number_bytes(config) + state_bytes
+    stage_bytes = num_models * size.whole + state_bytes
     step_bytes = _step_bytes(config, size) + state_bytes
     num_measured = _num_measured(prepared)  # other stages leave no checkpoint: they are short, see `Experiment`
     keeps_all = config.checkpoint.keep_stages == "all"
@@ -84,8 +84,7 @@ def _shared_lines(prepared: Prepared, size: ModelSize) -> list[str]:
     num_shared = min(config.checkpoint.reuse_stages, _num_measured(prepared))
     if config.limit is not None or not num_shared:
         return []
-    stage_bytes = size.changing * number_bytes(config)
-    return [f"disk: beside the runs, for all that share them, {_counted(num_shared, 'first stage', stage_bytes)}"]
+    return [f"disk: beside the runs, for all that share them, {_counted(num_shared, 'first stage', size.changing)}"]
 
 
 def _step_bytes(config: Config, size: ModelSize) -> int:
@@ -94,8 +93,8 @@ def _step_bytes(config: Config, size: ModelSize) -> int:
     It holds the weights that change, the optimiser's moments and, under early stopping, the best weights.
     """
     best_weights = size.changing if config.training.may_stop_early else 0
-    moments = MOMENTS[config.training.optimizer] * size.trainable
-    return number_bytes(config) * (size.changing + moments + best_weights)
+    moments = MOMENTS[config.training.optimizer] * size.trained
+    return size.changing + moments + best_weights
 
 
 def _num_measured(prepared: Prepared) -> int:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cl_mlm.check.kept_numbers import MOMENTS, strategy_numbers, uncounted_strategies
-from cl_mlm.models.size import ModelSize, number_bytes
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
+    from cl_mlm.models.size import ModelSize
 
 # A strategy that overrides none of these keeps nothing between two calls.
 KEEPING_HOOKS = ("training_data", "before_stage", "memory", "after_step", "after_stage", "state_dict")
@@ -43,12 +43,12 @@ class MemoryNeed:
 
 def memory_need(prepared: Prepared, size: ModelSize) -> MemoryNeed:
     """Returns what training a model of `size` takes; activations and batches are not counted."""
-    training, width = prepared.config.training, number_bytes(prepared.config)
+    training = prepared.config.training
     return MemoryNeed(
-        weights=size.held * width,
-        gradients=size.trainable * width,
-        moments=MOMENTS[training.optimizer] * size.trainable * width,
-        best_weights=size.changing * width if training.may_stop_early else 0,
-        strategies=strategy_numbers(prepared, size) * width,
+        weights=size.held,
+        gradients=size.trained,
+        moments=MOMENTS[training.optimizer] * size.trained,
+        best_weights=size.changing if training.may_stop_early else 0,
+        strategies=strategy_numbers(prepared, size) * size.number_bytes,
         unknown=tuple(uncounted_strategies(prepared, size, KEEPING_HOOKS)),
     )

@@ -181,11 +181,13 @@ def _with_mode_options(section: FinetuningConfig, problems: list[str], *, is_qua
             problems.append(
                 f"finetuning.{option}: belongs to mode {' and '.join(modes)}, got {value!r} with mode {section.mode}"
             )
-    if found.get("export") == "merged" and mode_options()["export"][section.mode] != "merged":
-        problems.append(
-            f"finetuning.export: must be adapter in mode {section.mode}, whose adapters cannot be merged into the "
-            "weights, got merged"
-        )
+    if found.get("export") in ("merged", "both"):
+        if mode_options()["export"][section.mode] == "adapter":
+            problems.append(
+                f"finetuning.export: must be adapter in mode {section.mode}, whose adapters cannot be merged into the "
+                f"weights, got {found['export']}"
+            )
+        found["export"] = "merged"  # a run goes on from its adapter, which lies with the merged weights anyway
     return replace(section, **found)
 
 

@@ -136,10 +136,10 @@ class FinetuningConfig:
         default=None,
         metadata=_of_modes("computes a prefix by a network of two layers, as in its paper", {"prefix": False}),
     )
-    export: Literal["merged", "adapter"] | None = field(
+    export: Literal["merged", "adapter", "both"] | None = field(
         default=None,
         metadata=_of_modes(
-            "the model of a stage: one that plain transformers loads, or the adapter alone",
+            "the model of a stage: a plain one with its adapter within (`both` says the same), or the adapter alone",
             {
                 **dict.fromkeys(("lora", "ia3"), "merged"),
                 **dict.fromkeys(("bottleneck", "prompt", "p_tuning", "prefix"), "adapter"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.disk import shown
 from cl_mlm.errors import ConfigError, UnreachableModelError
-from cl_mlm.models.size import number_bytes, size_of_tasks
+from cl_mlm.models.size import size_of_tasks
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
@@ -86,18 +86,18 @@ def process_limits(prepared: Prepared, size: ModelSize | None = None, memory_byt
     limits = [_open_files(), *_threads(prepared)]
     if not size_limits and cgroup_bytes is None:
         return limits
-    tasks, width = tasks_of(prepared.stream), number_bytes(prepared.config)
+    tasks = tasks_of(prepared.stream)
     try:
         size = size or size_of_tasks(prepared.config, tasks)
     except UnreachableModelError:  # told when it is loaded
         return limits
     if memory_bytes is None:
-        memory_bytes = (size.held + size.trainable) * width
+        memory_bytes = size.held + size.trained
     names = {"RLIMIT_AS": "address space", "RLIMIT_DATA": "data of the process", "RLIMIT_FSIZE": "size of a file"}
     held = {"RLIMIT_AS": "VmSize", "RLIMIT_DATA": "VmData"}
     for limit, (flag, allowed) in size_limits.items():
         # Every task's model is a file of its own.
-        needed = memory_bytes + _status(held[limit]) if limit in held else size.whole * width // len(tasks)
+        needed = memory_bytes + _status(held[limit]) if limit in held else size.whole // len(tasks)
         kilobytes = -(-needed // 1024)
         limits.append(Limit(names[limit], allowed, needed, f"raise it: ulimit {flag} {kilobytes}", is_bytes=True))
     if cgroup_bytes is not None and prepared.config.training.device == "cpu":

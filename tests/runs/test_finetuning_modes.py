@@ -178,6 +178,13 @@ def test_models_without_biases_refuse_bitfit(fast, model_folder):
         prepare(load_config(fast | {"model": {"name": model_folder("llama")}, "finetuning": {"mode": "bitfit"}}))
 
 
+def test_an_export_of_both_is_what_merged_leaves(fast):
+    both, merged = (load_config(fast | {"finetuning": {"mode": "lora", "export": e}}) for e in ("both", "merged"))
+    assert both.run_name == merged.run_name
+    with pytest.raises(cl_mlm.ConfigError, match=r"finetuning\.export: must be adapter in mode bottleneck.*got both"):
+        load_config(fast | {"finetuning": {"mode": "bottleneck", "export": "both"}})
+
+
 def test_options_of_other_modes_change_no_name_of_a_run(fast):
     assert load_config(fast).to_dict()["finetuning"] == {"mode": "full", "cache_features": True}
     resolved = load_config(fast | {"finetuning": {"mode": "lora"}}).to_dict()["finetuning"]

@@ -6,9 +6,10 @@ from typing_extensions import override
 import cl_mlm
 from cl_mlm.check.disk import disk_lines
 from cl_mlm.config.loading import load_config
+from cl_mlm.data.tasks import tasks_of
 from cl_mlm.disk import shown
 from cl_mlm.experiment.preparation import prepare
-from cl_mlm.models.size import BYTES
+from cl_mlm.models.size import size_of_tasks
 from cl_mlm.strategy import Strategy
 from cl_mlm.stream import Stage, Stream
 
@@ -54,7 +55,7 @@ def test_a_model_whose_config_cannot_be_had_is_told_and_no_failure(fast):
 )
 def test_a_step_checkpoint_holds_weights_moments_best_weights_and_states(fast, tiny_size, overrides, copies):
     (line, *_) = told(fast, *overrides)
-    assert f"2 step checkpoints of {shown(copies * tiny_size.whole * BYTES)}, " in line
+    assert f"2 step checkpoints of {shown(copies * tiny_size.whole)}, " in line
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,13 @@ def test_a_step_checkpoint_holds_weights_moments_best_weights_and_states(fast, t
 )
 def test_stage_checkpoints_are_counted_as_they_are_kept(fast, tiny_size, keep, while_running, afterwards):
     (line, *_) = told(fast, f"checkpoint.keep_stages={keep}", "evaluation.splits=[validation]")
-    assert f"{while_running} stage checkpoints of {shown(tiny_size.whole * BYTES)}" in line
-    assert line.endswith(f"afterwards {shown(afterwards * tiny_size.whole * BYTES)}")
+    assert f"{while_running} stage checkpoints of {shown(tiny_size.whole)}" in line
+    assert line.endswith(f"afterwards {shown(afterwards * tiny_size.whole)}")
 
 
 def test_the_most_is_the_kept_checkpoints_and_one_that_is_written(fast, tiny_size):
     (line, *_) = told(fast, "evaluation.splits=[validation]")
-    assert f"while running at most {shown((2 * 1 + 3 * 3) * tiny_size.whole * BYTES)} (" in line
+    assert f"while running at most {shown((2 * 1 + 3 * 3) * tiny_size.whole)} (" in line
 
 
 def test_a_joint_run_has_one_stage_checkpoint(fast):
@@ -89,7 +90,7 @@ def test_a_strategy_that_keeps_nothing_is_not_named(fast):
 
 
 def test_shared_stages_are_told(fast, tiny_size):
-    assert f"1 first stage of {shown(tiny_size.whole * BYTES)}" in told(fast)[1]
+    assert f"1 first stage of {shown(tiny_size.whole)}" in told(fast)[1]
     assert len(told(fast, "checkpoint.reuse_stages=0")) == 1
 
 
@@ -106,6 +107,17 @@ def test_shared_stages_are_told(fast, tiny_size):
 )
 def test_sizes_are_shown_in_the_unit_that_suits_them(size, text):
     assert shown(size) == text
+
+
+@pytest.mark.parametrize("export", ["merged", "adapter"])
+def test_a_stage_with_an_adapter_takes_what_is_told(fast, export):
+    """The tiny model lies beside its adapter once more, for nothing else keeps it."""
+    fast["finetuning"] = {"mode": "lora", "export": export}
+    prepared = prepare(load_config(fast))
+    told = size_of_tasks(prepared.config, tasks_of(prepared.stream))
+    result = cl_mlm.run(fast, "checkpoint.keep_stages=last", progress=False)
+    found = sum(path.stat().st_size for path in result.folder.glob("stages/*/**/*.safetensors"))
+    assert found == pytest.approx(told.whole, rel=0.03)
 
 
 def test_what_is_said_is_what_a_run_writes(fast, tiny_size, monkeypatch):
@@ -125,10 +137,10 @@ def test_what_is_said_is_what_a_run_writes(fast, tiny_size, monkeypatch):
     fast["training"] |= {"steps": 4}
     fast["strategies"] = {"ewc": {"rows": 4}}
     result = cl_mlm.run(fast, "checkpoint.every_steps=2", progress=False)
-    tokenizer = bytes_below(result.folder / "stages") - 3 * tiny_size.whole * BYTES
+    tokenizer = bytes_below(result.folder / "stages") - 3 * tiny_size.whole
     assert tokenizer < 500_000
-    assert largest["stages"] == pytest.approx(3 * tiny_size.whole * BYTES, rel=0.02)
-    assert largest["steps"] == pytest.approx(5 * tiny_size.whole * BYTES, rel=0.02)
+    assert largest["stages"] == pytest.approx(3 * tiny_size.whole, rel=0.02)
+    assert largest["steps"] == pytest.approx(5 * tiny_size.whole, rel=0.02)
     assert bytes_below(result.folder / "predictions") < 40 * 2 * 24 + 10_000
 
 

@@ -1,15 +1,21 @@
 """What is said of memory, held against the tensors of a run."""
 
 import pytest
+import torch
+import transformers
 
 from cl_mlm.check.memory import memory_need
 from cl_mlm.config.loading import load_config
+from cl_mlm.config.schema import Config, FinetuningConfig, ModelConfig
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.preparation import prepare
-from cl_mlm.models.size import size_of_tasks
+from cl_mlm.models.size import model_size, size_of_tasks
+from cl_mlm.objectives.classification import Classification
 from cl_mlm.strategy import Strategy
 from cl_mlm.training.loop import StageTraining, begin_stage, training_ids
+
+OBJECTIVE = Classification()
 
 
 class Hoarder(Strategy):
@@ -22,6 +28,34 @@ class Hoarder(Strategy):
 def need(config, *overrides, strategies=None):
     prepared = prepare(load_config(config, overrides), strategies=strategies)
     return memory_need(prepared, size_of_tasks(prepared.config, tasks_of(prepared.stream))), prepared
+
+
+def test_adapters_are_fp32_in_a_body_in_bfloat16(fast, fresh_process):
+    bf16 = ["model.dtype=bfloat16", "training.precision=bf16", "finetuning.mode=lora", "strategies=[ewc]"]
+    told, prepared = need(fast, *bf16, "stream.labels_per_stage=4")
+    run = assemble(prepared)
+    run.place.training_ids = training_ids(run)
+    begin_stage(run)
+    trained = sum(p.nbytes for p in run.network.trainable().values())
+    assert {p.dtype for p in run.network.trainable().values()} == {torch.float32}
+    assert told.weights == sum(p.nbytes for p in run.network.model.parameters())
+    assert (told.gradients, told.moments, told.strategies) == (trained, 2 * trained, 2 * trained)
+
+
+def test_quantised_weights_are_counted_in_their_bits(fast, tmp_path):
+    config = transformers.LlamaConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128
+    )
+    config.save_pretrained(tmp_path)
+    lora = FinetuningConfig("lora", rank=8, alpha=16.0, targets="attention", export="adapter")
+    sizes = {
+        bits: model_size(Config(model=ModelConfig(str(tmp_path), quantization=bits), finetuning=lora), ["a"], OBJECTIVE)
+        for bits in (None, "int8", "nf4")
+    }
+    linears = 2 * (4 * 64 * 64 + 3 * 64 * 128)
+    assert sizes[None].held - sizes["int8"].held == 3 * linears
+    assert sizes["int8"].held - sizes["nf4"].held == linears // 2
+    assert sizes["nf4"].whole == sizes["nf4"].trained, "an adapter alone"
 
 
 @pytest.mark.parametrize("mode", ["full", "head"])
@@ -41,7 +75,7 @@ def test_weights_in_bfloat16_take_half(fast):
     assert (2 * half.weights, 2 * half.moments) == (plain.weights, plain.moments)
 
 
-@pytest.mark.parametrize("mode", ["full", "head"])
+@pytest.mark.parametrize("mode", ["full", "head", "lora", "bottleneck"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_it_is_what_a_run_holds(fast, mode, optimizer):
     overrides = [f"finetuning.mode={mode}", f"training.optimizer={optimizer}", "stream.labels_per_stage=4"]

@@ -16,7 +16,8 @@ def test_the_size_of_a_model_is_that_of_one_with_weights(tiny_size):
 
     model = load_backbone(ModelConfig(), list("abcd"), 0, 128, Classification()).model
     numbers = sum(p.numel() for p in model.parameters())
-    assert (tiny_size.whole, tiny_size.changing, tiny_size.trainable) == (numbers, numbers, numbers)
+    assert (tiny_size.whole, tiny_size.changing, tiny_size.trained) == (4 * numbers,) * 3
+    assert (tiny_size.trainable, tiny_size.number_bytes) == (numbers, 4)
 
 
 def test_no_weights_are_made(monkeypatch):
@@ -48,7 +49,7 @@ def test_a_folder_is_measured_by_its_config_alone(tmp_path):
     ).save_pretrained(tmp_path)
     config = replace(Config(), model=ModelConfig(str(tmp_path)))
     small, large = (model_size(config, list(labels), Classification()) for labels in ("ab", "abc"))
-    assert large.whole - small.whole == 5
+    assert large.whole - small.whole == 4 * 5
 
 
 def test_a_model_whose_config_cannot_be_had_is_an_error_to_who_asks_for_its_size():
