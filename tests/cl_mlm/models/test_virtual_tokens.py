@@ -16,6 +16,7 @@ from cl_mlm.models.loading import AUTO_CLASSES, pretrained
 from cl_mlm.models.positions import position_limits
 from cl_mlm.models.soft_prompts import start_from_text
 from cl_mlm.models.virtual_tokens import virtual_tokens_of
+from cl_mlm.models.writing import begin, write
 
 from .test_finetuning import ENCODERS, FORMS, inputs, made, moved, options
 
@@ -194,6 +195,11 @@ def test_a_model_writes_after_its_virtual_tokens_what_passes_over_the_whole_text
     with torch.no_grad():
         written = model.generate(**given, generation_config=settings)
     assert written[:, -4:].tolist() == alone
+    start = 0 if kind == "seq2seq" else None
+    with torch.no_grad():
+        assert write(begin(model, given, start), 4, end=-1) == alone, "rows that can leave their batch"
+        ended = write(begin(model, given, start), 4, end=alone[0][0])
+    assert [*map(len, ended)] == [1, (*alone[1], alone[0][0]).index(alone[0][0]) + 1 if alone[0][0] in alone[1] else 4]
     copied = copy.deepcopy(model)
     with torch.no_grad():
         virtual_tokens_of(model).weight.add_(5.0)
