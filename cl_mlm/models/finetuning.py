@@ -26,7 +26,7 @@ from cl_mlm.models.targets import (
     lora_targets,
     norm_parameters,
 )
-from cl_mlm.models.virtual_tokens import LEARNED, NAME
+from cl_mlm.models.virtual_tokens import LEARNED, NAME, virtual_tokens_of
 from cl_mlm.randomness import seed_everything
 from cl_mlm.strategy import ParameterSettings
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cl_mlm.config.schema import Config, FinetuningConfig
     from cl_mlm.objective import Head
 
-LEAVES_BASE: Final = ("lora", "ia3")  # modes whose adapters can be left out: what remains is the base model
+LEAVES_BASE: Final = ("lora", "ia3", *LEARNED)  # modes whose adapters can be left out: what remains is the base model
 OWN_FORM: Final = ("bottleneck",)  # modes whose adapters no library of the ecosystem loads
 ADAPTED: Final = ("lora", "ia3", *OWN_FORM, *LEARNED)  # modes that add adapters
 UNDECAYED: Final = (".ia3_l.", f"{NAME}.")  # parts of the names of scales and of virtual tokens
@@ -113,8 +113,11 @@ def adapters(model: torch.nn.Module) -> dict[str, BaseTunerLayer]:
 
 @contextmanager
 def without_adapters(model: PreTrainedModel) -> Iterator[None]:
-    """Lets a model compute within the block what it would without the adapters that peft has put into it."""
+    """Lets a model compute within the block what it would without peft's adapters in it, or its virtual tokens."""
     layers: list[Any] = list(adapters(model).values())
+    tokens = virtual_tokens_of(model)
+    if tokens is not None:
+        tokens.is_off = True
     for layer in layers:
         # peft's `enable_adapters` also says which parameters are trained.
         layer._disable_adapters = True
@@ -123,6 +126,8 @@ def without_adapters(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._disable_adapters = False
+        if tokens is not None:
+            tokens.is_off = False
 
 
 def plain_name(name: str) -> str | None:

@@ -40,8 +40,10 @@ class Prefix(VirtualTokens):
 
     def fill(
         self, reader: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Puts the prefix into the cache of keys and values; a hook before the forward pass of a decoder."""
+        if self.is_off:
+            return None
         given = self.named(args, kwargs)
         self.lengthen(given)
         cache = given.get("past_key_values")

@@ -47,8 +47,10 @@ class SoftPrompt(VirtualTokens):
 
     def read_first(
         self, reader: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Puts the prompt before the tokens; a hook before the forward pass of the part that reads them."""
+        if self.is_off:
+            return None
         given = self.named(args, kwargs)
         self.lengthen(given)
         if not goes_on(given.get("past_key_values")):
@@ -69,14 +71,15 @@ class SoftPrompt(VirtualTokens):
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Lets the decoder see the prompt; a hook before the forward pass of a whole encoder-decoder."""
         mask, encoded = kwargs.get("attention_mask"), kwargs.get("encoder_outputs")
-        if mask is None or (encoded is not None and encoded[0].shape[1] == mask.shape[1]):
+        if self.is_off or mask is None or (encoded is not None and encoded[0].shape[1] == mask.shape[1]):
             return None
         return args, kwargs | {"attention_mask": self.longer(mask)}
 
     def cut(self, head: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Leaves the text's own tokens; a hook before the forward pass of a head over tokens."""
         features = args[0]
-        return (features[:, -self.num_read :], *args[1:]) if features.dim() == 3 else None
+        is_whole = self.is_off or features.dim() < 3
+        return None if is_whole else (features[:, -self.num_read :], *args[1:])
 
 
 class EncodedPrompt(SoftPrompt):

@@ -43,6 +43,7 @@ class VirtualTokens(torch.nn.Module):
     Attributes:
         num: P.
         num_read: T of the present forward pass.
+        is_off: whether the model reads its text alone for now.
     """
 
     def __init__(self, weight: torch.Tensor, reader: torch.nn.Module) -> None:
@@ -50,6 +51,7 @@ class VirtualTokens(torch.nn.Module):
         self.weight = torch.nn.Parameter(weight)
         self.num = len(weight)
         self.num_read = 0
+        self.is_off = False
         self._names = tuple(inspect.signature(reader.forward).parameters)
 
     @property

@@ -11,7 +11,7 @@ from cl_mlm.config.schema import ModelConfig
 from cl_mlm.errors import ConfigError
 from cl_mlm.mechanisms import SquaredGradients
 from cl_mlm.models.adapter_files import read_adapter, write_adapter
-from cl_mlm.models.finetuning import mode_settings, set_trainable
+from cl_mlm.models.finetuning import mode_settings, set_trainable, without_adapters
 from cl_mlm.models.loading import AUTO_CLASSES, pretrained
 from cl_mlm.models.positions import position_limits
 from cl_mlm.models.soft_prompts import start_from_text
@@ -108,7 +108,11 @@ def test_a_row_gets_the_same_alone_and_beside_a_longer_one_and_a_logit_for_each_
     torch.testing.assert_close(together[1:, :width], alone, rtol=1e-5, atol=1e-5)
     assert together.shape[1] == (6 if kind in WIDE else 3 if kind in ("sequence", "seq2seq") else None)
     base = made(family, kind)[0]
+    if kind in ("causal", "masked", "seq2seq"):  # whose head is not trained
+        with without_adapters(model):
+            assert torch.equal(logits(model, kind, given), logits(base, kind, given))
     assert (logits(base, kind, given)[0] - together[0]).abs().max() > 1e-4
+    assert torch.equal(logits(model, kind, given), together)
     scores(model, kind, given).square().sum().backward()
     own = [p for n, p in model.named_parameters() if "virtual_tokens" in n]
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in own)

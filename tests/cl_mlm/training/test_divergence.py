@@ -70,6 +70,8 @@ def by_hand(run, base):
         ("gpt2", FULL, "language_modelling"),
         ("gpt2", LORA, "text_to_text"),
         ("llama", FinetuningConfig(mode="ia3"), "text_to_text"),
+        ("gpt2", FinetuningConfig(mode="prompt", virtual_tokens=3), "text_to_text"),
+        ("t5", FinetuningConfig(mode="prefix", virtual_tokens=3), "text_to_text"),
     ],
 )
 def test_divergence_is_the_mean_over_target_tokens(moved_run, monkeypatch, kind, finetuning, objective):
