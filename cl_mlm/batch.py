@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
     import torch
+
+    Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,34 @@ class Attainable:
     def whole(cls, references: Sequence[Any], metric: str, *, is_general: bool = False) -> Attainable:
         """Returns rows of which every reference can be predicted."""
         return cls(list(references), [None] * len(references), metric, is_general)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of one part of every row, special ones included.
+
+    Attributes:
+        limit: tokens at most that a model reads of it at once.
+        whole: of every row, nothing cut, (R,).
+        cut: of every row, that no model will read, (R,).
+        windows: inputs that every row becomes, (R,).
+    """
+
+    limit: int
+    whole: Numbers
+    cut: Numbers
+    windows: Numbers
+
+    @classmethod
+    def of(
+        cls, limit: int, whole: Sequence[int], cut: Sequence[int] | None = None, windows: Sequence[int] | None = None
+    ) -> Lengths:
+        """Returns the lengths; `cut` None: what is beyond the limit; `windows` None: one a row."""
+        import numpy as np
+
+        own = np.asarray(whole, dtype=np.int64)
+        beyond = np.maximum(own - limit, 0) if cut is None else np.asarray(cut, dtype=np.int64)
+        return cls(limit, own, beyond, np.ones_like(own) if windows is None else np.asarray(windows, dtype=np.int64))
 
 
 def mean_loss(row_losses: torch.Tensor, batch: Batch, items: float | None = None) -> torch.Tensor:

@@ -10,10 +10,9 @@ import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from cl_mlm.batch import Attainable, Batch, Obstacle, Outputs, Predictions, Sites
+from cl_mlm.batch import Attainable, Batch, Lengths, Obstacle, Outputs, Predictions, Sites
 from cl_mlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,34 +50,6 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 RawRows = Mapping[str, Sequence[Any]]
 Encoded = dict[str, list[list[int]] | list[int] | list[float]]
 UNCUT = 1_000_000_000  # tokens; no row has as many
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of one part of every row, special ones included.
-
-    Attributes:
-        limit: tokens at most that a model reads of it at once.
-        whole: of every row, nothing cut, (R,).
-        cut: of every row, that no model will read, (R,).
-        windows: inputs that every row becomes, (R,).
-    """
-
-    limit: int
-    whole: Numbers
-    cut: Numbers
-    windows: Numbers
-
-    @classmethod
-    def of(
-        cls, limit: int, whole: Sequence[int], cut: Sequence[int] | None = None, windows: Sequence[int] | None = None
-    ) -> Lengths:
-        """Returns the lengths; `cut` None: what is beyond the limit; `windows` None: one a row."""
-        import numpy as np
-
-        own = np.asarray(whole, dtype=np.int64)
-        beyond = np.maximum(own - limit, 0) if cut is None else np.asarray(cut, dtype=np.int64)
-        return cls(limit, own, beyond, np.ones_like(own) if windows is None else np.asarray(windows, dtype=np.int64))
 
 
 def input_lengths(
@@ -215,6 +186,16 @@ class Objective(ABC):
     @abstractmethod
     def validate(self, rows: RawRows, where: str) -> list[str]:
         """Returns the faults of raw rows (columns of equal length), each beginning with `where`; empty is good."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Columns of a row that has no answer yet."""
+        named = dict.fromkeys((*self.columns, *self.text_columns))
+        return tuple(name for name in named if name not in self.reference_columns)
+
+    def scored(self, rows: RawRows) -> RawRows:
+        """Returns rows as they are scored; a row that holds several answers becomes one for each of them."""
+        return rows
 
     def mended(self, rows: RawRows) -> int:
         """Returns how many sound rows are read otherwise than they are written; the stream's notes tell it."""

@@ -11,6 +11,7 @@ from cl_mlm.data import (
     Reading,
     StageFields,
     arrow_batches,
+    as_conversations,
     by_field,
     by_labels,
     by_source,
@@ -212,7 +213,8 @@ def _complete(
     own: OwnFiles, objective: Objective, missing: str, test_fraction: float | None, field: str | None
 ) -> OwnFiles:
     """Returns rows of the hub without those that lack a value, where they are dropped, and with carved test rows."""
-    splits, notes = dict(own.splits), list(own.notes)
+    splits = {split: as_conversations(rows, objective.columns) for split, rows in own.splits.items()}
+    notes = list(own.notes)
     if missing == "drop":
         needed = [*objective.columns, *optional_columns(objective, field)]
         for split, rows in splits.items():

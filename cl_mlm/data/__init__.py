@@ -1,6 +1,7 @@
 """From files to a stream that may be trained on; those who write streams import the names of this room from here."""
 
 from cl_mlm.arrow import arrow_batches, pick
+from cl_mlm.data.conversation_form import as_conversations
 from cl_mlm.data.entity_staging import by_types, row_types
 from cl_mlm.data.file_faults import same_in_many
 from cl_mlm.data.file_format import Missing, Reading
@@ -29,6 +30,7 @@ __all__ = [
     "StageFields",
     "WordingSet",
     "arrow_batches",
+    "as_conversations",
     "as_text",
     "by_field",
     "by_labels",

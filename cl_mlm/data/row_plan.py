@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.data.char_spans import SpanFault, relation_row, tagging_row
 from cl_mlm.data.column_names import MOST_SHOWN, OF_TEXT, remedy
+from cl_mlm.data.conversation_form import conversation_row
 from cl_mlm.data.file_faults import Tally
 from cl_mlm.data.file_format import SEPARATORS
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from cl_mlm.data.file_faults import FileFaults
     from cl_mlm.data.file_format import Reading
 
-# Columns that may stand in a file in place of others, and what makes the others of them.
+# Columns that may stand in a file in place of others, and what makes the others of them; those with spans first.
 SPAN_FORMS: tuple[tuple[set[str], set[str], Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
     ({"tokens", "head", "tail"}, {"text", "head", "tail"}, relation_row),
     ({"tokens", "tags"}, {"text", "entities"}, tagging_row),
+    ({"messages"}, {"prompt", "completion"}, conversation_row),
 )
 DROP = "missing: drop leaves such rows out"
 
@@ -104,7 +106,7 @@ def plan_rows(
     example = {name: value for _, row in reversed(first) for name, value in row.items() if value is not None}
     missing = [ours for ours in wanted if columns.get(ours, ours) not in names]
     has_words = any(isinstance(value, list) and all(isinstance(x, str) for x in value) for value in example.values())
-    for ours, theirs, _ in SPAN_FORMS if "tokens" in missing and not has_words and not header else ():
+    for ours, theirs, _ in SPAN_FORMS[:2] if "tokens" in missing and not has_words and not header else ():
         if ours <= {*required} and any(isinstance(value, str) for value in example.values()):
             wanted = [
                 *sorted(theirs, key=["text", "head", "tail", "entities"].index),

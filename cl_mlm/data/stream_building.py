@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cl_mlm.arrow import pick
 from cl_mlm.config.components import find, make_objective, make_stream, parameters
 from cl_mlm.config.stream_keys import HANDLING_KEYS, OPTIONAL_KEYS, SCENARIO_KEYS, names_stages, prefixed
+from cl_mlm.data.conversation_form import as_scored
 from cl_mlm.data.files import find_folder, read_splits
 from cl_mlm.data.hygiene import clean, with_sound_labels
 from cl_mlm.data.in_memory import check_form
@@ -77,6 +78,7 @@ def build_stream(
     if wordings is not None:
         # Behind the gate: which rows are kept does not depend on the words around them.
         stream = worded(stream, wordings)
+    stream = as_scored(stream)
     _check_objectives(stream, section)
     if deals_anew:
         stream = first_stages(restage(stream, section), num_first)

@@ -174,7 +174,7 @@ def checked(asked: Asked, table: RawRows) -> dict[str, Sequence[Any]]:
     """
     choices = asked.labels.seen if asked.choices is None else asked.choices
     whole = asked.objective.unanswered(table, choices)
-    answers = tuple(f"rows: {name} " for name in asked.objective.reference_columns)
+    answers = tuple(f"rows: {name} " for name in asked.objective.reference_columns if name not in asked.inputs)
     faults = [line for line in asked.objective.validate(whole, "rows") if not line.startswith(answers)]
     if faults:
         raise DataError(faults)

@@ -112,11 +112,7 @@ def _tasks_section(stream: Stream) -> dict[str, Any]:
     for key, objective in objectives.items():
         stages = [i for i, of_stage in enumerate(keys) if of_stage == key]
         have = [set(stream.stages[i].train.column_names) for i in stages]
-        inputs = [
-            name
-            for name in dict.fromkeys((*objective.columns, *objective.text_columns))
-            if name not in objective.reference_columns
-        ]
+        inputs = objective.inputs
         section[key] = {
             "objective": stream.stages[stages[0]].objective,
             "options": objective.options(),

@@ -1,7 +1,9 @@
 """Whole runs through a chat template: trained, killed, prompted and asked for new rows."""
 
+import json
 import signal
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from killing import die_at
@@ -58,6 +60,46 @@ def test_a_killed_run_ends_as_if_it_had_not_been(go):
     for name in (f"stages/00{i}/model/model.safetensors" for i in (0, 1)):
         first, second = (load_file(each.folder / name) for each in (whole, cut))
         assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+@pytest.fixture
+def talks(tmp_path):
+    """A folder of two stages of conversations of two exchanges, which name a thing and then its kind."""
+    kinds = {"one": {"sun": "hot", "snow": "cold"}, "two": {"bell": "loud", "moon": "quiet"}}
+    for stage, words in kinds.items():
+        for split, copies in (("train", 6), ("validation", 1), ("test", 1)):
+            path = tmp_path / "talks" / stage / f"{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            texts = [
+                (f"{split} {i} {word}", "yes", f"what is {word}", kind)
+                for i in range(copies)
+                for word, kind in words.items()
+            ]
+            turns = [
+                [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(row)] for row in texts
+            ]
+            path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in turns))
+    options = {"chat_template": TEMPLATE, "max_new_tokens": 6, "metric": "exact_match"}
+    section = {"objective": "conversation", "options": options, "stages_by": "files", "order": ["one", "two"]}
+    return {"name": "files", "path": str(tmp_path / "talks"), **section}
+
+
+def test_conversations_are_learned_scored_killed_and_asked(go, talks):
+    def config(folder):
+        made = go(folder, epochs=5)
+        return {**made, "stream": talks, "training": {**made["training"], "max_length": 64}}
+
+    whole = run(config("whole"))
+    matrix = whole.summary["accuracy_matrix"]
+    assert matrix[0][0] >= 0.5
+    assert matrix[1][1] >= 0.5
+    assert die_at(13, lambda: run(config("cut"))) == -signal.SIGKILL
+    assert repr(run(config("cut")).summary["accuracy_matrix"]) == repr(matrix)
+    asked = [{"role": "user", "content": "test 0 bell"}, {"role": "assistant", "content": "yes"}]
+    asked.append({"role": "user", "content": "what is bell"})
+    assert [isinstance(text, str) for text in whole.predict([{"messages": asked}])] == [True]
+    predictions = pq.read_table(next(whole.folder.glob("predictions/**/*.parquet")))
+    assert {"yes", "hot", "cold"} & {*predictions.column("prediction").to_pylist()}
 
 
 def test_prompts_are_turns_with_demonstrations_before_the_question(go):
