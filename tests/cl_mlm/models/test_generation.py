@@ -9,9 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
 from cl_mlm.models.answer_trie import AnswerTrie
+from cl_mlm.models.finetuning import set_trainable
 from cl_mlm.models.generation import generate_tokens
 from cl_mlm.models.tiny import letter_tokenizer
 from cl_mlm.models.writing import begin
+
+from .test_finetuning import options
 
 DECODERS, PAIRS = ["gpt2", "llama"], ["t5", "bart"]
 START = {"gpt2": None, "llama": None, "t5": 0, "bart": 2}
@@ -164,3 +167,30 @@ def test_a_trie_tells_answers_from_their_beginnings():
     ]
     assert trie.tokens_after([5]) == [END, 6]
     assert trie.tokens_after([5, END]) == trie.tokens_after([9]) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *[("lora", "llama"), ("ia3", "t5"), ("bottleneck", "gpt2"), ("prompt", "gpt2"), ("prompt", "t5")],
+        *[("p_tuning", "llama"), ("prefix", "llama"), ("prefix", "bart"), ("prefix", "gpt2")],
+    ],
+)
+def test_rows_of_an_adapted_model_are_what_generate_writes(load, mode, kind):
+    run, inputs = load(kind), inputs_of(kind)
+    head = run.model.get_output_embeddings()
+    more = {"virtual_tokens": 3} if mode in ("prompt", "p_tuning", "prefix") else {}
+    set_trainable(run.model, head, "causal" if START[kind] is None else "seq2seq", options(mode=mode, **more), 0)
+    plain = generate_tokens(load(kind), inputs, MOST, START[kind])
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in run.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    run.model.eval()
+    end = end_that_comes(run, kind, inputs)
+    run.tokenizer.eos_token = run.tokenizer.convert_ids_to_tokens(end)
+    written = generate_tokens(run, inputs, MOST, START[kind])
+    assert begin(run.model, inputs, START[kind]) is not None
+    assert written == asked_of_generate(run, kind, inputs, end)
+    assert written != plain
