@@ -146,9 +146,9 @@ def test_generation_is_in_the_precision_of_the_run(go, monkeypatch):
 
     kinds, generate = set(), text_to_text.generate_texts
 
-    def watched(run, *arguments):
+    def watched(run, *arguments, **named):
         seen = run.model.lm_head.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
-        written = generate(run, *arguments)
+        written = generate(run, *arguments, **named)
         seen.remove()
         return written
 

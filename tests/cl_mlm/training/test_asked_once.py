@@ -43,9 +43,9 @@ def written(monkeypatch):
     """The widths of the inputs of every batch that is written."""
     shapes, generate = [], text_to_text.generate_texts
 
-    def watched(run, inputs, *more):
+    def watched(run, inputs, *more, **named):
         shapes.append(tuple(inputs["input_ids"].shape))
-        return generate(run, inputs, *more)
+        return generate(run, inputs, *more, **named)
 
     monkeypatch.setattr(text_to_text, "generate_texts", watched)
     return shapes
