@@ -122,9 +122,12 @@ def measure(case: tuple[str, str, str, dict[str, Any]], options: argparse.Namesp
     sections: Mapping[str, Any] = {"finetuning": finetuning} if finetuning else {}
     made: list[Writer] = []
 
-    def start() -> None:
+    def end() -> None:
         while made:
             made.pop().close()
+
+    def start() -> None:
+        end()
         made.append(Writer(work, {}, **sections, training={"steps": None, "epochs": 1}))
 
     def one_epoch() -> int:
@@ -140,7 +143,9 @@ def measure(case: tuple[str, str, str, dict[str, Any]], options: argparse.Namesp
 
     effort = Effort(max_quads=options.quads, min_quads=min(2, options.quads), max_seconds=options.max_seconds)
     with closing(ewc):
-        return alternate(Jobs(one_epoch, start), Jobs(one_pass), work, effort)
+        found = alternate(Jobs(one_epoch, start), Jobs(one_pass), work, effort)
+        end()
+    return found
 
 
 def main() -> int:

@@ -141,5 +141,11 @@ def _busy_tokens(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     most = max(1, int(busy.sum(1).max()))
     if most == busy.shape[1]:
         return gradient, values
-    first = busy.logical_not().byte().argsort(dim=1, stable=True)[:, :most, None]
-    return tuple(side.gather(1, first.expand(-1, -1, side.shape[2])) for side in (gradient, values))  # type: ignore[return-value]
+    first = busy.logical_not().byte().argsort(dim=1, stable=True)[:, :most]
+    places = (first + torch.arange(0, busy.numel(), busy.shape[1], device=busy.device).unsqueeze(1)).flatten()
+    return _chosen(gradient, places, most), _chosen(values, places, most)
+
+
+def _chosen(side: Tensor, places: Tensor, most: int) -> Tensor:
+    """Returns those tokens of (I, T, H) that stand at `places` of all inputs' tokens end to end, (I, most, H)."""
+    return side.flatten(0, 1).index_select(0, places).view(len(side), most, -1)

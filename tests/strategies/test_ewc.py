@@ -13,7 +13,7 @@ import torch
 import strategies.ewc as module
 from cl_mlm.batch import Sites
 from cl_mlm.config.schema import FinetuningConfig
-from cl_mlm.mechanisms import leading
+from cl_mlm.mechanisms import SquaredGradients, leading
 from cl_mlm.randomness import numpy_generator
 from strategies.ewc import Ewc, fisher_information
 
@@ -95,6 +95,25 @@ def test_fisher_is_the_mean_of_squared_gradients_row_by_row(run_in_float64: Call
     run = view_of(run_in_float64())
     found = fisher_information(run, kind, None)
     assert_same_squares(found, squares_by_autograd(run, kind, run.training_ids))
+
+
+def test_batches_are_small_from_the_first_one_that_needs_the_slow_way(
+    run_in_float64: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = view_of(run_in_float64(batch_size=7, rows=16))
+    # A hook that reads the head's weight once more is seen in the forward pass alone.
+    run.model.get_submodule("classifier").register_forward_hook(lambda head, _, out: out * head.weight.sum())
+    sizes, add = [], SquaredGradients.add
+
+    def counting(squares: SquaredGradients, *args: Any) -> bool:
+        before, served = squares.rows, add(squares, *args)
+        sizes.append((squares.rows - before, served))
+        return served
+
+    monkeypatch.setattr(SquaredGradients, "add", counting)
+    found = fisher_information(run, "empirical", None)
+    assert sizes == [(7, False), (4, False), (4, False), (1, False)]
+    assert_same_squares(found, squares_by_autograd(run, "empirical", run.training_ids))
 
 
 @pytest.mark.parametrize("kind", KINDS)
