@@ -66,6 +66,7 @@ bench: $(STAMP)
 	missed=0; $(BIN)/python benchmarks/startup.py --demo || missed=1; \
 	$(BIN)/python -m benchmarks.fisher || missed=1; \
 	$(BIN)/python -m benchmarks.writing || missed=1; \
+	$(BIN)/python -m benchmarks.lora || missed=1; \
 	$(BIN)/python -m benchmarks.speed || missed=1; exit $$missed
 
 ui: $(STAMP)
