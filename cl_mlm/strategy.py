@@ -188,7 +188,7 @@ class Setting:
         num_stages: of the stream.
         num_tasks: objectives with a head of their own.
         mode: of fine-tuning, such as `full` or `lora`.
-        dtype: of the weights.
+        dtype: of the weights that are trained.
         precision: of forward passes.
         accumulation: micro-batches of a step.
         patience: epochs without improvement after which a stage ends; None: it is trained to its end.

@@ -139,7 +139,7 @@ def setting_of(strategies: Sequence[Strategy], config: Config, stream: Stream) -
         num_stages=len(stream),
         num_tasks=len(tasks_of(stream)),
         mode=config.finetuning.mode,
-        dtype=config.model.dtype,
+        dtype="float32" if trains_in_fp32(config) else config.model.dtype,
         precision=training.precision,
         accumulation=training.accumulation,
         patience=training.patience,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import cl_mlm
 from cl_mlm.config.loading import load_config
 from cl_mlm.config.schema import ModelConfig
+from cl_mlm.experiment.composition import setting_of
 from cl_mlm.experiment.preparation import prepare
 from cl_mlm.models.loading import load_backbone
 from cl_mlm.objectives.classification import Classification
@@ -61,7 +62,8 @@ def test_strategies_that_square_gradients_are_refused(fast):
         with pytest.raises(cl_mlm.ConfigError, match=f"mode one with adapters .*lora.*got bfloat16 with mode {mode}"):
             prepare(load_config(fast, [*BF16, "strategies=[ewc]", f"finetuning.mode={mode}"]))
     for mode in ("lora", "ia3", "bottleneck"):
-        prepare(load_config(fast, [*BF16, "strategies=[ewc]", f"finetuning.mode={mode}"]))
+        prepared = prepare(load_config(fast, [*BF16, "strategies=[ewc]", f"finetuning.mode={mode}"]))
+        assert setting_of(prepared.strategies, prepared.config, prepared.stream).dtype == "float32"
     for name in ("joint", "cumulative", "replay", "lwf"):
         prepare(load_config(fast, [*BF16, f"strategies=[{name}]"]))
 
