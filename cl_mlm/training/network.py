@@ -100,18 +100,15 @@ class Network:
         context: AbstractContextManager[None] = self.accelerator.autocast()
         return context
 
-    def forward(self, batch: Batch, *, packed: bool = False) -> Outputs:
-        """Runs the model in its present mode, in the run's precision.
-
-        Args:
-            batch: the rows.
-            packed: runs several rows in one sequence, see `packed_rows.py`; only predicted tokens have logits then.
-        """
-        if packed:
-            with self.autocast():
-                return forward_packed(self.backbone.task_model(batch.task), batch, batch.targets != NO_TARGET)
+    def forward(self, batch: Batch) -> Outputs:
+        """Runs the model in its present mode, in the run's precision."""
         with self.autocast(), self._body(batch):
             return self.backbone.forward(batch)
+
+    def forward_packed(self, batch: Batch) -> Outputs:
+        """Runs the model as `forward`, several rows in one sequence; only predicted tokens have logits."""
+        with self.autocast():
+            return forward_packed(self.backbone.task_model(batch.task), batch, batch.targets != NO_TARGET)
 
     def forward_fp32(self, batch: Batch) -> Outputs:
         """Runs the model in fp32 whatever the run's precision; a frozen body in bfloat16 runs in that.

@@ -157,10 +157,11 @@ class Step:
         batch = run.task_of(batch).objective.varied(
             batch, torch_generator(place.seed, "varied", place.stage_index, place.epoch, place.step, *address)
         )
+        forward = run.network.forward_packed if run.training.pack else run.network.forward
         for number, piece in enumerate(batch.pieces(self.num_pieces)):
             of_piece = (*address, number) if self.num_pieces > 1 else address
             seed_everything(place.seed, "dropout", place.stage_index, place.epoch, place.step, *of_piece)
-            outputs = run.network.forward(piece, packed=run.training.pack)
+            outputs = forward(piece)
             loss: torch.Tensor = mean_loss(run.task_loss(outputs, piece), piece, items)
             _add(values, f"train/loss/{piece.origin}", loss)
             for strategy in self._by_hook["loss_terms"]:
