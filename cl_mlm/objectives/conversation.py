@@ -223,14 +223,10 @@ class Conversation(Objective):
 
     @override
     def unanswered(self, rows: RawRows, labels: Sequence[str]) -> dict[str, Sequence[Any]]:
-        """Returns new conversations, which end with the user, with a dash as the next turn."""
+        """Returns new conversations, which end with the user, with a dash as the next turn; a text is a user's turn."""
         answer = {"role": "assistant", "content": "-"}
-        return {
-            **rows,
-            "messages": [
-                [*messages, answer] if isinstance(messages, list) else messages for messages in rows["messages"]
-            ],
-        }
+        asked = [[{"role": "user", "content": m}] if isinstance(m, str) else m for m in rows["messages"]]
+        return {**rows, "messages": [[*m, answer] if isinstance(m, list) else m for m in asked]}
 
     @override
     def attainable(

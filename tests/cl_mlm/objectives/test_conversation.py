@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 
 from cl_mlm.config.components import make_objective
+from cl_mlm.data.conversation_form import as_conversations
 from cl_mlm.data.stream_building import build_stream
 from cl_mlm.errors import DataError
 from cl_mlm.objectives.conversation import Conversation
@@ -111,6 +112,14 @@ def test_new_rows_end_with_the_user():
     whole = Conversation().unanswered({"messages": [TWO[:3]]}, ())
     assert Conversation().validate(whole, "rows") == []
     assert Conversation().inputs == ("messages",)
+    assert Conversation().unanswered({"messages": ["hi"]}, ()) == {"messages": [talk("hi", "-")]}
+
+
+def test_rows_of_the_hub_have_either_form():
+    apart = as_conversations(Dataset.from_list([{"prompt": "a", "completion": "b", "id": 3}]), ("messages",))
+    assert apart.column_names == ["id", "messages"]
+    assert [message["content"] for message in apart["messages"][0]] == ["a", "b"]
+    assert as_conversations(apart, ("messages",)) is apart
 
 
 def test_what_a_perfect_model_would_write_and_why_not():
