@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared
 
 INEXACT_TAG = "inexact"
+LOG_EVERY = "tracking.log_every"
 BETWEEN_NOTES = "; "
 WAYS_OUT = "\n`run --again` (in Python: again=True) makes a new run beside it; or delete the folder"
 WAYS_BACK = "\nbring it back as it was, and the same command goes on; or" + WAYS_OUT.replace("\n", " ")
@@ -120,6 +121,12 @@ def check_continuation(folder: Path, prepared: Prepared, allow_inexact: bool) ->
         raise RunFolderError(
             listed(f"{folder}: cannot go on, for these are not what the run was started with:", changes.other_run)
             + WAYS_OUT
+        )
+    distance, now = params.get(LOG_EVERY), prepared.config.tracking.log_every
+    if distance not in (None, now):
+        raise RunFolderError(
+            f"{folder}: cannot go on with {LOG_EVERY}={now}, for the curves that it has begun have points "
+            f"every {distance} steps; set it back to {distance}, and the same command goes on{WAYS_OUT}"
         )
     refused = changes.inexact if is_begun else changes.place
     if refused and not allow_inexact:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_mlm.disk import writing
 from cl_mlm.errors import ConfigError, RunFolderError
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.whole_files import write_text_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,10 +73,7 @@ def prompt_run(
     values = _score(prepared, backbone, index)
     values["notes"] += _since_the_run(folder, prepared, index)
     path = RunFolder(folder).prompting / f"{_digest(values)}.json"
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
-        text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text_whole(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     return Prompted(path, values)
 
 
@@ -151,12 +148,16 @@ def _stage_index(stage: int | str, num_stages: int) -> int:
 def _load(folder: Path, prepared: Prepared, index: int) -> PlainBackbone:
     from cl_mlm.experiment.summary import check_scored
     from cl_mlm.models.loading import load_backbone
+    from cl_mlm.storage.state_files import damage
 
     config, model = prepared.config, prepared.config.model
     if index >= 0:
         kept = RunFolder(folder).model(index)
         if not kept.is_dir():
             raise RunFolderError(f"{kept}: not kept; run with checkpoint.keep_stages=all")
+        fault = damage(RunFolder(folder).stage(index))
+        if fault:
+            raise RunFolderError(f"{fault}; its model is not asked")
         check_scored(RunFolder(folder).stage(index), _swapping(folder, prepared))
         model = replace(model, name=str(kept), revision=None, dropout=None)
     labels = prepared.stream.stages[0].labels

@@ -12,7 +12,7 @@ from cl_mlm.experiment.kept_config import kept_config
 from cl_mlm.experiment.session import run_in, run_prepared
 from cl_mlm.run_folder import MANIFEST, RunFolder
 from cl_mlm.storage.checkpoint import last_good
-from cl_mlm.storage.run_lookup import read_summary
+from cl_mlm.storage.run_lookup import faults_of_finished, in_short, read_summary
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ def rerun_run(folder: Path) -> tuple[bool, list[str]]:
     config = kept_config(folder)
     if not RunFolder(folder).summary.is_file():
         raise RunFolderError(f"{folder}: is not finished; `{shell_line('cl-mlm', 'resume', folder)}` goes on with it")
+    damaged = faults_of_finished(folder)
+    if damaged:
+        mends = f"`{shell_line('cl-mlm', 'resume', folder)}` makes again what can be made; then it can be repeated"
+        raise RunFolderError(f"{folder}: is not as it was finished: {in_short(damaged)}; {mends}")
     before = read_summary(folder)
     prepared = prepare(config)
     now, then = prepared.stream.fingerprint, before["stream"]["fingerprint"]

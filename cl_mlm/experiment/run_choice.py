@@ -10,7 +10,7 @@ from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.continuation import check_continuation, find_changes, listed
 from cl_mlm.experiment.provenance import ROWS
 from cl_mlm.storage.inventory import gone_checkpoints
-from cl_mlm.storage.run_lookup import in_short, is_finished, next_folder, read_summary, run_folders
+from cl_mlm.storage.run_lookup import faults_of_finished, in_short, is_finished, next_folder, read_summary, run_folders
 from cl_mlm.tracking.shell import shell_line
 
 if TYPE_CHECKING:
@@ -50,7 +50,12 @@ def choose_folder(prepared: Prepared, again: bool = False, allow_inexact: bool =
     """
     folders = run_folders(prepared.config)
     finished = [folder for folder in folders if is_finished(folder)]
-    unfinished = [folder for folder in folders if folder not in finished]
+    # A finished run that is damaged is mended by going on with it; who asks for one more run does not ask for that.
+    unfinished = [
+        folder
+        for folder in folders
+        if folder not in finished and not (again and faults_of_finished(folder) is not None)
+    ]
     stale: list[str] = []
     for folder in reversed([] if again else finished):
         changes = find_changes(folder, prepared)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cl_mlm.training.run import Run
 
 FOLDER = ".shared-stages"
-VERSION = 1
+VERSION = 2
 log = logging.getLogger(__name__)
 
 
@@ -109,6 +109,8 @@ class SharedStages:
         try:
             fault = damage(entry)
             found = None if fault else read_entry(entry)
+            if found is not None and found.pop("name", None) != name:
+                fault, found = f"{entry}: is not what its name says", None
         except Exception as error:  # another process may be writing it, and nothing here is worth a run
             fault, found = f"{entry}: cannot be read: {error}", None
         if fault:
@@ -126,8 +128,8 @@ class SharedStages:
                 for half in self._folder.glob(".*.tmp"):  # only who has the lock writes: it is a killed process's
                     shutil.rmtree(half, ignore_errors=True)
                 # Who trained the same stage at the same time has written the same; a reader must not find it gone.
-                if not (entry / MANIFEST).is_file() or damage(entry):
-                    write_entry(entry, state)
+                if self._read(name) is None:
+                    write_entry(entry, {**state, "name": name})
         except StorageError as error:  # what only saves time to others must not end this run
             log.warning("%s; other runs do not share this stage", error)
 

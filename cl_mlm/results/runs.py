@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ from cl_mlm.results.prompt_tables import mean_scores
 from cl_mlm.results.run_report import probe_changes
 from cl_mlm.results.summary_file import read_summary_file
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.whole_files import fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -123,10 +125,22 @@ def load_run(folder: Path) -> RunSummary:
     """
     path = RunFolder(folder).summary
     summary = read_summary_file(path)
+    fault = _edit_of(path)
+    if fault:
+        raise RunFolderError(f"{path}: {fault}: it is not what the run wrote; `cl-mlm resume {folder}` makes it again")
     try:
         return _parse(folder, summary)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+
+
+def _edit_of(path: Path) -> str | None:
+    """Returns in what a summary is not what the run's inventory says of it; None where it is, or there is none."""
+    try:
+        entry = json.loads(RunFolder(path.parent).inventory.read_text(encoding="utf-8"))[path.name]
+        return fault_of(path, {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # without a whole inventory the summary counts; `cl-mlm verify` names what is damaged
 
 
 def _run_folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:

@@ -82,9 +82,25 @@ def _wrong_types(summary: Mapping[str, Any]) -> Iterator[str]:
     for key, names in lists_of_texts.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             yield f"{key}: must be a list of texts, got {_shown(names)}"
+    yield from _wrong_entries(summary)
     home = summary["home"]
     if not isinstance(home, list) or not all(stage is None or type(stage) is int for stage in home):
         yield f"home: must be a list of stages, got {_shown(home)}"
+
+
+def _wrong_entries(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yields faults of what stands within the sections."""
+    sections = {key: summary.get(key) or {} for key in ("settings", "stream", "tasks")}
+    settings, stream, tasks = (value if isinstance(value, Mapping) else {} for value in sections.values())
+    limit = settings.get("limit")
+    if limit is not None and type(limit) is not int:
+        yield f"settings.limit: must be an integer or null, got {_shown(limit)}"
+    objects = {"stream.labels": stream.get("labels", {}), **{f"tasks.{key}": task for key, task in tasks.items()}}
+    yield from (
+        f"{key}: must be an object, got {_shown(value)}"
+        for key, value in objects.items()
+        if not isinstance(value, Mapping)
+    )
 
 
 def _wrong_shapes(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -152,11 +152,21 @@ def last_good(folder: Path, pattern: str = "[0-9]*") -> tuple[Path | None, list[
     """Returns the newest undamaged checkpoint below `folder` (or None), and what was found damaged."""
     faults: list[str] = []
     for candidate in reversed(_with_manifest(folder, pattern)):
-        fault = damage(candidate)
+        fault = damage(candidate) or misnamed(candidate)
         if fault is None:
             return candidate, faults
         faults.append(fault)
     return None, faults
+
+
+def misnamed(checkpoint: Path) -> str | None:
+    """Returns why an undamaged checkpoint is not that of the stage or step which its name tells, or None."""
+    stage, _, step = checkpoint.name.partition("-")
+    if step:
+        found = json.loads((checkpoint / "state.json").read_text()).get("place", {}).get("step", int(step))
+        return None if found == int(step) else f"{checkpoint}: is not what its name says, but of step {found}"
+    found = json.loads((checkpoint / RECORD).read_text()).get("next_stage", int(stage) + 1) - 1
+    return None if found == int(stage) else f"{checkpoint}: is not what its name says, but of stage {found}"
 
 
 def _with_manifest(folder: Path, pattern: str = "[0-9]*") -> list[Path]:

@@ -95,12 +95,19 @@ def damage(folder: Path) -> str | None:
     """Returns what is wrong with a checkpoint, or None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{folder / MANIFEST}: cannot be read: {error}"
     if not isinstance(manifest, dict):
         return f"{folder / MANIFEST}: must map names to checksums, got {type(manifest).__name__}"
     # What is opened is found here, not taken from the manifest, which could name any file; a checkpoint has no links.
-    own = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
+    own = {
+        str(p.relative_to(folder)): p
+        for p in folder.rglob("*")
+        if p.is_file() and not p.is_symlink() and not p.name.startswith(".")
+    }
+    strangers = sorted(own.keys() - manifest.keys() - {MANIFEST})
+    if strangers:
+        return f"{folder / strangers[0]}: does not belong to the checkpoint"
     for name, digest in manifest.items():
         if name not in own:
             return f"{folder / name}: is missing"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cl_mlm.storage.checkpoint import in_order, last_good
+from cl_mlm.storage.checkpoint import in_order, last_good, misnamed
 from cl_mlm.storage.inventory import WRITTEN
 from cl_mlm.storage.state_files import damage
 
@@ -37,4 +37,4 @@ def lost_stages(folder: RunFolder) -> list[str]:
     if newest is None:  # the run begins anew, and writes all of them
         return []
     stages = in_order(path for path in folder.stages.glob("[0-9]*") if path.is_dir())
-    return [fault for stage in stages[: stages.index(newest)] if (fault := damage(stage))]
+    return [fault for stage in stages[: stages.index(newest)] if (fault := damage(stage) or misnamed(stage))]

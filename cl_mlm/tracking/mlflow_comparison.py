@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.errors import ClMlmError
 from cl_mlm.tracking.credentials import without_credentials
-from cl_mlm.tracking.mlflow_delivery import LINK_FILE, Link
+from cl_mlm.tracking.mlflow_delivery import LINK_FILE, SOURCE_TAG, Link, source_of
 from cl_mlm.tracking.mlflow_sender import JOURNAL_FILE, store_of
 from cl_mlm.tracking.mlflow_store import is_server, sqlite_path
 
@@ -32,6 +32,7 @@ TIMEOUT_SECONDS: Final = 5.0
 SERVER_SECONDS: Final = 30.0
 API: Final = "api/2.0/mlflow"
 RUN: Final = "SELECT status, lifecycle_stage FROM runs WHERE run_uuid = ?"
+SOURCE: Final = "SELECT value FROM tags WHERE run_uuid = ? AND key = ?"
 POINTS: Final = "SELECT count(*) FROM metrics WHERE run_uuid = ?"
 
 
@@ -43,11 +44,13 @@ class StoredRun:
         status: as MLflow names it.
         is_deleted: whether it was deleted in MLflow.
         num_points: points of all metrics; None: not counted.
+        source: what it says of the journal that it was made of.
     """
 
     status: str
     is_deleted: bool
     num_points: int | None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,13 @@ def compare_with_store(
         return MlflowComparison(
             note=f"MLflow: {shown} not reachable, so it is not compared: {type(error).__name__}: {error}"
         )
+    source = source_of(folder / JOURNAL_FILE)
     faults = [
+        f"MLflow: {'the run' if stage is None else f'stage {stage}'} that {LINK_FILE} names is another run's"
+        for stage, run in stored.items()
+        if run is not None and run.source != (source if stage is None else f"{source}/{stage}")
+    ]
+    faults += [
         fault for stage in statuses for fault in _faults(stage, stored, statuses[stage], num_points.get(stage, 0))
     ]
     is_behind = link.offset < (folder / JOURNAL_FILE).stat().st_size
@@ -138,7 +147,8 @@ def _from_database(store: str, ids: Mapping[int | None, str]) -> dict[int | None
             row = database.execute(RUN, (run_id,)).fetchone()
             if row is not None:
                 (number,) = database.execute(POINTS, (run_id,)).fetchone()
-                found[stage] = StoredRun(str(row[0]), row[1] == "deleted", int(number))
+                (source,) = database.execute(SOURCE, (run_id, SOURCE_TAG)).fetchone() or ("",)
+                found[stage] = StoredRun(str(row[0]), row[1] == "deleted", int(number), str(source))
     return found
 
 
@@ -162,7 +172,9 @@ def _from_server(store: str, ids: Mapping[int | None, str]) -> dict[int | None, 
         keys = [str(metric["key"]) for metric in run.get("data", {}).get("metrics", [])]
         number = sum(_num_points(store, run_id, key) for key in keys)
         info = run["info"]
-        found[stage] = StoredRun(str(info["status"]), info.get("lifecycle_stage") == "deleted", number)
+        tags = {str(tag["key"]): str(tag["value"]) for tag in run.get("data", {}).get("tags", [])}
+        is_deleted = info.get("lifecycle_stage") == "deleted"
+        found[stage] = StoredRun(str(info["status"]), is_deleted, number, tags.get(SOURCE_TAG, ""))
     return found
 
 

@@ -224,7 +224,7 @@ class Delivery:
         if head is None:
             return None
         # A tag of each MLflow run. By it a journal finds its runs again if `mlflow.json` is lost or not up to date.
-        self._source = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=12).hexdigest()
+        self._source = _source(head)
         self._run_name = head["run_name"]
         client = open_store(self._uri)
         # The link may be that of another run in the same store.
@@ -379,3 +379,13 @@ def _portions(entries: list[Any], most: int) -> Iterator[list[Any]]:
         characters += size
     if portion:
         yield portion
+
+
+def source_of(journal: Path) -> str:
+    """Returns the value of `SOURCE_TAG` of the MLflow run of a journal; empty: the journal is empty."""
+    head, _ = next(read_lines(journal), (None, 0))
+    return "" if head is None else _source(head)
+
+
+def _source(head: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=12).hexdigest()

@@ -49,8 +49,23 @@ def signalled_at(step: int, number: int = signal.SIGKILL) -> Iterator[None]:
         if taken[0] == step:
             os.kill(os.getpid(), number)
 
-    with patch.object(StageTraining, "take_step", count):
+    with patch.object(StageTraining, "take_step", count), heard(number):
         yield
+
+
+@contextmanager
+def heard(*numbers: int) -> Iterator[None]:
+    """Signals have their usual effect within the block, also where this process was started with them ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.getsignal(number) for number in numbers}
+    ignored = [number for number, handler in before.items() if handler is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, usual.get(signal.Signals(number), signal.SIG_DFL))
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, before[number])
 
 
 def die_at(step: int, work: Callable[[], object]) -> int:

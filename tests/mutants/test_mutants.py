@@ -54,7 +54,11 @@ def test_messages_annotations_docstrings_and_module_constants_are_left_alone():
 def test_tests_of_the_file_of_the_fault_come_first_then_the_fastest_until_time_is_up():
     seconds = {"tests/test_b.py::x": 9.0, "tests/test_c.py::y": 2.0, "tests/test_c.py::z": 1.0, "tests/test_d.py::w": 1}
     tests = ["tests/test_b.py::x", "tests/test_c.py"]
-    assert order(tests, seconds, "b.py") == ["tests/test_b.py::x", "tests/test_c.py::z", "tests/test_c.py::y"]
+    assert order(tests, seconds, "b.py", 1e9) == [
+        "tests/test_b.py::x",
+        "tests/test_c.py::z",
+        "tests/test_c.py::y",
+    ]
     assert order(tests, seconds, "b.py", limit=10.5) == ["tests/test_b.py::x", "tests/test_c.py::z"]
 
 

@@ -15,9 +15,18 @@ _WORKER = {}
 PASSED, USAGE, NO_TESTS, NOT_RUN = 0, 4, 5, 70
 
 
-def begin(copies, covering):
-    """Begins a worker: takes one of the copies, and imports what the project does not own, so that a fork need not."""
-    _WORKER.update(covering, copy=copies.get())
+def begin(copies, covering, budget):
+    """Begins a worker: takes one of the copies, and imports what the project does not own, so that a fork need not.
+
+    Args:
+        copies: a queue of copies of the repository.
+        covering: which tests run which line, and how long each takes.
+        budget: seconds of tests that a fault is tried on.
+    """
+    _WORKER.update(covering, copy=copies.get(), budget=budget)
+    # Who starts this in the background may have had them ignored; tests of signals would then fail without a fault.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     for name in LIBRARIES:
         importlib.import_module(name)
 
@@ -33,27 +42,25 @@ def attempt(fault):
     file.write_bytes(fault.planted(source))
     try:
         first = order(tests, seconds, fault.path, FIRST_SECONDS)
-        rest = [test for test in order(tests, seconds, fault.path) if test not in set(first)]
+        rest = [test for test in order(tests, seconds, fault.path, _WORKER["budget"]) if test not in set(first)]
         return is_caught(copy, first, seconds, log) or (bool(rest) and is_caught(copy, rest, seconds, log))
     finally:
         file.write_bytes(source)
 
 
-def order(tests, seconds, path, limit=None):
+def order(tests, seconds, path, limit):
     """Returns the tests that are run for a fault in `path`: of files named alike first, then the fastest.
 
     Args:
         tests: identifiers; a file stands for all its tests.
         seconds: of each test.
         path: of the fault.
-        limit: seconds of tests at most; None: all of them.
+        limit: seconds of tests at most.
     """
     stem = Path(path).stem
     whole = {test for test in tests if "::" not in test}
     every = {test for test in seconds if test in tests or test.partition("::")[0] in whole}
     ordered = sorted(every, key=lambda test: (stem not in test.partition("::")[0], seconds[test], test))
-    if limit is None:
-        return ordered
     chosen, total = [], 0.0
     for test in ordered:
         total += seconds[test]

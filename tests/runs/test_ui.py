@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from killing import heard
 
 from cl_mlm.tracking.journal import Journal
 from cl_mlm.tracking.mlflow_delivery import Link
@@ -21,6 +22,13 @@ from cl_mlm.tracking.mlflow_sender import sync
 # MLflow's SQL store uses a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 GUARD_SECONDS = 120
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heard():
+    """In the processes that are started, too: pytest may run in the background, where they are ignored."""
+    with heard(signal.SIGINT, signal.SIGHUP):
+        yield
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ class Weights:
         (folder / "model.safetensors").write_bytes(bytes(range(256)))
 
 
-def write(folder, stage_index=0, states=STATES, record=RECORD):
-    return write_stage(folder, stage_index, Weights(), states, record)
+def write(folder, stage_index=0, states=STATES, record=None):
+    return write_stage(folder, stage_index, Weights(), states, record or {**RECORD, "next_stage": stage_index + 1})
 
 
 def files_of(folder):
