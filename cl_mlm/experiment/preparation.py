@@ -25,6 +25,7 @@ from cl_mlm.experiment.model_fit import chat_of, length_faults, length_notes, pr
 from cl_mlm.experiment.packing_fit import packing_faults
 from cl_mlm.experiment.probe_faults import probe_faults
 from cl_mlm.experiment.provenance import components, provenance
+from cl_mlm.models.adapter_files import refuse_unmerged
 from cl_mlm.models.attention import attention_faults
 from cl_mlm.models.file_safety import check_model
 from cl_mlm.models.loading import model_settings
@@ -99,6 +100,7 @@ def prepare(config: Config, stream: Stream | None = None, strategies: Sequence[S
         _collect(faults, lambda: check_arguments(built))
         _collect(faults, lambda: check_composition(built))
     _collect(faults, lambda: check_model(config.model))
+    _collect(faults, lambda: refuse_unmerged(Path(config.model.name).expanduser()))
     _collect(faults, lambda: tracking_uri(config.tracking.uri))
     _collect(faults, lambda: check_output(Path(config.output)))
     resolved = _collect(faults, lambda: resolve_hardware(config))

@@ -13,7 +13,7 @@ from transformers.models.auto import modeling_auto
 from cl_mlm.config.schema import ModelConfig
 from cl_mlm.config.undecodable import named_in_text
 from cl_mlm.errors import ConfigError
-from cl_mlm.models.adapter_files import adapter_alone, base_of, refuse_unmerged, with_adapter
+from cl_mlm.models.adapter_files import adapter_alone, base_of, with_adapter
 from cl_mlm.models.backbone import CLASS_HEADS, PlainBackbone, calm_transformers, find_head
 from cl_mlm.models.file_safety import check_model, refuse_own_code
 from cl_mlm.models.quantization import check_machine, quantization_config
@@ -164,7 +164,6 @@ def model_settings(
     if config.name in TINY:
         settings = tiny_config(config.name, config.dropout, max_length)
     else:
-        refuse_unmerged(Path(config.name))
 
         def read(name: str) -> PretrainedConfig:
             found: PretrainedConfig = transformers.AutoConfig.from_pretrained(

@@ -104,6 +104,18 @@ def test_several_heads_read_one_prompt(mixed, tmp_path):
     assert run.predict(["snow and ice"], task="classification")[0] in ("cold", "hot", "loud", "quiet")
 
 
+@pytest.mark.parametrize("mode", ["prompt", "prefix", "bottleneck"])
+def test_a_kept_model_answers_prompts_as_it_did_in_the_run(fast, mode):
+    stream = {"name": "files", "path": fast["stream"]["path"], "stages_by": "whole", "objective": "text_to_text"}
+    stream |= {"columns": {"source": "text", "target": "label"}, "options": {"max_new_tokens": 4, "metric": "chrf"}}
+    config = fast | {"stream": stream, "model": {"name": "tiny-decoder"}, "finetuning": {"mode": mode}}
+    config["training"] = {**fast["training"], "epochs": 1, "learning_rate": 1e-2}
+    config["prompting"] = {"template": "{{ source }}", "shots": [0, 1], "max_rows": 4}
+    run = cl_mlm.run(config, progress=False)
+    asked, in_run = cl_mlm.prompt(run.folder).values["shots"], run.summary["prompting"]["shots"]
+    assert asked == {shots: rows[-1] for shots, rows in in_run.items()}
+
+
 @pytest.mark.parametrize(
     ("section", "said"),
     [
