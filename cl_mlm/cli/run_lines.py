@@ -25,7 +25,7 @@ def opening_lines(config: Path, overrides: Sequence[str], variants: Sequence[Var
 
     from cl_mlm.config.layers import ARMS, arm_layers, merge, read_layer, read_override
     from cl_mlm.config.shipped import config_file
-    from cl_mlm.tracking.credentials import without_credentials
+    from cl_mlm.tracking.credentials import public_address, without_credentials
     from cl_mlm.tracking.mlflow_sender import tracking_uri
     from cl_mlm.tracking.slugs import slug
 
@@ -50,7 +50,7 @@ def opening_lines(config: Path, overrides: Sequence[str], variants: Sequence[Var
     folder = Path(str(values.get("output", "runs"))) / slug(str(values.get("experiment", "experiment")))
     lines += [
         f"  {runs}: {'; '.join([*arm, seed, *(f'{kind} {name}' for kind, name in what.items())])}",
-        f"  below {folder}, tracked in {address}",
+        f"  below {folder}, tracked in {public_address(address)}",
         "  reading settings and data ...",
     ]
     # What a user set may hold a password, and standard error is often kept in files.

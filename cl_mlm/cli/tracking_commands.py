@@ -12,13 +12,13 @@ from cl_mlm.cli.printing import print_lines
 
 def sync(folder: RunArgument) -> None:
     """Sends what an unreachable tracking server has missed."""
-    from cl_mlm.tracking.credentials import without_credentials
+    from cl_mlm.tracking.credentials import public_address
     from cl_mlm.tracking.mlflow_sender import store_of
     from cl_mlm.tracking.mlflow_sender import sync as send
 
     store = store_of(folder)
     num_lines = send(folder, store)
-    print_lines([f"sent {num_lines} journal lines to {without_credentials(store)}"])
+    print_lines([f"sent {num_lines} journal lines to {public_address(store)}"])
 
 
 def ui(

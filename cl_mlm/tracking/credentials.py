@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-# An address as it stands in a text: to the next white space, or to the quote that ends it in JSON or a list.
-_ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>(?:(?![\"'][,:}\])])\S)*)")
+_SCHEME: Final = r"[A-Za-z][\w+.-]*"
+# An address as it stands in a text: to the next white space or address, or to the quote that ends it.
+_ADDRESS: Final = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>(?:(?![\"'](?:[,:;.}}\])\s]|$)|[,;]{_SCHEME}://)\S)*)")
+ADDRESS_START: Final = re.compile(rf"{_SCHEME}://")
 _PORT: Final = r"\d*(?:[/?#,;.)\]}\"'\s]|$)"
 # A name, a colon and what is no port: a password, whatever it holds.
 _PASSWORD: Final = re.compile(rf"[^\s/:@\"'?#\[]*:(?!{_PORT})")
@@ -16,7 +18,14 @@ DATABASES: Final = ("postgresql", "postgres", "mysql", "mssql")
 _FOREIGN_TO_WEB: Final = re.compile(r"[^\w.~!$&'()*+,;=:%-]", re.ASCII)
 _FOREIGN_TO_DATABASE: Final = re.compile(r"@")
 # A database takes a password with blanks as it stands.
-_BLANKS: Final = re.compile(rf"(?P<scheme>[A-Za-z][\w+.-]*)://[^\s/:@\"'?#\[]+:(?!{_PORT})\S[^@\n\"']*[ \t][^@\n\"']*@")
+_BLANKS: Final = re.compile(rf"(?P<scheme>{_SCHEME})://[^\s/:@\"'?#\[]+:(?!{_PORT})\S[^@\n\"']*[^\S\n][^@\n\"']*@")
+# A further login within an address, such as that of a second host.
+_INNER_LOGIN: Final = re.compile(rf"(?<=[/,;])[^\s/:@,;]+:(?![/\\]|{_PORT})[^/@]*@")
+_ARGUMENT: Final = re.compile(r"(?P<before>[?&;#])(?P<key>[^=&;#]*=)?(?P<value>[^&;#]*)")
+# These say how to connect, which a store must be told again; a value under any other name may be a secret.
+_OPEN: Final = re.compile(r"(?i)(?:driver|charset|sslmode|timeout|connect_timeout|encrypt|trustservercertificate)=")
+_FILES: Final = ("sqlite", "file")  # in whose paths `#` and `;` are ordinary characters
+_LONG: Final = 4  # characters of what is taken for a secret wherever it stands
 _SECRET: Final = r"pass(?:word|wd|phrase)?|pwd|token|secret|key|credentials?|odbc_connect|signature|(?<![a-z])sig"
 _QUERY: Final = re.compile(rf"(?i)([?&;](?:[^=&;\s]*(?:{_SECRET})[^=&;\s]*|user|uid)=)[^&;\s'\"]*")
 # As drivers write what they connect to.
@@ -25,15 +34,54 @@ _HEADER: Final = re.compile(r"(?i)(\bauthorization\W+(?:basic|bearer)\s+)[^\s'\"
 
 
 def without_credentials(text: str) -> str:
-    """Returns `text` without the user names, passwords and secret query arguments of the addresses in it.
+    """Returns `text` without the user names, passwords and values of queries and fragments of the addresses in it.
 
-    A colon, digits and a slash are read as a web server's port, whatever follows.
+    Where all of a text is an address, `public_address` knows better where it ends. A colon, digits and a slash are read
+    as a web server's port, whatever follows.
     """
     text = _BLANKS.sub(r"\g<scheme>://", text)
-    text = _ADDRESS.sub(lambda found: f"{found['scheme']}://{found['rest'][login_end(**found.groupdict()) :]}", text)
+    text = _ADDRESS.sub(lambda found: public_address(found[0]), text)
     text = _QUERY.sub(r"\1***", text)
     text = _SETTING.sub(r"\1***", text)
     return _HEADER.sub(r"\1***", text)
+
+
+def public_address(address: str) -> str:
+    """Returns an address without its user name and password, and with the values of query and fragment hidden."""
+    scheme, sign, rest = address.partition("://")
+    rest = rest[login_end(scheme, rest) :]
+    start = _query_start(scheme, rest)
+    place = rest[:start] if scheme in _FILES else _INNER_LOGIN.sub("", rest[:start])
+    return f"{scheme}{sign}{place}{_with_hidden_values(rest[start:])}"
+
+
+def refused_address(address: str) -> str:
+    """Returns what may be shown of an address that nobody can read: at most its scheme and what follows its last `@`.
+
+    Where no `@` says that a host follows, what stands in the place of a port is hidden.
+    """
+    scheme, sign, rest = address.partition("://")
+    is_read = bool(sign) and re.fullmatch(_SCHEME, scheme) is not None
+    _, at, host = (rest if is_read else address).rpartition("@")
+    shown = host if at else re.sub(rf"(?<=:)(?!{_PORT}).*", "***", host, flags=re.DOTALL) if is_read else host
+    start = _query_start(scheme, shown)
+    return f"{scheme + sign if is_read else ''}{shown[:start]}{_with_hidden_values(shown[start:])}"
+
+
+def _query_start(scheme: str, rest: str) -> int:
+    """Returns where query or fragment begin in what stands behind the `://` of an address, else its length."""
+    found = re.search(r"\?" if scheme in _FILES else "[?#;]", rest)
+    return len(rest) if found is None else found.start()
+
+
+def _with_hidden_values(query: str) -> str:
+    """Returns query and fragment of an address with their values hidden."""
+
+    def hidden(found: re.Match[str]) -> str:
+        key, value = found["key"] or "", found["value"]
+        return f"{found['before']}{key}{value if not value or _OPEN.fullmatch(key) else '***'}"
+
+    return _ARGUMENT.sub(hidden, query)
 
 
 def cleaned(value: Any) -> Any:
@@ -42,7 +90,7 @@ def cleaned(value: Any) -> Any:
     Text by text: within JSON or YAML, the end of a secret could not be told from a quote in it.
     """
     if isinstance(value, str):
-        return without_credentials(value)
+        return without_credentials(public_address(value) if ADDRESS_START.match(value) else value)
     if isinstance(value, Mapping):
         return {key: cleaned(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -51,11 +99,14 @@ def cleaned(value: Any) -> Any:
 
 
 def secrets_of(address: str) -> set[str]:
-    """Returns the password of an address in every form in which an error may hold it; empty: it has none."""
+    """Returns the secrets of an address in every form in which an error may hold them; empty: it has none."""
     scheme, _, rest = address.partition("://")
     password = rest[: max(login_end(scheme, rest) - 1, 0)].partition(":")[2]
     plain = unquote(password)
-    return {password, plain, quote(plain, safe=""), quote_plus(plain)} - {""}
+    query = rest[_query_start(scheme, rest) :]
+    values = {found["value"] for found in _ARGUMENT.finditer(query) if not _OPEN.fullmatch(found["key"] or "")}
+    long = {form for value in values for form in (value, unquote(value)) if len(form) >= _LONG}
+    return ({password, plain, quote(plain, safe=""), quote_plus(plain)} - {""}) | long
 
 
 def address_fault(address: str) -> str | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.errors import ClMlmError
-from cl_mlm.tracking.credentials import without_credentials
+from cl_mlm.tracking.credentials import public_address, without_credentials
 from cl_mlm.tracking.mlflow_delivery import LINK_FILE, SOURCE_TAG, Link, source_of
 from cl_mlm.tracking.mlflow_sender import JOURNAL_FILE, store_of
 from cl_mlm.tracking.mlflow_store import is_server, sqlite_path
@@ -88,15 +88,16 @@ def compare_with_store(
         store = store_of(folder)
     except ClMlmError as error:
         return MlflowComparison(note=f"MLflow: not compared: {error}")
-    shown = without_credentials(store)
+    shown = public_address(store)
     if not link.run_id:
         return MlflowComparison(note=f"MLflow: not compared, for nothing was sent to {shown} yet")
     ids: dict[int | None, str] = {None: link.run_id} | dict(link.children.items())
     try:
         stored = _from_server(store, ids) if is_server(store) else _from_database(store, ids)
     except (OSError, ValueError, KeyError, TypeError, sqlite3.Error) as error:
+        said = without_credentials(str(error).replace(store, shown))
         return MlflowComparison(
-            note=f"MLflow: {shown} not reachable, so it is not compared: {type(error).__name__}: {error}"
+            note=f"MLflow: {shown} not reachable, so it is not compared: {type(error).__name__}: {said}"
         )
     source = source_of(folder / JOURNAL_FILE)
     faults = [

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_mlm.errors import RunFolderError
-from cl_mlm.tracking.credentials import without_credentials
+from cl_mlm.tracking.credentials import public_address
 from cl_mlm.tracking.journal import read_lines
 from cl_mlm.tracking.mlflow_store import (
     TrackingError,
@@ -153,10 +153,10 @@ class Delivery:
         self._folder, self._should_stop = folder, should_stop
         self._journal = journal
         self._uri = uri
-        public_uri = without_credentials(uri)
+        public_uri = public_address(uri)
         saved = Link.load(folder)
         # A link to another store says nothing about this one.
-        is_known = saved is not None and public_uri in (saved.uri, saved.uri_now(folder))
+        is_known = saved is not None and public_uri in map(public_address, (saved.uri, saved.uri_now(folder)))
         self._link = replace(saved, uri=public_uri) if saved is not None and is_known else Link(public_uri)
         self._client: MlflowClient | None = None
         self._source = self._run_name = ""
@@ -176,7 +176,7 @@ class Delivery:
                 return self._send()
         except UnicodeEncodeError:  # MLflow keeps places of files as text, and the journal keeps no other
             raise TrackingError(
-                f"tracking store {shell_line(without_credentials(self._uri))}: must lie below a path that is UTF-8; "
+                f"tracking store {shell_line(public_address(self._uri))}: must lie below a path that is UTF-8; "
                 "MLFLOW_TRACKING_URI names another store"
             ) from None
         except (MlflowException, SQLAlchemyError, OSError) as error:

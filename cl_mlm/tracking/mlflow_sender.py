@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from cl_mlm.disk import writing
 from cl_mlm.errors import ClMlmError, ConfigError, RunFolderError
-from cl_mlm.tracking.credentials import address_fault, without_credentials
+from cl_mlm.tracking.credentials import (
+    ADDRESS_START,
+    address_fault,
+    public_address,
+    refused_address,
+    without_credentials,
+)
 from cl_mlm.tracking.mlflow_delivery import LINK_FILE, Delivery, Link
 from cl_mlm.tracking.mlflow_store import TrackingError, sqlite_path
 from cl_mlm.tracking.shell import shell_line
@@ -39,13 +45,13 @@ def tracking_uri(configured: str | None) -> str:
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     key = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
     uri = configured or environment or "sqlite:///mlflow.db"
-    if uri.startswith("file:") or ("://" not in uri and uri != "databricks"):
+    if uri.startswith("file:") or not (ADDRESS_START.match(uri) or uri == "databricks"):
         raise ConfigError(
             f"{key}: must be a server (http://host:5000) or a database (sqlite:///mlflow.db, postgresql://...), "
-            f"not a folder, got {without_credentials(uri)!r}"
+            f"not a folder, got {refused_address(uri)!r}"
         )
     if fault := address_fault(uri):
-        raise ConfigError(f"{key}: {fault}, got {without_credentials(uri)!r}")
+        raise ConfigError(f"{key}: {fault}, got {refused_address(uri)!r}")
     path = sqlite_path(uri)
     return uri if path is None else uri.replace(uri.partition("?")[0], f"sqlite:///{path.absolute()}", 1)
 
@@ -58,7 +64,7 @@ class MlflowSender:
     `begin`).
 
     Attributes:
-        uri: the address of the store; it may hold credentials, so show `without_credentials(uri)`.
+        uri: the address of the store; it may hold credentials, so show `public_address(uri)`.
         poll_seconds: the time between two readings of the journal.
         retry_seconds: the first and the longest pause after a failure; each pause is twice the one before.
     """
@@ -88,7 +94,7 @@ class MlflowSender:
         # Saved before anything is sent: `sync` must know the address even if the store is never reached.
         if Link.load(self._folder) is None:
             with writing(self._folder / LINK_FILE):
-                Link(without_credentials(self.uri)).save(self._folder)
+                Link(public_address(self.uri)).save(self._folder)
         self._thread.start()
 
     def begin(self) -> None:
@@ -114,7 +120,7 @@ class MlflowSender:
         self._abandoned.set()
         if self._sent_all:
             return None
-        public_uri = without_credentials(self.uri)
+        public_uri = public_address(self.uri)
         if self._problem is None:
             stopped = f"did not take everything within {timeout_s:g} s" if timeout_s else "the sending was cut short"
             self._problem = f"tracking {public_uri}: {stopped}"
@@ -147,7 +153,7 @@ class MlflowSender:
             except Exception as error:  # an error of MLflow that nobody foresaw costs measurements there, never a run
                 log.debug("the sender failed", exc_info=True)
                 first_line = str(error).partition("\n")[0]
-                text = f"tracking {self.uri}: {type(error).__name__}: {first_line}"
+                text = f"tracking {public_address(self.uri)}: {type(error).__name__}: {first_line}"
                 self._problem = without_credentials(text)
                 return
             self._problem = None
@@ -173,7 +179,7 @@ def store_of(folder: Path) -> str:
     link = Link.load(folder)
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     # The saved address has no credentials. If the environment has the same address, it is used instead: with them.
-    is_saved = link is not None and without_credentials(environment or "") != link.uri
+    is_saved = link is not None and public_address(environment or "") != public_address(link.uri)
     return tracking_uri(link.uri_now(folder) if link is not None and is_saved else None)
 
 

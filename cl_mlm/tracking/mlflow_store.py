@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 from cl_mlm.disk import free_bytes
 from cl_mlm.errors import ClMlmError
 from cl_mlm.tracking.artifact_folder import adopt_artifacts, artifact_folder
-from cl_mlm.tracking.credentials import secrets_of, without_credentials
+from cl_mlm.tracking.credentials import public_address, secrets_of, without_credentials
 from cl_mlm.tracking.slugs import slug
 
 if TYPE_CHECKING:
@@ -62,15 +62,15 @@ class TrackingError(ClMlmError):
 def tracking_error(uri: str, error: Exception) -> TrackingError:
     """Returns a failure of the store at `uri` as a TrackingError: one line, without credentials."""
     network = _innermost_os_error(error)
-    text = str(network or error).strip()
-    for secret in secrets_of(uri):
+    text = str(network or error).strip().replace(uri, public_address(uri))
+    for secret in sorted(secrets_of(uri), key=len, reverse=True):
         text = text.replace(secret, "***")
     line = without_credentials(text.splitlines()[0] if text else type(error).__name__)
     line = line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 3]}..."
     if is_server(uri):
-        summary = f"tracking server {without_credentials(uri)} " + ("not reachable" if network else "refused")
+        summary = f"tracking server {public_address(uri)} " + ("not reachable" if network else "refused")
     else:
-        summary = f"tracking store {without_credentials(uri)} not usable"
+        summary = f"tracking store {public_address(uri)} not usable"
     passing = getattr(error, "error_code", "") not in HOPELESS or network is not None
     return TrackingError(f"{summary}: {line}", passing)
 
@@ -109,7 +109,7 @@ def knock(uri: str) -> None:
     MLflow's own calls retry for minutes before they give up.
     """
     try:
-        with urllib.request.urlopen(f"{without_credentials(uri).rstrip('/')}/health", timeout=5):
+        with urllib.request.urlopen(f"{public_address(uri).rstrip('/')}/health", timeout=5):
             return
     except urllib.error.HTTPError as answer:
         with answer:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cl_mlm.errors import ClMlmError, ConfigError, nearest
-from cl_mlm.tracking.credentials import without_credentials
+from cl_mlm.tracking.credentials import public_address
 from cl_mlm.tracking.mlflow_store import is_server, open_store, quiet, sqlite_path, tracking_error
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _experiment_to_show(client: MlflowClient, uri: str, name: str | None) -> tup
         return str(known.experiment_id), name
     newest = client.search_runs([*names], order_by=["attributes.start_time DESC"], max_results=1) if names else []
     if not newest:
-        raise ConfigError(f"{without_credentials(uri)}: holds no runs; {HOW_RUNS_GET_THERE}")
+        raise ConfigError(f"{public_address(uri)}: holds no runs; {HOW_RUNS_GET_THERE}")
     found = str(newest[0].info.experiment_id)
     return found, names[found]
 
@@ -246,4 +246,4 @@ def _open_when_up(server: str, page: str) -> None:
 
 def address_of(uri: str, port: int) -> str:
     """Returns the address of the server: the store's own if it is one, else this machine's."""
-    return without_credentials(uri) if is_server(uri) else f"http://{HOST}:{port}"
+    return public_address(uri) if is_server(uri) else f"http://{HOST}:{port}"

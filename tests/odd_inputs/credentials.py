@@ -23,6 +23,12 @@ CASES = [
         files=data(),
     ),
     Case(
+        given="a tracking address with a password and no scheme",
+        says="postgresql://...), not a folder, got 'host:5000'",
+        command=(*TO_NOBODY, "tracking.uri='me:s3cret@host:5000'"),
+        files=data(),
+    ),
+    Case(
         given="a tracking address without a host",
         says="tracking.uri: must name a host, and a port as a number, got 'http://'",
         command=(*TO_NOBODY, "tracking.uri=http://"),
