@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cl_mlm.errors import ClMlmError, StorageError
+from cl_mlm.errors import ClMlmError, StorageError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -178,7 +178,7 @@ def _fault(error: BaseException) -> tuple[int, str | None] | None:
         number = _number(cause)
         if number is not None and (is_cause or number not in AMBIGUOUS):
             named = getattr(cause, "filename", None)
-            quoted = re.search(r"'([^']*/[^']*)'", str(cause))  # Arrow names the file in its words alone
+            quoted = re.search(r"'([^']*/[^']*)'", text_of(cause))  # Arrow names the file in its words alone
             return number, os.fsdecode(named) if isinstance(named, str | bytes) else quoted and quoted[1]
         if cause.__cause__ is None and cause.__context__ is not None:
             is_cause = False  # what was handled when the error arose need not be why
@@ -189,7 +189,7 @@ def _fault(error: BaseException) -> tuple[int, str | None] | None:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in REASONS else None
-    kind, text = type(error).__name__, str(error)
+    kind, text = type(error).__name__, text_of(error)
     system = SYSTEM_NUMBER.search(text) if kind in WORDY else None
     if system is not None and int(system[1]) in REASONS:
         return int(system[1])

@@ -70,6 +70,18 @@ class StorageError(ClMlmError):
         super().__init__("\n".join(self.problems))
 
 
+class SignalExit(SystemExit):
+    """The process ends for a signal, and not because some code in it has called `sys.exit`."""
+
+
+def text_of(error: BaseException) -> str:
+    """Returns what an error says; nothing where its class, of a user's own, fails to say it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)`, or an empty string where nothing is near."""
     matches = get_close_matches(word, list(allowed), n=1, cutoff=0.6)

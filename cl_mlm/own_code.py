@@ -12,7 +12,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cl_mlm.errors import ClMlmError, OwnCodeError
+from cl_mlm.disk import storage_error
+from cl_mlm.errors import ClMlmError, OwnCodeError, SignalExit, StorageError, text_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,6 +25,7 @@ PAGES: Final = {
     "objective": "docs/how-to/own_objective.md",
     "stream": "docs/how-to/own_stream.md",
 }
+PASSING: Final = (ClMlmError, KeyboardInterrupt, SignalExit, GeneratorExit)
 SHOWN: Final = 80  # characters of a value in a message
 # How torch says so; accelerate, which knows it too, is no import for a contract.
 OUT_OF_MEMORY: Final = (" out of memory.", "MPS backend out of memory", "CUDNN_STATUS_NOT_SUPPORTED", "can't allocate")
@@ -32,8 +34,9 @@ OUT_OF_MEMORY: Final = (" out of memory.", "MPS backend out of memory", "CUDNN_S
 class OwnCode:
     """A block that calls a user's code: an error from it becomes an `OwnCodeError` whose cause it is.
 
-    Errors of the platform, which name their rule themselves, and a lack of memory, which has its own ways out, pass as
-    they are; so do Ctrl-C and the end of the process.
+    So does `sys.exit`, which would else end a run as if all were well; a disk that takes no more becomes a
+    `StorageError` that says who wrote. Errors of the platform, which name their rule themselves, and a lack of memory,
+    which has its own ways out, pass as they are; so do Ctrl-C and signals that end the process.
 
     Args:
         kind: `strategy`, `objective` or `stream`: which page describes it.
@@ -49,13 +52,18 @@ class OwnCode:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ClMlmError) and not _is_lack_of_memory(error):
+        if error is None or isinstance(error, PASSING) or _is_lack_of_memory(error):
+            return
+        fault = storage_error(error)
+        if fault is None:
             raise raised(self.kind, self.who, error) from error
+        who = f"{self.who}{_place(traceback.extract_tb(error.__traceback__))}"
+        raise StorageError([f"{who}: {line}" for line in fault.problems], lacks_room=fault.lacks_room) from error
 
 
-def raised(kind: str, who: str, error: Exception) -> OwnCodeError:
+def raised(kind: str, who: str, error: BaseException) -> OwnCodeError:
     """Returns the error for what a user's code has raised."""
-    lines = str(error).strip().splitlines()
+    lines = text_of(error).strip().splitlines()
     place = _place(traceback.extract_tb(error.__traceback__))
     said = f": {_cut(lines[0], 300)}" if lines else ""
     return OwnCodeError(
@@ -111,8 +119,8 @@ def _place(stack: traceback.StackSummary) -> str:
     return f" ({frame.filename}:{frame.lineno}, in {frame.name})"
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    is_torchs = isinstance(error, RuntimeError) and any(part in str(error) for part in OUT_OF_MEMORY)
+def _is_lack_of_memory(error: BaseException) -> bool:
+    is_torchs = isinstance(error, RuntimeError) and any(part in text_of(error) for part in OUT_OF_MEMORY)
     return isinstance(error, MemoryError) or is_torchs
 
 

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cl_mlm.errors import text_of
 from cl_mlm.run_folder import RunFolder
 from cl_mlm.tracking.credentials import without_credentials
 from cl_mlm.tracking.shell import shell_line
@@ -53,7 +54,7 @@ def fault_lines(error: BaseException, folder: Path | None, goes_on: str) -> list
         folder: of the run that it ended, which gets the file; None: the folder of temporary files does.
         goes_on: whether the same command goes on.
     """
-    message = without_credentials(str(error)).strip().partition("\n")[0][:MESSAGE_LENGTH]
+    message = without_credentials(text_of(error)).strip().partition("\n")[0][:MESSAGE_LENGTH]
     told = f"error: {type(error).__name__}{': ' if message else ''}{message} ({_place(error)})"
     trace = trace_of(error)
     file = _write(trace, folder)

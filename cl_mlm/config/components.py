@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_mlm.config.checking import check
 from cl_mlm.config.own_objectives import watched
-from cl_mlm.errors import ConfigError, nearest
+from cl_mlm.errors import ConfigError, SignalExit, nearest, text_of
 from cl_mlm.objective import Objective
 from cl_mlm.own_code import OwnCode, broken, label_of
 from cl_mlm.strategy import Strategy
@@ -139,7 +139,9 @@ def _import_path(kind: str, path: str) -> Any:
                 "key `code` names"
             )
         raise ConfigError(f"{kind}: cannot import {module_name!r} for {path!r}: {error}{where}") from error
-    except Exception as error:  # a fault in a module of the user's
+    except (KeyboardInterrupt, SignalExit):
+        raise
+    except BaseException as error:  # a fault in a module of the user's, or its `sys.exit`
         raise ConfigError(f"{kind}: cannot import {module_name!r} for {path!r}: {_fault(error)}") from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
@@ -147,13 +149,13 @@ def _import_path(kind: str, path: str) -> Any:
     return getattr(module, attribute)
 
 
-def _fault(error: Exception) -> str:
+def _fault(error: BaseException) -> str:
     """Returns what went wrong in a module while it was imported, with file and line."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "importlib" not in frame.filename]
-    return f"{own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {error}"
+    return f"{own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {text_of(error)}"
 
 
 def _only_public(kind: str, module: ModuleType) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cl_mlm.errors import ConfigError
+from cl_mlm.errors import ConfigError, SignalExit
 from cl_mlm.own_code import is_own
 
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -106,6 +106,8 @@ def _known_file(module: str) -> Path | None:
         return None if file is None else Path(file)
     try:
         spec = importlib.util.find_spec(module)
-    except Exception:  # a package of the user's fails while it is imported, which is told where the name is looked up
+    except (KeyboardInterrupt, SignalExit):
+        raise
+    except BaseException:  # a package of the user's fails while it is imported, which is told where it is looked up
         return None
     return None if spec is None or spec.origin in (None, "built-in", "frozen") else Path(str(spec.origin))

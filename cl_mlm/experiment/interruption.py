@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from cl_mlm.errors import SignalExit
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -99,11 +101,11 @@ class Interruption:
 
         Raises:
             KeyboardInterrupt: for SIGINT.
-            SystemExit: for SIGTERM and SIGHUP, with 128 plus its number, as a shell counts.
+            SignalExit: for SIGTERM and SIGHUP, with 128 plus its number, as a shell counts.
         """
         if self.asked is None or self.asked == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + self.asked)
+        raise SignalExit(128 + self.asked)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         # Of two signals during one long operation Python tells once.

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 
 TENSOR, TUPLE = "$tensor", "$tuple"  # keys that stand for what JSON does not know
 MARKS = {TENSOR, TUPLE}
+# What both torch and safetensors know; a longdouble or a complex128 is none of it.
+ARRAYS = (
+    *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+    *("float16", "float32", "float64", "complex64"),
+)
+FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
+TENSORS = {getattr(torch, name) for name in (*ARRAYS, "bfloat16", *FLOAT8)}
+MOST_BITS = 10_000  # Python writes no whole number of more than 4300 digits
 MOST_LEVELS = 100  # Python's reader of JSON gives up at some hundreds
 
 
@@ -154,19 +162,25 @@ def _own_fault(value: Any, path: str) -> str | None:
     if path.count("/") > MOST_LEVELS:
         return f"state{path[:60]}...: must be nested at most {MOST_LEVELS} levels deep"
     if isinstance(value, np.ndarray):
-        rule, is_kept = "must be numbers or bool", value.dtype.kind in "biufc"
+        rule = f"must be numbers or bool in this machine's order of bytes ({', '.join(ARRAYS)})"
+        is_kept = value.dtype.isnative and value.dtype.name in ARRAYS
     elif isinstance(value, torch.Tensor):
-        is_kept = value.layout == torch.strided and not value.is_meta and not value.is_quantized
-        rule = "must be a dense tensor with values"
+        is_kept = value.layout == torch.strided and not value.is_meta and value.dtype in TENSORS
+        rule = "must be a dense tensor with values, of a type that safetensors writes"
     elif isinstance(value, Mapping):
-        odd = [key for key in value if not isinstance(key, str) or (key in MARKS and len(value) == 1)]
+        odd = [key for key in value if not _is_key(key) or (key in MARKS and len(value) == 1)]
         rule, is_kept = "keys must be texts, which are read back as they are", not odd
         value = odd[0] if odd else value
     elif isinstance(value, list | tuple):
         is_kept = not hasattr(value, "_fields")
     elif value is None or isinstance(value, str | int | float):
-        is_kept = not isinstance(value, Enum)
+        is_kept = not isinstance(value, Enum) and not (isinstance(value, int) and value.bit_length() > MOST_BITS)
     return None if is_kept else f"state{path}: {rule}, got {in_short(value)}"
+
+
+def _is_key(key: object) -> bool:
+    """Says whether safetensors can write a key, which it does as UTF-8."""
+    return isinstance(key, str) and not any("\ud800" <= character <= "\udfff" for character in key)
 
 
 def _escaped(key: object) -> str:

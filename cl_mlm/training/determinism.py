@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cl_mlm.errors import ConfigError, TrainingError
+from cl_mlm.errors import ConfigError, TrainingError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def determinism(training: TrainingConfig) -> Iterator[None]:
         with _switched():
             yield
     except RuntimeError as error:
-        if "does not have a deterministic implementation" not in str(error):
+        if "does not have a deterministic implementation" not in text_of(error):
             raise
         raise TrainingError(
             f"training.deterministic: {str(error).partition('.')[0]} on {training.device}. Worth changing: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from cl_mlm.arrow import arrow_batches
+from cl_mlm.errors import TrainingError
 from cl_mlm.models.modes import evaluation_mode
 from cl_mlm.stream import unpack_row_ids
 from cl_mlm.training import hooks
@@ -86,8 +88,10 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
                     free[position] = predicted.free[row]
             if predicted.probability is not None:
                 probability[positions] = predicted.probability.float().cpu().numpy()[rows]
+                _refuse_nan(run, split, "probability", probability[positions].tolist())
             if predicted.reference_probability is not None:
                 reference_probability[positions] = predicted.reference_probability.float().cpu().numpy()[rows]
+    _refuse_nan(run, split, "number", [value for value in predictions if isinstance(value, float)])
     references = [value for j in columns for value in _references(run, split, j)]
     scores = _score(run, ids, predictions, references, columns)
     if not free:
@@ -97,6 +101,23 @@ def evaluate(run: Run, split: str, columns: Sequence[int]) -> Evaluated:
     for j, of_free in _score(run, ids, said, references, [j for j in columns if j in confined]).items():
         scores[j] = scores[j] | {f"{FREE}{name}": value for name, value in of_free.items()}
     return Evaluated(ids, predictions, references, probability, reference_probability, scores, said)
+
+
+def _refuse_nan(run: Run, split: str, what: str, predicted: Sequence[float]) -> None:
+    """Refuses predictions of which no score would mean anything.
+
+    Raises:
+        TrainingError: one of the numbers is NaN.
+    """
+    if not any(map(math.isnan, predicted)):
+        return
+    key, precision = "training.precision", run.config.training.precision
+    advice = [] if precision == "fp32" else [f"{key}=fp32 (now {precision})"]
+    advice += [f"evaluation of strategy {one.name}" for one in run.strategies if one.overrides("evaluation")]
+    raise TrainingError(
+        f"stage {run.stage.name!r}, scoring of {split} rows: the model predicts a {what} that is nan. "
+        f"Worth a look: {', '.join(advice) or 'the weights of model.name'}. What was measured before is kept"
+    )
 
 
 def ids_of_columns(run: Run, split: str, columns: Sequence[int]) -> npt.NDArray[np.int64]:

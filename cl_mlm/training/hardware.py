@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils.memory import should_reduce_batch_size
 
-from cl_mlm.errors import ConfigError, TrainingError
+from cl_mlm.errors import ConfigError, TrainingError, text_of
 from cl_mlm.models.attention import check_attention
 from cl_mlm.models.quantization import check_quantization
 from cl_mlm.training.determinism import check_determinism
@@ -101,7 +101,7 @@ def memory_advice(advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        first = (str(error) or "no detail given").splitlines()[0]
+        first = (text_of(error) or "no detail given").splitlines()[0]
         raise TrainingError(f"out of memory: {first}. Worth changing: {advice}") from error
 
 

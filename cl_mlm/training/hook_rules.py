@@ -21,21 +21,21 @@ from cl_mlm.stream import unpack_row_ids
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cl_mlm.batch import Outputs
     from cl_mlm.strategy import Strategy
     from cl_mlm.training.run import Run
 
-EVERY_STEP: Final = frozenset(
-    {
-        "before_step",
-        "allowed_classes",
-        "memory",
-        "loss_terms",
-        "observe_gradients",
-        "adjust_gradients",
-        "after_step",
-    }
+EVERY_STEP: Final = (
+    "before_step",
+    "allowed_classes",
+    "loss_terms",
+    "memory",
+    "observe_gradients",
+    "adjust_gradients",
+    "after_step",
 )
 Form = dict[str, str]
+Versions = dict[str, tuple[torch.Tensor, int]]
 Fault = tuple[str | None, Any]  # the rule that is broken, None where none is, and the value that breaks it
 
 
@@ -80,13 +80,20 @@ def memory(run: Run, pair: Any) -> Fault:
         return "must be pairs of a weight and a batch (`run.rows(ids)`)", pair
     weight, batch = pair
     rules = [
-        (isinstance(weight, Real) and math.isfinite(weight), "the weight of a batch must be a finite number", weight),
+        (_is_finite(weight), "the weight of a batch must be a finite number", weight),
         (len(batch) > 0, "a batch must have rows; () where there are none", len(batch)),
         (batch.split == "train", "a batch must be of training rows", batch.split),
         (batch.device == run.network.device, f"a batch must be on {run.network.device}", batch.device),
         (_is_on_cpu(batch.count), "`count` of a batch must be a tensor on the CPU", batch.count),
     ]
     return next(((rule, found) for is_kept, rule, found in rules if not is_kept), (None, None))
+
+
+def _is_finite(weight: Any) -> bool:
+    try:
+        return isinstance(weight, Real) and math.isfinite(float(weight))
+    except OverflowError:  # a whole number or a fraction beyond the range of a float
+        return False
 
 
 def _is_on_cpu(value: Any) -> bool:
@@ -153,7 +160,7 @@ def form(run: Run) -> Form:
 
 
 def same_form(before: Form, after: Form) -> Fault:
-    """The model before and after `before_stage` or `after_stage`."""
+    """The model before and after what must leave its form."""
     rule = "must leave the model's parameters their names, shapes, types and devices"
     if gone := [name for name in before if name not in after]:
         return f"{rule}: {gone[0]} is gone", [name for name in after if name not in before][:1] or "none in its place"
@@ -183,6 +190,25 @@ def _tensors(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _tensors(item, f"{path}/{i}")
+
+
+def versions(batch: Batch, outputs: Outputs | None) -> Versions:
+    """Returns what a backward pass reads and a hook may only read, with what counts the edits of each, by name."""
+    tensors: dict[str, Any] = {f"batch.{name}": value for name, value in vars(batch).items()}
+    tensors |= {f"batch.inputs[{name!r}]": value for name, value in batch.inputs.items()}
+    tensors |= {f"batch.extra[{name!r}]": value for name, value in batch.extra.items()}
+    tensors |= {} if outputs is None else {"outputs.logits": outputs.logits}
+    found = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    return {name: (value, 0 if value.is_inference() else value._version) for name, value in found.items()}
+
+
+def edited(before: Versions, after: Versions) -> str | None:
+    """Returns the first name of what was edited or exchanged in between; None: nothing was."""
+    for name in {**before, **after}:
+        was, now = before.get(name), after.get(name)
+        if was is None or now is None or was[0] is not now[0] or was[1] != now[1]:
+            return name
+    return None
 
 
 def gradient_versions(run: Run) -> dict[str, tuple[int, int] | None]:

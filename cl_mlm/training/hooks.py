@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from cl_mlm.errors import OwnCodeError
+from cl_mlm.errors import OwnCodeError, text_of
 from cl_mlm.own_code import PAGES, OwnCode, broken, label_of
 from cl_mlm.storage.state_files import plain_fault
 from cl_mlm.training import hook_rules
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cl_mlm.training.run import Run
 
 KIND = "strategy"
+EDITED = "modified by an inplace operation"  # as torch says it
 SURROUNDINGS = (
     "torch.is_grad_enabled()",
     "torch.is_inference_mode_enabled()",
@@ -72,6 +74,31 @@ def _require_same(run: Run, who: str, hook: str, before: tuple[object, ...]) -> 
             raise broken(KIND, who, f"{name} must be {was} again when the hook returns", now)
 
 
+def _call_on(
+    run: Run,
+    strategy: Strategy,
+    hook: str,
+    batch: Batch,
+    outputs: Outputs | None = None,
+    *,
+    address: tuple[str | int, ...] = (),
+) -> Any:
+    """Returns what a hook returns that reads a micro-batch, whose backward pass or next hook reads it again.
+
+    Raises:
+        OwnCodeError: the hook has edited it in place.
+    """
+    before = hook_rules.versions(batch, outputs)
+    found = call(run, strategy, hook, *([batch] if outputs is None else [batch, outputs]), address=address)
+    if hook == "memory" and hook_rules.iterable(found) is None:
+        with OwnCode(KIND, told(run, strategy, hook)):
+            found = list(found)  # a generator works only now
+    changed = hook_rules.edited(before, hook_rules.versions(batch, outputs))
+    rule = None if changed is None else "must leave batch and outputs as they are; `.clone()` is what may be edited"
+    require(run, strategy, hook, rule, changed)
+    return found
+
+
 def told(run: Run, strategy: Strategy, hook: str) -> str:
     """Returns which hook of which strategy is called where, for a message."""
     step = f", step {run.place.step + 1}" if hook in hook_rules.EVERY_STEP else ""
@@ -104,13 +131,64 @@ def training_data(run: Run, strategy: Strategy) -> npt.NDArray[np.int64] | None:
 
 
 def stage_event(run: Run, strategy: Strategy, hook: str) -> None:
-    """Calls `before_stage` or `after_stage`, which may change the model's values but not its form."""
+    """Calls `before_stage` or `after_stage`, which may change the model's values but not its form.
+
+    Raises:
+        OwnCodeError: the form is another, nothing is left to train, or a weight is not finite.
+    """
     before = hook_rules.form(run)
     found = call(run, strategy, hook, run.stage)
     require(run, strategy, hook, hook_rules.nothing(found), found)
     require(run, strategy, hook, *hook_rules.same_form(before, hook_rules.form(run)))
     if not run.network.trainable():
         require(run, strategy, hook, "must leave a parameter to train (`requires_grad`)", 0)
+    if strategy.overrides(hook):
+        _require_finite(run, strategy, hook)
+
+
+def _require_finite(run: Run, strategy: Strategy, hook: str) -> None:
+    """Refuses weights that are not finite, of which no score would mean anything; waits for the device once."""
+    bad = run.network.not_finite()
+    rule = f"must leave every weight finite; {len(bad)} are not, the first in {bad[0]}" if bad else None
+    require(run, strategy, hook, rule, math.nan)
+
+
+def require_form(run: Run, before: hook_rules.Form) -> None:
+    """Refuses a model whose form has changed while the steps of a stage were taken.
+
+    Raises:
+        OwnCodeError: naming every strategy with hooks in steps.
+    """
+    rule, value = hook_rules.same_form(before, hook_rules.form(run))
+    if rule is not None:
+        raise broken(KIND, _acting(run), rule, value)
+
+
+def explain(run: Run, form: hook_rules.Form, error: Exception) -> None:
+    """Raises what is behind an error of torch in a step, where a strategy is: else the error says nothing of it.
+
+    Args:
+        run: its place is the step.
+        form: of the model when the stage began.
+        error: of the step.
+
+    Raises:
+        OwnCodeError: the model has another form, or what the backward pass reads was edited.
+    """
+    require_form(run, form)
+    who = _acting(run)
+    if who and EDITED in text_of(error):
+        raise OwnCodeError(
+            f"{who}: must leave batch, outputs and weights as they are until the backward pass is done; "
+            f"{PAGES[KIND]} describes it"
+        ) from error
+
+
+def _acting(run: Run) -> str:
+    """Returns every strategy with hooks in steps, those hooks, and where; empty where there is none."""
+    hooks_of = {s: [hook for hook in hook_rules.EVERY_STEP if s.overrides(hook)] for s in run.strategies}
+    who = [f"strategy {label_of(type(s))} ({', '.join(hooks)})" for s, hooks in hooks_of.items() if hooks]
+    return f"{' or '.join(who)}, stage {run.stage.name!r}" if who else ""
 
 
 def parameter_settings(run: Run) -> dict[str, ParameterSettings]:
@@ -134,7 +212,7 @@ def before_step(run: Run, strategy: Strategy) -> None:
 
 def allowed_classes(run: Run, strategy: Strategy, batch: Batch, address: tuple[str | int, ...]) -> torch.Tensor | None:
     """Returns the classes that a strategy allows, bool (R, C); None: all."""
-    found: torch.Tensor | None = call(run, strategy, "allowed_classes", batch, address=address)
+    found: torch.Tensor | None = _call_on(run, strategy, "allowed_classes", batch, address=address)
     if found is not None:
         require(run, strategy, "allowed_classes", hook_rules.allowed(run, batch, found), found)
     return found
@@ -142,20 +220,18 @@ def allowed_classes(run: Run, strategy: Strategy, batch: Batch, address: tuple[s
 
 def memory(run: Run, strategy: Strategy, batch: Batch) -> list[tuple[float, Batch]]:
     """Returns the weights and batches of a strategy's memory."""
-    found = call(run, strategy, "memory", batch)
+    found = _call_on(run, strategy, "memory", batch)
     require(run, strategy, "memory", hook_rules.iterable(found), found)
-    with OwnCode(KIND, told(run, strategy, "memory")):
-        pairs = list(found)  # a generator works only now
-    for pair in pairs:
+    for pair in found:
         require(run, strategy, "memory", *hook_rules.memory(run, pair))
-    return pairs
+    return [(float(weight), rows) for weight, rows in found]
 
 
 def loss_terms(
     run: Run, strategy: Strategy, batch: Batch, outputs: Outputs, address: tuple[str | int, ...]
 ) -> Mapping[str, torch.Tensor]:
     """Returns the terms that a strategy adds to the loss, scalars on the device of the loss."""
-    found = call(run, strategy, "loss_terms", batch, outputs, address=address)
+    found = _call_on(run, strategy, "loss_terms", batch, outputs, address=address)
     terms = _values(run, strategy, "loss_terms", found)
     for name in [name for name, term in terms.items() if not term.requires_grad]:
         flag = f"strategy {label_of(type(strategy))}: {name} has no gradient, so that it is logged and trains nothing"
@@ -208,6 +284,8 @@ def evaluation(run: Run, strategy: Strategy, columns: Sequence[str]) -> Iterator
     with OwnCode(KIND, who):
         manager.__enter__()
     try:
+        if strategy.overrides("evaluation"):
+            _require_finite(run, strategy, "evaluation")
         yield
     except BaseException:
         manager.__exit__(*sys.exc_info())

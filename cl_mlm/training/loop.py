@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from accelerate.optimizer import AcceleratedOptimizer
 
+from cl_mlm.errors import ClMlmError
 from cl_mlm.tokens.batching import cut_batch, training_batches
-from cl_mlm.training import hooks
+from cl_mlm.training import hook_rules, hooks
 from cl_mlm.training.cost import StageCost
 from cl_mlm.training.early_stopping import BestWeights
 from cl_mlm.training.optimizer import make_optimizer, make_scheduler
@@ -134,28 +134,40 @@ class StageTraining:
         self.optimizer = AcceleratedOptimizer(self.bare, device_placement=False, scaler=scaler)
         self.step = Step(run, self.optimizer, list(parameters.values()))
         self.best = BestWeights(run)
+        self._form = hook_rules.form(run)
 
     def take_step(self, micro_batches: list[npt.NDArray[np.int64]]) -> None:
-        """Takes one optimiser step and moves schedule and counters on."""
+        """Takes one optimiser step and moves schedule and counters on.
+
+        Raises:
+            OwnCodeError: a strategy has changed what the step needs.
+        """
         place, log_every = self.run.place, self.run.config.tracking.log_every
         place.learning_rate = float(self.scheduler.get_last_lr()[0])
         place.logging = (place.step + 1) % log_every == 0 or place.step + 1 == self.num_steps
-        self.step.take(micro_batches)
+        try:
+            self.step.take(micro_batches)
+        except Exception as error:
+            if not isinstance(error, ClMlmError):
+                hooks.explain(self.run, self._form, error)
+            raise
         if not self.optimizer.step_was_skipped:  # fp16 skips a step whose gradient overflowed
             self.scheduler.step()
         place.step += 1
         self.epoch_step += 1
 
     def check(self) -> None:
-        """Refuses to go on from losses or weights that are not finite; waits for the device once.
+        """Refuses to go on from losses or weights that are not finite, or from a model of another form.
+
+        Waits for the device once.
 
         Raises:
             TrainingError: naming what is not finite.
+            OwnCodeError: a strategy has changed the form of the model.
         """
+        hooks.require_form(self.run, self._form)
         self.step.check()
-        weights = self.run.network.trainable()
-        are_finite: list[bool] = torch.stack([tensor.isfinite().all() for tensor in weights.values()]).tolist()
-        bad = [name for name, is_finite in zip(weights, are_finite, strict=True) if not is_finite]
+        bad = self.run.network.not_finite()
         if bad:
             raise not_finite(self.run, f"{len(bad)} weights are not finite, {bad[0]} the first")
 

@@ -71,6 +71,14 @@ class Network:
         """Returns the parameters that the optimiser moves, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
+    def not_finite(self) -> list[str]:
+        """Returns the names of trainable parameters that hold a number that is not finite; waits for the device."""
+        weights = self.trainable()
+        if not weights:
+            return []
+        are_finite: list[bool] = torch.stack([tensor.isfinite().all() for tensor in weights.values()]).tolist()
+        return [name for name, is_finite in zip(weights, are_finite, strict=True) if not is_finite]
+
     @contextmanager
     def swapped(self, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
         """Gives trainable parameters other values within the block, by name.

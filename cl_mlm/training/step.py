@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from cl_mlm.strategy import Strategy
     from cl_mlm.training.run import Run
 
 
@@ -218,10 +219,23 @@ def not_finite(run: Run, what: str) -> TrainingError:
         weights = "model.dtype=float32 with " if run.config.model.dtype != "float32" else ""
         advice.append(f"{weights}training.precision=fp32 (now {training.precision})")
     advice += [f"a smaller weight of {strategy.name}" for strategy in run.strategies if hasattr(strategy, "weight")]
+    acting = [
+        f"{', '.join(named)} of strategy {strategy.name}" for strategy in run.strategies if (named := _acts(strategy))
+    ]
+    look = f"Worth a look: {'; '.join(acting)}. " if acting else ""
     return TrainingError(
         f"stage {run.stage.name!r}, step {place.step}, epoch {place.epoch}: {what}; training stopped. "
-        f"Worth trying: {', '.join(advice)}. What was measured before is kept, and so are the checkpoints before"
+        f"Worth trying: {', '.join(advice)}. {look}What was measured before is kept, and so are the checkpoints before"
     )
+
+
+def _acts(strategy: Strategy) -> list[str]:
+    """Returns the hooks of a strategy that take part in losses, gradients and weights while steps are taken.
+
+    Where `allowed_classes` leaves a row no class, for one, its loss is not a number.
+    """
+    parts = ("allowed_classes", "loss_terms", "adjust_gradients", "after_step")
+    return [hook for hook in parts if strategy.overrides(hook)]
 
 
 def _nonzero(gradients: list[Any]) -> list[bool]:

@@ -66,6 +66,17 @@ CASES = [
         files=mine('def after_step(self, run):\n    {}["x"]'),
     ),
     Case(
+        given="a hook that calls `sys.exit(0)`",
+        says="strategy mine.Mine, hook before_stage, stage 'labels-01': raised SystemExit: 0",
+        command=RUN,
+        files=mine("def before_stage(self, run, stage):\n    raise SystemExit(0)"),
+    ),
+    Case(
+        given="a module of one's own that ends the process while it is imported",
+        says="mine.py:1: SystemExit: 0",
+        files={**data(config=STRATEGY), "mine.py": "raise SystemExit(0)\n"},
+    ),
+    Case(
         given="a stream function that raises",
         says="stream mine.rows: raised KeyError: 'train'",
         files=stream('return {}["train"]'),

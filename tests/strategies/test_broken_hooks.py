@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl_mlm.errors import OwnCodeError
+from cl_mlm.errors import OwnCodeError, SignalExit
 from cl_mlm.strategy import ParameterSettings, Strategy
 from cl_mlm.stream import pack_row_ids
 from cl_mlm.training import hooks
@@ -89,8 +89,8 @@ def test_an_error_deep_in_a_library_is_told_with_the_users_own_line(fault):
     assert f"{__file__}:{work.__code__.co_firstlineno + 1}, in work" in fault("loss_terms", work)
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_ctrl_c_the_end_and_a_lack_of_memory_pass_as_they_are(kind, make_run, train):
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SignalExit, MemoryError])
+def test_ctrl_c_signals_and_a_lack_of_memory_pass_as_they_are(kind, make_run, train):
     def work(self, run):
         raise kind
 
@@ -226,8 +226,16 @@ RETURNED = [
     (
         "state_dict",
         lambda self: {"o": np.array([None])},
-        "state/o: must be numbers or bool, got an array",
+        "state/o: must be numbers or bool in this machine's order of bytes",
     ),
+    ("state_dict", lambda self: {"l": np.ones(3, np.longdouble)}, "state/l: must be numbers or bool in this"),
+    ("state_dict", lambda self: {"l": [np.ones(3, ">f4")]}, "state/l/0: must be numbers or bool in this machine's"),
+    ("state_dict", lambda self: {"l": np.ones(3, np.complex128)}, "state/l: must be numbers or bool in this"),
+    ("state_dict", lambda self: {"c": torch.ones(3, dtype=torch.complex128)}, "state/c: must be a dense tensor"),
+    ("state_dict", lambda self: {"\ud800": torch.ones(2)}, "keys must be texts"),
+    ("state_dict", lambda self: {"n": 10**5000}, "state/n: must be tensors and plain values"),
+    ("memory", lambda self, run, batch: [(10**400, batch)], "the weight of a batch must be a finite number"),
+    ("memory", lambda self, run, batch: [(1j, batch)], "the weight of a batch must be a finite number, got 1j"),
     ("state_dict", lambda self: {"s": torch.eye(2).to_sparse()}, "state/s: must be a dense tensor"),
     ("state_dict", lambda self: {"k": {3: 1.0}}, "state/k: keys must be texts, which are read back as they are, got 3"),
     ("state_dict", lambda self: {"k": {"$tensor": "x"}}, "state/k: keys must be texts, which are read back"),
