@@ -1,5 +1,8 @@
 """Continual learning of language models: streams, strategies, forgetting measured after every stage."""
 
+from cl_mlm.cli.early import is_command as _is_command  # noqa: F401, before anything that takes time
+
+# isort: split
 from cl_mlm.api import compare, run, verify
 from cl_mlm.errors import ClMlmError, ConfigError, DataError
 from cl_mlm.experiment.prompt_run import Prompted

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cl_mlm.cli.config_commands import check, init, list_
+from cl_mlm.cli.early import hand_over
+from cl_mlm.cli.endings import telling_its_end
 from cl_mlm.cli.faults import UnexpectedError, debug_is_set, fault_lines, trace_of
 from cl_mlm.cli.predict_command import predict
 from cl_mlm.cli.result_commands import compare, prompt
@@ -75,14 +77,14 @@ def _cl_mlm(
 app.command(short_help="Trains and measures, or resumes.")(run)
 app.command(short_help="Goes on with an interrupted run.")(resume)
 app.command(short_help="Repeats a finished run: is it equal?")(rerun)
-app.command(short_help="Is all that a run left whole?")(verify)
-app.command(short_help="Predicts new texts with a finished run.")(predict)
-app.command(short_help="Asks a kept stage by prompts.")(prompt)
-app.command(short_help="Compares the runs of a folder.")(compare)
-app.command(short_help="Validates config and data; trains nothing.")(check)
-app.command(name="list", short_help="Lists strategies, streams, keys, configs ...")(list_)
-app.command(short_help="Copies a shipped config.")(init)
-app.command(short_help="Sends what MLflow has missed.")(sync)
+app.command(short_help="Is all that a run left whole?")(telling_its_end(verify))
+app.command(short_help="Predicts new texts with a finished run.")(telling_its_end(predict))
+app.command(short_help="Asks a kept stage by prompts.")(telling_its_end(prompt))
+app.command(short_help="Compares the runs of a folder.")(telling_its_end(compare))
+app.command(short_help="Validates config and data; trains nothing.")(telling_its_end(check))
+app.command(name="list", short_help="Lists strategies, streams, keys, configs ...")(telling_its_end(list_))
+app.command(short_help="Copies a shipped config.")(telling_its_end(init))
+app.command(short_help="Sends what MLflow has missed.")(telling_its_end(sync))
 app.command(short_help="Serves the MLflow UI.")(ui)
 
 
@@ -103,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _exit_code(arguments: Sequence[str] | None) -> int:
     shown = Shown(trace=debug_is_set())
     try:
+        hand_over()
         with Interruption().listening(), disk_faults_told():
             app(arguments, standalone_mode=True, obj=shown)
     except SystemExit as end:

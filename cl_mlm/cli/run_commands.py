@@ -5,7 +5,6 @@ How a run goes on is told on standard error, what it has found on standard outpu
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cl_mlm.cli.arguments import AllowInexact, Arms, ConfigFile, Limit, Overrides, RunArgument, with_limit
+from cl_mlm.cli.endings import ENDED_BY, end_of
 from cl_mlm.cli.faults import UnexpectedError
 from cl_mlm.cli.printing import TO_COPY, print_lines, print_result, result_line
 from cl_mlm.cli.result_commands import print_comparison
@@ -27,13 +27,6 @@ from cl_mlm.tracking.shell import shell_line
 if TYPE_CHECKING:
     from cl_mlm.experiment.progress import Command
     from cl_mlm.experiment.result import Result
-
-INTERRUPTED = 128 + signal.SIGINT  # as shells count
-ENDED_BY = {
-    INTERRUPTED: "interrupted",
-    128 + signal.SIGTERM: "ended by SIGTERM",
-    128 + signal.SIGHUP: "ended by SIGHUP",
-}
 
 
 def run(
@@ -132,8 +125,8 @@ def _interruptible(folder: Callable[[], Path | None], same: str = "the same comm
         with disk_faults_told():
             yield
     except (KeyboardInterrupt, SystemExit) as error:
-        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else error.code
-        if not isinstance(code, int) or code not in ENDED_BY:
+        code = end_of(error)
+        if code not in ENDED_BY:
             raise
         place = _run_of(folder)
         lines = [f"{ENDED_BY[code]}: what was measured is kept; {same} goes on from there"]
