@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cl_mlm.check.kept_numbers import MOMENTS, strategy_numbers, uncounted_strategies
 from cl_mlm.config.components import make_objective
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.disk import shown
 from cl_mlm.errors import UnreachableModelError
-from cl_mlm.experiment.composition import swapping_strategies
+from cl_mlm.experiment.kept_numbers import stage_bytes, step_bytes, uncounted_strategies
 from cl_mlm.models.size import ModelSize, size_of_tasks
 
 if TYPE_CHECKING:
-    from cl_mlm.config.schema import Config
     from cl_mlm.experiment.preparation import Prepared
 
 KEPT = 2  # checkpoints of each kind while a run goes on; see `KEPT_WHILE_RUNNING` and `write_step`
@@ -54,26 +52,23 @@ def most_bytes(prepared: Prepared, size: ModelSize) -> float:
 def _run_use(prepared: Prepared, size: ModelSize) -> tuple[str, float]:
     """Returns the line on the folder of the run, and the bytes that it holds at most while the run goes on."""
     config = prepared.config
-    state_bytes = strategy_numbers(prepared, size) * size.number_bytes
-    num_models = 2 if swapping_strategies(prepared.strategies) else 1  # what is trained on, and what was scored
-    stage_bytes = num_models * size.whole + state_bytes
-    step_bytes = _step_bytes(config, size) + state_bytes
+    of_stage, of_step = stage_bytes(prepared, size), step_bytes(prepared, size)
     num_measured = _num_measured(prepared)  # other stages leave no checkpoint: they are short, see `Experiment`
     keeps_all = config.checkpoint.keep_stages == "all"
     num_stages = num_measured if keeps_all else min(KEPT, num_measured)
     # With neither interval set, only an interruption writes a checkpoint within a stage, and only one.
     num_steps = KEPT if config.checkpoint.every_minutes or config.checkpoint.every_steps else 1
     # A new checkpoint is written before the oldest is removed, so that there is always a whole one.
-    extra_stage = stage_bytes if not keeps_all and num_measured > KEPT else 0
-    extra_step = step_bytes if num_steps == KEPT else 0
-    checkpoint_bytes = num_stages * stage_bytes + num_steps * step_bytes + max(extra_stage, extra_step)
+    extra_stage = of_stage if not keeps_all and num_measured > KEPT else 0
+    extra_step = of_step if num_steps == KEPT else 0
+    checkpoint_bytes = num_stages * of_stage + num_steps * of_step + max(extra_stage, extra_step)
     predictions = _prediction_bytes(prepared) if "test" in config.evaluation.splits else 0
     num_left = {"all": num_measured, "last": 1, "none": 0}[config.checkpoint.keep_stages]
     text = (
         f"disk: while running at most {shown(checkpoint_bytes + predictions)} "
-        f"({_counted(num_stages, 'stage checkpoint', stage_bytes)}, "
-        f"{_counted(num_steps, 'step checkpoint', step_bytes)}, one more while it is written, "
-        f"predictions {shown(predictions)}), afterwards {shown(num_left * stage_bytes + predictions)}"
+        f"({_counted(num_stages, 'stage checkpoint', of_stage)}, "
+        f"{_counted(num_steps, 'step checkpoint', of_step)}, one more while it is written, "
+        f"predictions {shown(predictions)}), afterwards {shown(num_left * of_stage + predictions)}"
     )
     return text, checkpoint_bytes + predictions
 
@@ -85,16 +80,6 @@ def _shared_lines(prepared: Prepared, size: ModelSize) -> list[str]:
     if config.limit is not None or not num_shared:
         return []
     return [f"disk: beside the runs, for all that share them, {_counted(num_shared, 'first stage', size.changing)}"]
-
-
-def _step_bytes(config: Config, size: ModelSize) -> int:
-    """Returns the bytes of a checkpoint within a stage, strategies left out.
-
-    It holds the weights that change, the optimiser's moments and, under early stopping, the best weights.
-    """
-    best_weights = size.changing if config.training.may_stop_early else 0
-    moments = MOMENTS[config.training.optimizer] * size.trained
-    return size.changing + moments + best_weights
 
 
 def _num_measured(prepared: Prepared) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cl_mlm.check.kept_numbers import MOMENTS, strategy_numbers, uncounted_strategies
+from cl_mlm.experiment.kept_numbers import MOMENTS, strategy_numbers, uncounted_strategies
 
 if TYPE_CHECKING:
     from cl_mlm.experiment.preparation import Prepared

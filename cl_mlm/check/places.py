@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cl_mlm.check.disk import most_bytes
 from cl_mlm.disk import OUTPUT, free_bytes, shown, try_writing
 from cl_mlm.errors import StorageError
+from cl_mlm.experiment.kept_numbers import checkpoint_bytes
 from cl_mlm.experiment.places import check_room, try_places
 from cl_mlm.experiment.run_choice import choose_folder
 from cl_mlm.run_folder import RunFolder
@@ -42,7 +43,7 @@ def place_lines(prepared: Prepared, size: ModelSize | None) -> list[str]:
 def _room_lines(prepared: Prepared, size: ModelSize, folder: Path) -> list[str]:
     held = _bytes_below(folder)
     if not RunFolder(folder).stages.is_dir():  # else a checkpoint may be there already
-        check_room(folder, size.whole)
+        check_room(folder, checkpoint_bytes(prepared, size))
     free, most = free_bytes(folder), most_bytes(prepared, size) - held
     if free >= most:  # no line: it would not be the same twice
         return []

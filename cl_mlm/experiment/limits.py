@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cl_mlm.data.tasks import tasks_of
 from cl_mlm.disk import shown
 from cl_mlm.errors import ConfigError, UnreachableModelError
+from cl_mlm.experiment.kept_numbers import strategy_bytes, sure_step_bytes
 from cl_mlm.models.size import size_of_tasks
 
 if TYPE_CHECKING:
@@ -96,8 +97,7 @@ def process_limits(prepared: Prepared, size: ModelSize | None = None, memory_byt
     names = {"RLIMIT_AS": "address space", "RLIMIT_DATA": "data of the process", "RLIMIT_FSIZE": "size of a file"}
     held = {"RLIMIT_AS": "VmSize", "RLIMIT_DATA": "VmData"}
     for limit, (flag, allowed) in size_limits.items():
-        # Every task's model is a file of its own.
-        needed = memory_bytes + _status(held[limit]) if limit in held else size.whole // len(tasks)
+        needed = memory_bytes + _status(held[limit]) if limit in held else _largest_file(prepared, size, len(tasks))
         kilobytes = -(-needed // 1024)
         limits.append(Limit(names[limit], allowed, needed, f"raise it: ulimit {flag} {kilobytes}", is_bytes=True))
     if cgroup_bytes is not None and prepared.config.training.device == "cpu":
@@ -105,6 +105,11 @@ def process_limits(prepared: Prepared, size: ModelSize | None = None, memory_byt
         remedy = "give the container or the job more memory, or take a smaller model: it is killed when it has none"
         limits.append(Limit("memory (cgroup)", cgroup_bytes, needed, remedy, is_bytes=True, is_certain=False))
     return limits
+
+
+def _largest_file(prepared: Prepared, size: ModelSize, num_tasks: int) -> int:
+    """Returns the bytes of the largest file of a checkpoint: a task's model, the strategies' states, or a step."""
+    return max(size.whole // num_tasks, strategy_bytes(prepared, size), sure_step_bytes(prepared, size))
 
 
 def cgroup_memory(root: Path = CGROUP, own: Path = Path("/proc/self/cgroup")) -> int | None:

@@ -43,7 +43,7 @@ def check_room(folder: Path, needed_bytes: float) -> None:
 
     Args:
         folder: of the run; it may not be there yet.
-        needed_bytes: the size of one checkpoint, at least.
+        needed_bytes: the size of one checkpoint.
 
     Raises:
         StorageError: with what is free and what is needed.
@@ -51,7 +51,7 @@ def check_room(folder: Path, needed_bytes: float) -> None:
     free = free_bytes(folder)
     if free < needed_bytes:
         raise StorageError(
-            f"{OUTPUT}: no room for a checkpoint in {str(folder)!r}: it takes at least {shown(needed_bytes)}, "
+            f"{OUTPUT}: no room for a checkpoint in {str(folder)!r}: it takes {shown(needed_bytes)}, "
             f"{shown(free)} are free; make room there, and the same command goes on"
         )
 

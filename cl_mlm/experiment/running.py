@@ -10,6 +10,7 @@ from cl_mlm.errors import RunFolderError
 from cl_mlm.experiment.assembly import assemble
 from cl_mlm.experiment.checkpoint_policy import CheckpointPolicy
 from cl_mlm.experiment.interruption import Interruption
+from cl_mlm.experiment.kept_numbers import checkpoint_bytes
 from cl_mlm.experiment.lost_tables import make_lost_tables
 from cl_mlm.experiment.places import check_room
 from cl_mlm.experiment.record import Record
@@ -18,6 +19,7 @@ from cl_mlm.experiment.scoring import Scoring
 from cl_mlm.experiment.shared_stages import FOLDER as SHARED_FOLDER
 from cl_mlm.experiment.shared_stages import SharedStages
 from cl_mlm.metrics import average_accuracy
+from cl_mlm.models.size import ModelSize
 from cl_mlm.storage.checkpoint import read_stage
 from cl_mlm.storage.inventory import lost_tables, write_inventory
 from cl_mlm.storage.run_lookup import in_short
@@ -95,7 +97,7 @@ class Experiment:
         said = [*self.notes, *([] if limit is None else [SMOKE_FLAG.format(limit)])]
         record.flags += [note for note in said if note not in record.flags]
         if record.next_stage < len(run.stream):
-            check_room(self.folder.path, run.network.backbone.task_model(run.tasks.keys[-1]).num_bytes)
+            check_room(self.folder.path, checkpoint_bytes(self.prepared, _size_of(run)))
         self.has_begun = True
         self.resumed_stage = record.next_stage or None  # None: the run is new, or not beyond its first stage
         stages = range(len(run.stream))
@@ -215,6 +217,14 @@ def _mean(scores: Sequence[float]) -> float:
     """Returns the mean of the scores that were taken; NaN: none was."""
     taken = [score for score in scores if not math.isnan(score)]
     return sum(taken) / len(taken) if taken else math.nan
+
+
+def _size_of(run: Run) -> ModelSize:
+    """Returns what the model takes as it is now; heads may still grow."""
+    trainable = run.network.trainable().values()
+    weights = run.network.backbone.task_model(run.tasks.keys[-1]).num_bytes
+    trained = sum(p.numel() * p.element_size() for p in trainable)
+    return ModelSize(weights, weights, trained, trained, sum(p.numel() for p in trainable))
 
 
 def _sizes(run: Run) -> dict[str, float]:

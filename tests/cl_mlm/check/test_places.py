@@ -52,6 +52,21 @@ def test_room_for_no_checkpoint_is_refused_by_check_and_by_the_run_before_it_tra
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"strategies": {"ewc": {}}}, {"strategies": {"ema": {}}}, {"checkpoint": {"every_steps": 1}}],
+    ids=["a state", "other weights while it scores", "moments within a stage"],
+)
+def test_what_a_checkpoint_holds_beside_the_model_needs_room_too(fast, monkeypatch, given):
+    fast = {**fast, **given}
+    prepared = prepare(load_config(fast))
+    size = size_of_tasks(prepared.config, tasks_of(prepared.stream))
+    monkeypatch.setattr(run_places, "free_bytes", lambda folder: 1.5 * size.whole)
+    for refuse in (lambda: place_lines(prepared, size), lambda: cl_mlm.run(fast, progress=False)):
+        with pytest.raises(StorageError, match=r"output: no room for a checkpoint in .*: it takes .* are free"):
+            refuse()
+
+
 def test_a_place_that_cannot_be_written_is_refused_by_check_and_by_the_run(checked, fast, monkeypatch):
     monkeypatch.setattr(disk.tempfile, "mkstemp", read_only)
     for refuse in (lambda: place_lines(*checked), lambda: cl_mlm.run(fast, progress=False)):

@@ -76,6 +76,17 @@ def test_a_limit_that_is_too_low_is_refused_by_run_and_check(prepared, set_limit
         early_look(prepared)
 
 
+@pytest.mark.parametrize("given", [{"strategies": {"ewc": {}}}, {"checkpoint": {"every_steps": 1}}])
+def test_the_largest_file_of_a_run_may_be_a_state_and_not_the_model(fast, set_limits, given):
+    set_limits(RLIMIT_FSIZE=(9, 9))
+
+    def needed(**settings):
+        found = limits.process_limits(prepare(load_config({**fast, **settings}, ["training.device=cpu"])))
+        return next(limit.needed for limit in found if limit.name == "size of a file")
+
+    assert needed(**given) > 1.5 * needed()
+
+
 def test_all_limits_that_are_too_low_are_named_at_once_before_anything_is_written(fast, set_limits, tmp_path):
     set_limits(RLIMIT_NOFILE=(9, 9), RLIMIT_FSIZE=(9, 9))
     with pytest.raises(ConfigError) as error:

@@ -1,9 +1,10 @@
-"""Counts the numbers that optimiser and strategies keep beside the weights; memory and disk both depend on them."""
+"""Counts what optimiser and strategies keep beside the weights, and so what a checkpoint takes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cl_mlm.experiment.composition import swapping_strategies
 from cl_mlm.own_code import OwnCode, broken, label_of
 
 if TYPE_CHECKING:
@@ -14,6 +15,38 @@ if TYPE_CHECKING:
     from cl_mlm.strategy import Strategy
 
 MOMENTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each trainable parameter
+
+
+def stage_bytes(prepared: Prepared, size: ModelSize) -> int:
+    """Returns the bytes of a checkpoint after a stage: the model, and what strategies keep, at most."""
+    num_models = 2 if swapping_strategies(prepared.strategies) else 1  # what is trained on, and what was scored
+    return num_models * size.whole + strategy_bytes(prepared, size)
+
+
+def step_bytes(prepared: Prepared, size: ModelSize) -> int:
+    """Returns the bytes of a checkpoint within a stage, which is one file.
+
+    It holds the weights that change, the optimiser's moments, under early stopping the best weights, and what
+    strategies keep, at most.
+    """
+    training = prepared.config.training
+    best_weights = size.changing if training.may_stop_early else 0
+    return size.changing + MOMENTS[training.optimizer] * size.trained + best_weights + strategy_bytes(prepared, size)
+
+
+def checkpoint_bytes(prepared: Prepared, size: ModelSize) -> int:
+    """Returns the bytes of the largest checkpoint that is sure to be written."""
+    return max(stage_bytes(prepared, size), sure_step_bytes(prepared, size))
+
+
+def sure_step_bytes(prepared: Prepared, size: ModelSize) -> int:
+    """Returns the bytes of a checkpoint within a stage; 0 where a run that is short enough writes none."""
+    return step_bytes(prepared, size) if prepared.config.checkpoint.every_steps else 0
+
+
+def strategy_bytes(prepared: Prepared, size: ModelSize) -> int:
+    """Returns the bytes that strategies keep at most, in a checkpoint one file."""
+    return strategy_numbers(prepared, size) * size.number_bytes
 
 
 def strategy_numbers(prepared: Prepared, size: ModelSize) -> int:
