@@ -65,7 +65,7 @@ def test_negative_epochs_are_refused(refused):
 def test_an_unknown_strategy_is_refused_with_the_nearest(refused):
     text = refused("strategies=[repley]")
     assert (
-        "strategies.repley: no strategy is called 'repley' (did you mean 'replay'?); allowed: cumulative, ewc" in text
+        "strategies.repley: no strategy is called 'repley' (did you mean 'replay'?); allowed: agem, cumulative, ema" in text
     )
 
 
