@@ -28,13 +28,16 @@ MAY_GROW = 16  # files, maps and threads of libraries that come and go
 
 
 def held():
-    """Returns what this process holds: CPU seconds of this thread, resident bytes, open files, memory maps, threads."""
+    """Returns what this process holds: CPU seconds of this thread, resident bytes, open files, mapped files, threads.
+
+    Maps without a file are the allocator's: what lies in them counts as bytes.
+    """
     page = os.sysconf("SC_PAGE_SIZE")
     return {
         "seconds": time.thread_time(),
         "bytes": int(Path("/proc/self/statm").read_text().split()[1]) * page,
         "files": sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1,
-        "maps": Path("/proc/self/maps").read_text().count("\n"),
+        "maps": sum("/" in line for line in Path("/proc/self/maps").read_text().splitlines()),
         "threads": sum(1 for _ in Path("/proc/self/task").iterdir()),
     }
 
