@@ -11,7 +11,7 @@ _SCHEME: Final = r"[A-Za-z][\w+.-]*"
 # An address as it stands in a text: to the next white space or address, or to the quote that ends it.
 _ADDRESS: Final = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>(?:(?![\"'](?:[,:;.}}\])\s]|$)|[,;]{_SCHEME}://)\S)*)")
 ADDRESS_START: Final = re.compile(rf"{_SCHEME}://")
-_PORT: Final = r"\d*(?:[/?#,;.)\]}\"'\s]|$)"
+_PORT: Final = r"\d*(?:[/?#,;.)\]}\"'\s]|:\s|$)"
 # A name, a colon and what is no port: a password, whatever it holds.
 _PASSWORD: Final = re.compile(rf"[^\s/:@\"'?#\[]*:(?!{_PORT})")
 DATABASES: Final = ("postgresql", "postgres", "mysql", "mssql")

@@ -58,6 +58,15 @@ def question(topic, word, i, split):
     return {"context": context, "question": f"what is {word}?", "answers": answers}
 
 
+def conversation(topic, word, i, split):
+    texts = [" ".join(words(topic, word, i, split)[:6]), word, f"and {i}?", f"{word} {i}"]
+    return {"messages": [{"role": ("user", "assistant")[j % 2], "content": text} for j, text in enumerate(texts)]}
+
+
+CHAT = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    "{{ 'assistant: ' if add_generation_prompt }}"
+)
 # name -> objective, its options, the model, a maker of rows
 OBJECTIVES = {
     "classification": ("classification", {}, "tiny", classification),
@@ -71,6 +80,7 @@ OBJECTIVES = {
     "packed": ("language_modelling", {"kind": "causal", "pack": True}, "tiny-decoder", language),
     "masked": ("language_modelling", {"kind": "masked"}, "tiny", language),
     "text_to_text, decoder": ("text_to_text", {"max_new_tokens": 4}, "tiny-decoder", writing),
+    "conversation": ("conversation", {"max_new_tokens": 4, "chat_template": CHAT}, "tiny-decoder", conversation),
     "text_to_text, encoder-decoder": ("text_to_text", {"max_new_tokens": 4}, "tiny-encoder-decoder", writing),
 }
 

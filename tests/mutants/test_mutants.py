@@ -79,7 +79,7 @@ import trying
 from pathlib import Path
 from planting import faults
 trying.LIBRARIES = ()
-trying._WORKER.update({covering!r}, copy=Path({str(copy)!r}))
+trying._WORKER.update({covering!r}, copy=Path({str(copy)!r}), budget=60.0)
 source = Path({str(copy / "tool.py")!r}).read_bytes()
 for fault in faults("tool.py", source):
     print(trying.attempt(fault), fault.new)

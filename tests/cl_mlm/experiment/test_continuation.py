@@ -136,7 +136,6 @@ def test_every_changed_setting_is_told(folder):
     [
         {"output": "elsewhere"},
         {"tracking__uri": "sqlite:///elsewhere.db"},
-        {"tracking__log_every": 3},
         {"checkpoint__keep_stages": "all"},
     ],
 )
