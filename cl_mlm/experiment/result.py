@@ -250,7 +250,7 @@ def load_result(folder: str | Path) -> Result:
         raise RunFolderError(f"{folder}: holds no run (no config.yaml){hint}")
     if unfinished_runs(folder):
         raise RunFolderError(f"{folder}: is not finished; `{shell_line('cl-mlm', 'resume', folder)}` goes on with it")
-    load_run(folder)  # refuses a damaged summary
+    read_summary(folder)  # refuses what is no summary
     warnings, resume = [], shell_line("cl-mlm", "resume", folder)
     if files.journal.exists() or files.inventory.exists():  # else it is a summary that somebody was given
         faults = faults_of_finished(folder)
@@ -261,4 +261,5 @@ def load_result(folder: str | Path) -> Result:
             raise RunFolderError(f"{folder}: is not whole: {in_short(faults)}; {ways_out}")
         if faults:  # the figures are those of the run all the same
             warnings.append(f"{folder}: is not whole: {in_short(faults)}; {ways_out}")
+    load_run(folder)  # refuses values that make no table
     return Result(folder, read_summary(folder), is_new=False, warnings=warnings)

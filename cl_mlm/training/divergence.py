@@ -41,7 +41,7 @@ MOST_LOGITS = 1 << 25
 
 
 @contextmanager
-def base_of(run: Run, load: Callable[[], Backbone]) -> Iterator[Forward]:
+def base_of(run: Run, load_base: Callable[[], Backbone]) -> Iterator[Forward]:
     """Gives the forward pass of the model as it was before any training, in the run's precision.
 
     Where the mode of fine-tuning leaves the weights of the base alone, its adapters are left out of the run's own
@@ -49,7 +49,7 @@ def base_of(run: Run, load: Callable[[], Backbone]) -> Iterator[Forward]:
 
     Args:
         run: whose base.
-        load: loads it.
+        load_base: loads it.
     """
     if run.config.finetuning.mode in LEAVES_BASE:
 
@@ -59,7 +59,7 @@ def base_of(run: Run, load: Callable[[], Backbone]) -> Iterator[Forward]:
 
         yield forward
         return
-    backbone = load()
+    backbone = load_base()
     torch.nn.Module.to(backbone.model, run.network.device)
     backbone.model.eval()
 

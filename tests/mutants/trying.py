@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ SLOWER = 5  # times its usual time that a test may take, for a planted fault may
 LEAST_SECONDS = 60
 FIRST_SECONDS = 30.0  # of tests that a fault meets first; nearly all fall there
 _WORKER = {}
+NOT_FOUND = re.compile(r"^ERROR: not found: (.*)$", re.MULTILINE)
 PASSED, USAGE, NO_TESTS, NOT_RUN = 0, 4, 5, 70
 
 
@@ -84,7 +86,12 @@ def is_caught(copy, tests, seconds, log):
     while time.monotonic() < ends:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return _verdict(os.waitstatus_to_exitcode(status), log)
+            code = os.waitstatus_to_exitcode(status)
+            gone = set(NOT_FOUND.findall(log.read_text())) if code == USAGE else set()
+            left = [test for test in tests if not any(found.endswith(test.partition("[")[0]) for found in gone)]
+            if len(left) < len(tests):  # the fault changes which tests there are
+                return bool(left) and is_caught(copy, left, seconds, log)
+            return _verdict(code, log)
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -64,7 +64,7 @@ CASES = [
     ),
     Case(
         given="`list` of what there is no list of",
-        says="list: must be one of strategies, streams, objectives, configs, keys, got 'kyes' (did you mean 'keys'?)",
+        says="objectives, configs, templates, keys, got 'kyes' (did you mean 'keys'?)",
         command=("list", "kyes"),
     ),
     Case(

@@ -19,7 +19,7 @@ def runs(tmp_path_factory, empty_store, settled_imports):
     ("kind", "size", "code", "said"),
     [
         ("cache", 8, 2, "cache (CL_MLM_CACHE): cannot write "),
-        ("output", 128, 1, "/steps/"),
+        ("output", 224, 1, "/steps/"),
         ("output", 704, 1, "/stages/001': the disk is full ("),
         ("files", 45, 1, "no inodes are left"),
     ],

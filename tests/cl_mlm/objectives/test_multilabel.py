@@ -35,6 +35,7 @@ def entropy(logit, wanted):
 
 def test_target_classes_are_the_known_labels_of_a_row():
     assert OBJECTIVE.target_classes(batch_of(), 3).int().tolist() == WANTED
+    assert OBJECTIVE.target_classes(batch_of(), 1).int().tolist() == [w[:1] for w in WANTED]
     assert OBJECTIVE.target_classes(batch_of(), 4).int().tolist() == [[*w, int(i == 2)] for i, w in enumerate(WANTED)]
 
 

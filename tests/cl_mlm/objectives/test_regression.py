@@ -1,6 +1,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -166,3 +167,11 @@ def test_whole_numbers_first_do_not_cut_fractions_in_later_chunks(monkeypatch):
     table = Dataset.from_dict({"text": ["ice", "sun"], "value": ["1", "2.5"]})
     rows = encoding.encode_rows(table, OBJECTIVE, letter_tokenizer(), {}, 32, "regression chunks")
     assert [float(rows.row(i)["target"]) for i in range(2)] == [1.0, 2.5]
+
+
+def test_a_correlation_never_leaves_its_range():
+    """Rounding alone gives 1.0000000000000002 for some of these."""
+    columns = np.random.default_rng(0).normal(size=(200, 7))
+    found = [pearson(sign * column, 3 * column + 1) for column in columns for sign in (1, -1)]
+    assert max(found) == 1.0
+    assert min(found) == -1.0

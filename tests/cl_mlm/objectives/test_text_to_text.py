@@ -376,3 +376,11 @@ def test_any_text_comes_back_from_the_tokens_of_a_tiny_model_that_writes(text):
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_a_decoder_has_room_for_all_that_it_writes_but_the_last_token():
+    tokenizer = letter_tokenizer()
+    separator = len(TextToText()._separator_tokens(tokenizer))
+    assert TextToText(max_new_tokens=10, max_target_length=4).extra_length(tokenizer, "causal") == separator + 9
+    assert TextToText(max_new_tokens=4, max_target_length=10).extra_length(tokenizer, "causal") == separator + 10
+    assert TextToText().extra_length(tokenizer, "seq2seq") == 0

@@ -1,6 +1,7 @@
 """The digest of the source that guards `resume`: it changes with every file of every room."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,21 @@ def test_the_digest_changes_when_a_file_in_any_room_changes(copied, digest, plac
 
 def test_every_room_is_tried():
     assert {"cl_mlm", "cl_mlm/training", "cl_mlm/data", "streams", "strategies"} <= {str(place) for place in PLACES}
+
+
+def test_the_commit_tells_whether_files_differ_from_it(tmp_path, monkeypatch):
+    def git(*arguments):
+        settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    monkeypatch.setattr(versions, "_root", lambda: tmp_path)
+    git("init", "-q")
+    (tmp_path / "a.py").write_text("1\n")
+    git("add", "a.py")
+    git("commit", "-qm", "a")
+    head = git("rev-parse", "HEAD")
+    assert versions.commit.__wrapped__() == head
+    (tmp_path / "a.py").write_text("2\n")
+    assert versions.commit.__wrapped__() == f"{head}+"

@@ -303,6 +303,26 @@ def test_where_memory_does_not_suffice_micro_batches_are_halved_and_the_result_i
     ]
 
 
+def test_what_an_attempt_has_gathered_before_memory_ran_out_counts_once(make_run, train, weights_of):
+    settings = {"steps": 1, "accumulation": 2, "batch_size": 6, "clip": None}
+    whole, halved = (make_run(**settings, halve_on_oom=True) for _ in range(2))
+    train(whole)
+    forward, calls = halved.network.forward, []
+
+    def failing(batch, **named):
+        calls.append(len(batch))
+        if len(calls) == 2:  # the first micro-batch has left its gradient
+            raise CPU_OUT_OF_MEMORY
+        return forward(batch, **named)
+
+    halved.network.forward = failing
+    train(halved)
+    assert calls[:2] == [6, 6]
+    in_pieces = weights_of(halved.network.model)
+    for name, expected in weights_of(whole.network.model).items():
+        torch.testing.assert_close(in_pieces[name], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_without_leave_to_halve_a_lack_of_memory_ends_training(make_run, train):
     with pytest.raises(RuntimeError, match="can't allocate"):
         train(limited_memory(make_run(), 2, CPU_OUT_OF_MEMORY))
