@@ -43,8 +43,8 @@ def harness_scores(backbone: Backbone, section: LmEvalConfig, batch_size: int) -
         section: which tasks.
         batch_size: sequences at once.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]  # an extra
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
     with _same_randomness():
         model = HFLM(
@@ -83,7 +83,7 @@ def scores_of(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _manager(section: LmEvalConfig) -> Any:
-    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
     return TaskManager(include_path=section.task_folder, include_defaults=section.task_folder is None)
 

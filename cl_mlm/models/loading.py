@@ -143,7 +143,7 @@ def pretrained(
         )
         if quantised:
             # It would go into the config of every folder that is written; `base.json` names the bits.
-            del model.config.quantization_config
+            vars(model.config).pop("quantization_config")
         if adapter is not None:
             model = with_adapter(model, adapter)
             if virtual_tokens_of(model) is not None:

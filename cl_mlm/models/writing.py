@@ -83,7 +83,8 @@ def begin(model: Any, inputs: Mapping[str, torch.Tensor], decoder_start: int | N
         inputs: `input_ids` and `attention_mask`, (R, T); those of a decoder are padded on the left.
         decoder_start: first token of an encoder-decoder's decoder; None: the model is a decoder.
     """
-    usual = type(model).prepare_inputs_for_generation is GenerationMixin.prepare_inputs_for_generation
+    common: Any = GenerationMixin
+    usual = type(model).prepare_inputs_for_generation is common.prepare_inputs_for_generation
     if not usual or getattr(model, "_is_stateful", False):
         return None
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
