@@ -32,6 +32,15 @@ def test_a_batch_is_cut_in_parts_that_hold_every_row_once(number, sizes, batch_o
         assert torch.equal(torch.cat([getattr(piece, name) for piece in pieces]), getattr(batch, name))
     for name, tensor in batch.inputs.items():
         assert torch.equal(torch.cat([piece.inputs[name] for piece in pieces]), tensor)
+    shares = [batch.num_tokens * size / 7 for size in sizes]
+    assert [piece.num_tokens for piece in pieces] == pytest.approx(shares, abs=0.5)
+
+
+def test_a_batch_goes_to_a_device_whole_but_for_what_the_cpu_reads(batch_of):
+    batch = replace(batch_of(3), row_weight=torch.ones(3), allowed=torch.ones(3, 2, dtype=torch.bool))
+    moved = batch.to(torch.device("meta"))
+    assert {t.device.type for t in (*moved.inputs.values(), moved.targets, moved.row_weight, moved.allowed)} == {"meta"}
+    assert (moved.ids.device.type, moved.count.device.type, moved.input_row) == ("cpu", "cpu", None)
 
 
 def test_row_weights_scale_the_loss_of_their_rows(batch_of):

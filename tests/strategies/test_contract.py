@@ -199,3 +199,29 @@ def test_two_strategies_may_not_set_one_parameter(make_run, train):
         OwnCodeError, match=r"Other, hook parameter_settings.*must leave to another strategy .*classifier"
     ):
         train(make_run(Slow(), Other(), **SHORT), [0])
+
+
+def test_a_class_must_be_allowed_by_every_strategy(make_run, train):
+    class Lets(Strategy):
+        def __init__(self, *classes):
+            self.classes = classes
+
+        def allowed_classes(self, run, batch):
+            allowed = torch.zeros(len(batch), run.labels.num_classes, dtype=torch.bool)
+            allowed[:, [i for i in self.classes if i < run.labels.num_classes]] = True
+            return allowed | run.objective.target_classes(batch, run.labels.num_classes)
+
+    class Also(Lets):
+        pass
+
+    seen = []
+
+    class Masks(Strategy):
+        def loss_terms(self, run, batch, outputs):
+            if run.stage_index:  # own classes 2 and 3
+                seen.append((batch.allowed, run.objective.target_classes(batch, 4)))
+            return {}
+
+    train(make_run(Lets(0, 1), Also(1, 2), Masks(), **SHORT))
+    (allowed, targets), *_ = seen
+    assert torch.equal(allowed, torch.tensor([False, True, False, False]) | targets)
