@@ -55,15 +55,16 @@ class Agem(Strategy):
         ids = self.buffer.sample(self.rows or run.batch_size * run.accumulation, random)
         reference = gradient_of_rows(run, ids)
         parameters = [*run.trainable().values()]
-        product = inner_product([p.grad for p in parameters], reference)
-        is_projected = bool(product < 0)
+        products = [inner_product(other, reference) for other in ([p.grad for p in parameters], reference)]
+        along, square = torch.stack(products).tolist()  # the step waits for the device once
+        is_projected = along < 0
         if is_projected:
-            factor = float(product / inner_product(reference, reference))
+            factor = along / square
             for parameter, against in zip(parameters, reference, strict=True):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.sub_(against, alpha=factor)
-        return {"agem": product.new_tensor(float(is_projected))}
+        return {"agem": products[0].new_tensor(float(is_projected))}
 
     @override
     def after_stage(self, run: RunView, stage: Stage) -> None:

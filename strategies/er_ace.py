@@ -6,22 +6,20 @@ arXiv:2104.05025, equation 4. Differs from the paper: rows enter the buffer at t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from typing_extensions import override
 
-from cl_mlm.mechanisms import Memory, bytes_of_rows
-from cl_mlm.strategy import Need, RunView, Setting, Strategy
+from cl_mlm.mechanisms import Rehearsal
 
 if TYPE_CHECKING:
     from cl_mlm.batch import Batch
     from cl_mlm.objective import Objective
-    from cl_mlm.stream import Stage
+    from cl_mlm.strategy import RunView, Setting
 
 
-class ErAce(Strategy):
+class ErAce(Rehearsal):
     """`replay`, with the loss of a step's own rows among the classes that occur in them; memory rows see all classes.
 
     Where one class alone occurs, the loss of the own rows is 0 in that step.
@@ -33,9 +31,6 @@ class ErAce(Strategy):
         scope: whose classes the own rows are compared with: those of their `batch`, as in the paper, or of the `stage`.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
-    bf16_weights: ClassVar[bool] = True
-
     def __init__(
         self,
         capacity: int = 200,
@@ -43,15 +38,8 @@ class ErAce(Strategy):
         rows: int | None = None,
         scope: Literal["batch", "stage"] = "batch",
     ) -> None:
-        self.capacity = capacity
-        self.weight = weight
-        self.rows = rows
+        super().__init__(capacity, weight, rows)
         self.scope = scope
-        self.buffer = Memory(capacity, rows)
-
-    @override
-    def validate(self) -> list[str]:
-        return self.buffer.faults() + ([] if self.weight >= 0 else [f"weight: must be at least 0, got {self.weight}"])
 
     @override
     def unfit(self, objective: Objective) -> list[str]:
@@ -78,31 +66,3 @@ class ErAce(Strategy):
         allowed = torch.zeros(len(batch), num_classes, dtype=torch.bool, device=batch.device)
         allowed[:, [*run.labels.shared, *run.labels.of(run.stage_index)]] = True
         return allowed | present
-
-    @override
-    def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
-        return self.buffer.batches(run, self.weight)
-
-    @override
-    def after_stage(self, run: RunView, stage: Stage) -> None:
-        self.buffer.offer(run)
-
-    @override
-    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
-        return self.arguments() if stage_index else None
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return self.buffer.state_dict()
-
-    @override
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.buffer.load_state_dict(state)
-
-    @override
-    def state_numbers(self, num_trainable: int, num_stages: int) -> int | None:
-        return 0  # row ids, which `buffer_bytes` counts
-
-    @override
-    def buffer_bytes(self, run: RunView) -> int:
-        return bytes_of_rows(run, self.buffer.ids)

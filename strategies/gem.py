@@ -69,10 +69,12 @@ class Gem(Strategy):
         parameters = [*run.trainable().values()]
         given = [p.grad for p in parameters]
         columns: list[Sequence[torch.Tensor | None]] = [*references, given]
-        products = np.array([[float(inner_product(mine, other)) for other in columns] for mine in references])
-        is_projected = bool((products[:, -1] < 0).any())
+        # On the device until all are there: the step waits for it once.
+        products = torch.stack([torch.stack([inner_product(mine, other) for other in columns]) for mine in references])
+        against = products.cpu().numpy()
+        is_projected = bool((against[:, -1] < 0).any())
         if is_projected:
-            for weight, reference in zip(nearest_allowed(products, self.margin).tolist(), references, strict=True):
+            for weight, reference in zip(nearest_allowed(against, self.margin).tolist(), references, strict=True):
                 for parameter, toward in zip(parameters, reference, strict=True):
                     if parameter.grad is None:
                         parameter.grad = torch.zeros_like(parameter)

@@ -55,10 +55,10 @@ class Mix(Strategy):
             return None
         old = [run.ids_of(j) for j in range(run.stage_index)]
         own = run.ids_of(run.stage_index)
-        share = math.ceil(self.ratio * len(own) / len(old))
+        share = _ceiling(self.ratio * len(own) / len(old))
         drawn = []
         for j, ids in enumerate(old):
-            wanted = math.ceil(self.ratio * len(ids)) if self.of == "old" else share
+            wanted = _ceiling(self.ratio * len(ids)) if self.of == "old" else share
             random = numpy_generator(run.seed, "mix", run.stage_index, j)
             drawn.append(np.sort(random.choice(ids, size=min(wanted, len(ids)), replace=False)))
         return np.concatenate([*drawn, own])
@@ -66,3 +66,8 @@ class Mix(Strategy):
     @override
     def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
         return self.arguments() if stage_index else None
+
+
+def _ceiling(number: float) -> int:
+    """Returns the number rounded up; what is whole but for a last bit, as 0.07 · 100 is, counts as whole."""
+    return math.ceil(round(number, 9))

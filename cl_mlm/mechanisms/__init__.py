@@ -2,7 +2,7 @@
 
 from cl_mlm.mechanisms.buffers import Reservoir
 from cl_mlm.mechanisms.input_grams import InputGrams
-from cl_mlm.mechanisms.memory import Memory, bytes_of_rows
+from cl_mlm.mechanisms.memory import Rehearsal, bytes_of_rows
 from cl_mlm.mechanisms.per_example import SquaredGradients
 from cl_mlm.mechanisms.projection import gradient_of_rows, inner_product, nearest_allowed
 from cl_mlm.mechanisms.quadratic import Quadratic, factor_faults
@@ -20,8 +20,8 @@ from cl_mlm.models.modes import evaluation_mode
 
 __all__ = [
     "InputGrams",
-    "Memory",
     "Quadratic",
+    "Rehearsal",
     "Reservoir",
     "SquaredGradients",
     "Teacher",

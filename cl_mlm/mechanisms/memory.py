@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from cl_mlm.mechanisms.buffers import Reservoir
 from cl_mlm.randomness import numpy_generator
+from cl_mlm.strategy import Need, RunView, Strategy
 from cl_mlm.stream import unpack_row_ids
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cl_mlm.batch import Batch
-    from cl_mlm.strategy import RunView
+    from cl_mlm.stream import Stage
 
 GROUP_BATCHES = 50
 TOKEN_BYTES = 4
@@ -75,6 +77,57 @@ class Memory(Reservoir):
         if len(run.training_ids):
             random = numpy_generator(run.seed, "reservoir", run.stage_index)
             self.add(random.permutation(run.training_ids), random)
+
+
+class Rehearsal(Strategy):
+    """A strategy that brings rows of earlier stages back in every step; subclasses say what else becomes of a step.
+
+    Args:
+        capacity: rows kept, over all stages.
+        weight: of the memory rows' mean loss, beside the mean loss of the step's own rows.
+        rows: memory rows for each micro-batch of a step; null: `training.batch_size`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"old_rows"})
+    bf16_weights: ClassVar[bool] = True
+
+    def __init__(self, capacity: int = 200, weight: float = 1.0, rows: int | None = None) -> None:
+        self.capacity = capacity
+        self.weight = weight
+        self.rows = rows
+        self.buffer = Memory(capacity, rows)
+
+    @override
+    def validate(self) -> list[str]:
+        return self.buffer.faults() + ([] if self.weight >= 0 else [f"weight: must be at least 0, got {self.weight}"])
+
+    @override
+    def memory(self, run: RunView, batch: Batch) -> Sequence[tuple[float, Batch]]:
+        return self.buffer.batches(run, self.weight)
+
+    @override
+    def after_stage(self, run: RunView, stage: Stage) -> None:
+        self.buffer.offer(run)
+
+    @override
+    def training_signature(self, stage_index: int) -> Mapping[str, Any] | None:
+        return self.arguments() if stage_index else None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return self.buffer.state_dict()
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.buffer.load_state_dict(state)
+
+    @override
+    def state_numbers(self, num_trainable: int, num_stages: int) -> int | None:
+        return 0  # row ids, which `buffer_bytes` counts
+
+    @override
+    def buffer_bytes(self, run: RunView) -> int:
+        return bytes_of_rows(run, self.buffer.ids)
 
 
 def bytes_of_rows(run: RunView, ids: npt.NDArray[np.int64]) -> int:

@@ -15,6 +15,7 @@ from cl_mlm.results.prompt_tables import mean_scores
 from cl_mlm.results.run_report import probe_changes
 from cl_mlm.results.summary_file import read_summary_file
 from cl_mlm.run_folder import RunFolder
+from cl_mlm.tracking.shell import shell_line
 from cl_mlm.whole_files import fault_of
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def load_run(folder: Path) -> RunSummary:
     summary = read_summary_file(path)
     fault = _edit_of(path)
     if fault:
-        raise RunFolderError(f"{path}: {fault}: it is not what the run wrote; `cl-mlm resume {folder}` makes it again")
+        mends = f"`{shell_line('cl-mlm', 'resume', folder)}` makes it again"
+        raise RunFolderError(f"{path}: {fault}: it is not what the run wrote; {mends}")
     try:
         return _parse(folder, summary)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -87,7 +87,7 @@ def write_folder_whole(final: Path, fill: Callable[[Path], None], needs: Callabl
             with ThreadPoolExecutor(1) as disk:  # the disk takes the files while they are hashed
                 flushed = disk.map(flush, files)
                 manifest = {str(path.relative_to(temporary)): digest_of(path) for path in files}
-                deque(flushed, maxlen=0)
+                deque(flushed, maxlen=0)  # raises what `flush` has raised
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
             flush(temporary / MANIFEST)
             shutil.rmtree(final, ignore_errors=True)

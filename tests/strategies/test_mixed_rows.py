@@ -26,6 +26,12 @@ class Rows(Strategy):
         self.found.append(run.training_ids.copy())
 
 
+def test_a_share_that_is_whole_is_not_rounded_up(make_run, train):
+    rows = Rows()
+    train(make_run(Mix(0.07), rows, rows=100, epochs=1, batch_size=50))
+    assert [len(ids) for ids in rows.found] == [100, 107]
+
+
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [
